@@ -1,0 +1,91 @@
+"""Packaging of lexirobust. The tools' own settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# Read as text: importing the package here would need TensorFlow at build time.
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"$',
+    (HERE / "lexirobust" / "version.py").read_text(encoding="utf-8"),
+    flags=re.MULTILINE,
+).group(1)
+
+INSTALL_REQUIRES = [
+    # 2.21 is the release everything here is tested on. It has wheels for Python 3.10 to 3.13, and
+    # itself asks for keras>=3.12, numpy>=1.26, h5py<3.15 and protobuf<8.
+    "tensorflow>=2.21",
+    # We override trainer internals (train_step, make_train_function) and read the state of
+    # optimizers. Keras changes both between minor releases, and a guarantee that rests on them
+    # would break unseen. Raise the upper bound together with a test run on the new release.
+    "keras>=3.15,<3.16",
+    # NumPy 2 changed the dtype of mixed scalar arithmetic (NEP 50). The tests know only the new
+    # rules.
+    "numpy>=2.0",
+    # The first release with type information (py.typed), which mypy uses on the examples' flags.
+    "absl-py>=2.1",
+    # The release that the MNIST loader and its tests were run with, beside NumPy 2 and protobuf 7.
+    "tensorflow-datasets>=4.9.10",
+    # The oldest release with wheels for every Python allowed below. It is the reference that the
+    # dual solver is checked against (`solver="cvxopt"`).
+    "cvxopt>=1.3.2",
+    # tensorflow-datasets 4.9.10 imports it on Python 3.11 and later but requires it only below 3.9.
+    # It uses `abc.Traversable` in an isinstance test, a runtime-checkable protocol since 5.0.
+    "importlib_resources>=5.0",
+    # Progress bars. The first release that lists Python 3.11.
+    "tqdm>=4.65",
+]
+
+EXTRAS_REQUIRE = {
+    "plots": [
+        # The first release that allows NumPy 2. It carries its own types.
+        "matplotlib>=3.9",
+        # Tables in the examples. Keras requires it without a bound; 12.6 lists Python 3.11.
+        "rich>=12.6",
+    ],
+    "test": [
+        # Since 8.1.1 import mode "importlib" imports a package's modules once, under their true
+        # names. Otherwise doctests would import lexirobust twice and register its classes twice.
+        "pytest>=8.1.1",
+        # Property tests. No older release was tried.
+        "hypothesis>=6.170",
+        # Independent reference solutions in tests. The first release that allows NumPy 2.
+        "scipy>=1.13",
+        # A formatter's style changes between minor releases, and CI compares text.
+        "ruff>=0.17.6,<0.18",
+        # New minor releases find new errors. CI must not fail by itself.
+        "mypy>=2.4,<2.5",
+    ],
+}
+
+setup(
+    name="lexirobust",
+    version=VERSION,
+    description="Ranked losses for Keras: no step spends a higher rank to buy a lower one.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["lexirobust", "lexirobust.*"]),
+    package_data={"lexirobust": ["py.typed"]},
+    # Keras 3.13 and later need Python 3.11. TensorFlow 2.21 has no wheels for 3.14; that bound is
+    # left to TensorFlow, whose next release moves it.
+    python_requires=">=3.11",
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    keywords="adversarial robustness lexicographic ranked losses gradient projection keras",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,29 @@
+"""What every test stands on: a quiet TensorFlow, two CPU devices, a fixed seed."""
+
+import os
+
+# Before TensorFlow is imported; a value that is already set wins.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import keras
+import pytest
+import tensorflow as tf
+
+# Two logical devices on the one CPU, so that a MirroredStrategy over "CPU:0" and "CPU:1" runs in
+# this process. Only possible before the first operation, hence here and not in a fixture.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
+)
+
+# No deadline: the first example of a test pays for tracing. Derandomized: a run can be repeated.
+hypothesis.settings.register_profile("lexirobust", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("lexirobust")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Every test starts from the same seed, whatever ran before it."""
+    keras.utils.set_random_seed(0)
