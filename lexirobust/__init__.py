@@ -1,0 +1,30 @@
+"""Ranked training for Keras: no step spends a higher rank to buy a lower one."""
+
+from lexirobust import attacks, datasets, gem
+from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
+from lexirobust.training import (
+    OLGRC,
+    OLSRC,
+    TRADES,
+    AdversarialTraining,
+    LexicographicModel,
+    Standard,
+    objectives,
+)
+from lexirobust.version import __version__
+
+__all__ = [
+    "OLGRC",
+    "OLSRC",
+    "TRADES",
+    "AccuracyCurve",
+    "AdversarialTraining",
+    "LexicographicModel",
+    "Standard",
+    "__version__",
+    "attacks",
+    "datasets",
+    "evaluate_robustness",
+    "gem",
+    "objectives",
+]

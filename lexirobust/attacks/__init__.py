@@ -1,0 +1,10 @@
+"""Attacks: inputs moved by an exact norm, or within it, inside the bounds."""
+
+from lexirobust.attacks import geometry
+from lexirobust.attacks.attack import Attack, Classifier
+from lexirobust.attacks.bim import BIM
+from lexirobust.attacks.fgsm import FGSM
+from lexirobust.attacks.guided import GuidedPGD
+from lexirobust.attacks.pgd import PGD
+
+__all__ = ["BIM", "FGSM", "PGD", "Attack", "Classifier", "GuidedPGD", "geometry"]

@@ -1,0 +1,56 @@
+"""The basic iterative method."""
+
+from typing import Any
+
+import keras
+
+from lexirobust.attacks.pgd import PGD
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class BIM(PGD):
+    """Basic iterative method: `PGD` that starts at the input itself.
+
+    Args:
+        norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
+        steps: Number of gradient steps.
+        step_size: Norm of one step. `None` is 2.5 times the magnitude over the steps.
+        constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
+        goal: `"maximize"` the loss or `"minimize"` it.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Example:
+
+    >>> attack = BIM(norm="linf", steps=3, bounds=None)
+    >>> x = attack(lambda x: x * [[1.0, -1.0]], tf.zeros((1, 2)), tf.constant([0]), 0.5)
+    >>> x.numpy().tolist()
+    [[-0.5, -0.5]]
+
+    Reference:
+        Kurakin et al., arXiv 1607.02533; section 1.0.1 of the paper.
+    """
+
+    def __init__(
+        self,
+        norm: str = "linf",
+        steps: int = 40,
+        step_size: float | None = None,
+        constraint: str = "exact",
+        goal: str = "maximize",
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
+        super().__init__(
+            norm=norm,
+            steps=steps,
+            step_size=step_size,
+            constraint=constraint,
+            goal=goal,
+            bounds=bounds,
+            random_start=False,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+        names = ("norm", "steps", "step_size", "constraint", "goal", "bounds")
+        config = super().get_config()
+        return {name: config[name] for name in names}

@@ -1,0 +1,52 @@
+"""The fast gradient sign method."""
+
+from typing import Any
+
+import keras
+
+from lexirobust.attacks.pgd import PGD
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class FGSM(PGD):
+    """Fast gradient sign method: `PGD` of one full step from the input itself.
+
+    Args:
+        norm: Norm of the perturbation. `"linf"` takes the gradient's sign; the other norms take
+            their own steepest direction.
+        constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
+        goal: `"maximize"` the loss or `"minimize"` it.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Example:
+
+    >>> attack = FGSM(bounds=(-1.0, 1.0))
+    >>> x = attack(lambda x: x * [[1.0, -1.0]], tf.zeros((1, 2)), tf.constant([0]), 0.5)
+    >>> x.numpy().tolist()
+    [[-0.5, -0.5]]
+
+    Reference:
+        Goodfellow et al., arXiv 1412.6572; section 1.0.1 of the paper.
+    """
+
+    def __init__(
+        self,
+        norm: str = "linf",
+        constraint: str = "exact",
+        goal: str = "maximize",
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
+        # The projection cuts the default step of 2.5 magnitudes to one along the same direction.
+        super().__init__(
+            norm=norm,
+            steps=1,
+            constraint=constraint,
+            goal=goal,
+            bounds=bounds,
+            random_start=False,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+        config = super().get_config()
+        return {name: config[name] for name in ("norm", "constraint", "goal", "bounds")}

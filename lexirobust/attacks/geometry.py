@@ -1,0 +1,403 @@
+"""Norms, balls, spheres and boxes: the plain maths under every attack.
+
+A perturbation is a tensor `[N, ...]`, one sample a row; its norm is taken over all other axes.
+A box is a pair `(low, high)` of tensors shaped like the perturbation, with `low <= 0 <= high`:
+how far each coordinate may move. `None` is no box.
+"""
+
+from typing import Final, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+Box: TypeAlias = tuple[tf.Tensor, tf.Tensor]
+
+NORMS: Final = ("l1", "l2", "linf")
+
+# Tramèr and Boneh's sparse l1 step (arXiv 1904.13000) moves a fixed share of the coordinates.
+_SPARSE_SHARE = 0.01
+
+
+def check_norm(name: str) -> str:
+    """Returns `name` if it is a known norm, and raises `ValueError` otherwise."""
+    if name not in NORMS:
+        raise ValueError(f"`norm` must be one of {NORMS}. Received: {name!r}.")
+    return name
+
+
+def norm(perturbation: tf.Tensor, norm: str) -> tf.Tensor:
+    """Computes the norm of every sample's perturbation.
+
+    Args:
+        perturbation: `[N, ...]` tensor.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+
+    Returns:
+        `[N]` tensor of the same dtype.
+
+    Example:
+
+    >>> norm(tf.constant([[3.0, -4.0]]), "l2").numpy().tolist()
+    [5.0]
+    """
+    check_norm(norm)
+    flat = _flat(tf.convert_to_tensor(perturbation))
+    if norm == "l1":
+        return tf.reduce_sum(tf.abs(flat), axis=-1)
+    if norm == "linf":
+        return tf.reduce_max(tf.abs(flat), axis=-1)
+    # Scaled by the largest entry, so that no square underflows or overflows.
+    largest = tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True)
+    scaled = tf.math.divide_no_nan(flat, largest)
+    return largest[:, 0] * tf.sqrt(tf.reduce_sum(tf.square(scaled), axis=-1))
+
+
+def box_around(inputs: tf.Tensor, bounds: tuple[float, float] | None) -> Box | None:
+    """Says how far each coordinate of the inputs may move inside the bounds.
+
+    Args:
+        inputs: `[N, ...]` tensor inside `bounds`.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Returns:
+        `(low, high)`, two tensors shaped like `inputs`, or `None`.
+    """
+    if bounds is None:
+        return None
+    return bounds[0] - inputs, bounds[1] - inputs
+
+
+def farthest(box: Box | None, like: tf.Tensor, norm: str) -> tf.Tensor:
+    """Computes the largest norm that a perturbation inside the box can have.
+
+    Args:
+        box: The box, or `None`.
+        like: `[N, ...]` tensor of which only the shape and dtype count.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+
+    Returns:
+        `[N]` tensor; infinite without a box.
+    """
+    if box is None:
+        return tf.fill(tf.shape(like)[:1], tf.constant(np.inf, like.dtype))
+    return _norm(tf.maximum(-box[0], box[1]), norm)
+
+
+def project_ball(
+    perturbation: tf.Tensor, radius: tf.Tensor | float, norm: str, box: Box | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Projects onto a ball around 0, cut with a box: the nearest point in the Euclidean sense.
+
+    Args:
+        perturbation: `[N, ...]` float tensor.
+        radius: Scalar or `[N]` tensor, at least 0.
+        norm: The norm that the ball is of: `"l1"`, `"l2"` or `"linf"`.
+        box: How far each coordinate may move, or `None`.
+
+    Returns:
+        The projected perturbation, shaped like the first argument, and a `[N]` bool tensor: where
+        there was room. A ball always has room.
+
+    Example:
+
+    >>> point, _ = project_ball(tf.constant([[3.0, 4.0]]), 1.0, "l2")
+    >>> point.numpy().round(3).tolist()
+    [[0.6, 0.8]]
+
+    Reference:
+        Duchi et al., "Efficient projections onto the l1-ball", 2008, for the case without a box.
+    """
+    flat, radius, low, high = _prepare(perturbation, radius, norm, box)
+    inside = tf.clip_by_value(flat, low, high)
+    if norm == "linf":
+        inside = tf.clip_by_value(inside, -radius, radius)
+    else:
+        edge = _grow(flat, radius, norm, low, high)
+        inside = tf.where(_norm(inside, norm)[:, None] > radius, edge, inside)
+    return tf.reshape(inside, tf.shape(perturbation)), tf.ones_like(radius[:, 0], tf.bool)
+
+
+def project_sphere(
+    perturbation: tf.Tensor, radius: tf.Tensor | float, norm: str, box: Box | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Projects onto a sphere around 0, cut with a box: norm exact and box kept.
+
+    The result is the nearest point in the Euclidean sense wherever the sphere can be reached
+    without a coordinate changing its side. Where it cannot, the coordinates that lose least by it
+    change theirs. Where the box ends inside the sphere, the result is the box's farthest corner.
+
+    Args:
+        perturbation: `[N, ...]` float tensor.
+        radius: Scalar or `[N]` tensor, at least 0.
+        norm: The norm that the sphere is of: `"l1"`, `"l2"` or `"linf"`.
+        box: How far each coordinate may move, or `None`.
+
+    Returns:
+        The projected perturbation, shaped like the first argument, and a `[N]` bool tensor: where
+        the box has room for the radius.
+
+    Example: the second coordinate cannot go below -0.5, so the first goes farther.
+
+    >>> box = tf.constant([[-9.0, -0.5]]), tf.constant([[9.0, 9.0]])
+    >>> point, feasible = project_sphere(tf.constant([[1.0, -1.0]]), 1.0, "l2", box)
+    >>> point.numpy().round(3).tolist(), feasible.numpy().tolist()
+    ([[0.866, -0.5]], [True])
+    """
+    flat, radius, low, high = _prepare(perturbation, radius, norm, box)
+    if norm == "linf":
+        point, feasible = _linf_sphere(flat, radius, low, high)
+    else:
+        point = _grow(flat, radius, norm, low, high)
+        short = _norm(point, norm) < radius[:, 0] * (1.0 - 1e-6)
+        point = tf.cond(
+            tf.reduce_any(short),
+            lambda: tf.where(short[:, None], _cross(flat, point, radius, norm, low, high), point),
+            lambda: point,
+        )
+        # Rounding, not geometry, decides at equality: a corner exactly at the radius is room.
+        reach = _norm(tf.maximum(-low, high), norm)
+        feasible = reach >= radius[:, 0] * (1.0 - 1e-6)
+    return tf.reshape(point, tf.shape(perturbation)), feasible
+
+
+def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -> tf.Tensor:
+    """Computes the direction of norm 1 in which a linear function rises fastest.
+
+    Coordinates that the box does not let move in that direction are left out. For l1 the
+    direction is spread over the few largest coordinates, as one alone would take many steps.
+
+    Args:
+        gradient: `[N, ...]` gradient of the function.
+        norm: The norm that the direction is measured in.
+        box: How far each coordinate may still move, or `None`.
+
+    Returns:
+        Tensor shaped like `gradient`, of norm 1, or 0 where no coordinate can rise. Any scale of
+        gradient, however small, gives the same direction.
+
+    Example:
+
+    >>> steepest_direction(tf.constant([[3e-30, -4e-30]]), "l2").numpy().round(3).tolist()
+    [[0.6, -0.8]]
+
+    Reference:
+        Section 1.0.1 of the paper; Tramèr and Boneh, arXiv 1904.13000, for l1.
+    """
+    flat = _flat(gradient)
+    if box is not None:
+        low, high = _flat(box[0]), _flat(box[1])
+        stuck = ((flat > 0) & (high <= 0)) | ((flat < 0) & (low >= 0))
+        flat = tf.where(stuck, 0.0, flat)
+    if norm == "linf":
+        direction = tf.sign(flat)
+    elif norm == "l2":
+        direction = _unit(flat)
+    else:
+        count = max(1, round(_SPARSE_SHARE * flat.shape[-1]))
+        kept = tf.abs(flat) >= tf.math.top_k(tf.abs(flat), count).values[:, -1:]
+        signs = tf.where(kept, tf.sign(flat), 0.0)
+        direction = tf.math.divide_no_nan(signs, _norm(signs, "l1")[:, None])
+    return tf.reshape(direction, tf.shape(gradient))
+
+
+def random_perturbation(
+    like: tf.Tensor, radius: tf.Tensor | float, norm: str, seed: tf.Tensor, surface: bool
+) -> tf.Tensor:
+    """Draws perturbations, uniform on the sphere's surface or in the ball it bounds.
+
+    Args:
+        like: `[N, ...]` float tensor of which only the shape and dtype count.
+        radius: Scalar or `[N]` tensor.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+        seed: `[2]` integer tensor.
+        surface: Whether to draw from the surface. For l1 and l2 uniform in the cone measure.
+
+    Returns:
+        Tensor shaped like `like`.
+    """
+    flat = _flat(like)
+    seeds = tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 3)
+    shape = tf.shape(flat)
+    radius = _per_sample(radius, flat)
+    if norm == "linf":
+        draw = tf.random.stateless_uniform(shape, seeds[0], -1.0, 1.0, flat.dtype)
+        if surface:
+            draw = _divide(draw, tf.reduce_max(tf.abs(draw), axis=-1, keepdims=True))
+        return tf.reshape(draw * radius, tf.shape(like))
+    if norm == "l2":
+        draw = tf.random.stateless_normal(shape, seeds[0], dtype=flat.dtype)
+    else:
+        draw = tf.random.stateless_gamma(shape, seeds[0], 1.0, dtype=flat.dtype)
+        sides = tf.random.stateless_uniform(shape, seeds[2], -1.0, 1.0, flat.dtype)
+        draw *= tf.sign(sides)
+    draw = _divide(draw, _norm(draw, norm)[:, None])
+    if not surface:
+        share = tf.random.stateless_uniform((shape[0], 1), seeds[1], dtype=flat.dtype)
+        draw *= share ** (1.0 / flat.shape[-1])
+    return tf.reshape(draw * radius, tf.shape(like))
+
+
+_norm = norm  # The argument of the same name hides it inside the functions above.
+
+
+def _flat(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tensor, (tf.shape(tensor)[0], int(np.prod(tensor.shape[1:]))))
+
+
+def _per_sample(radius: tf.Tensor | float, flat: tf.Tensor) -> tf.Tensor:
+    """`[N, 1]` from a scalar or `[N]`."""
+    radius = tf.cast(radius, flat.dtype)
+    return tf.broadcast_to(tf.reshape(radius, (-1, 1)), (tf.shape(flat)[0], 1))
+
+
+def _divide(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
+    return tf.math.divide_no_nan(numerator, denominator)
+
+
+def _unit(flat: tf.Tensor) -> tf.Tensor:
+    """Rows of l2 norm 1; scaled by the largest entry first, so that tiny rows keep theirs."""
+    scaled = _divide(flat, tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True))
+    return _divide(scaled, tf.norm(scaled, axis=-1, keepdims=True))
+
+
+def _prepare(
+    perturbation: tf.Tensor, radius: tf.Tensor | float, norm: str, box: Box | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    check_norm(norm)
+    flat = _flat(tf.convert_to_tensor(perturbation))
+    radius = _per_sample(radius, flat)
+    if box is None:
+        # No coordinate of a point in the ball is farther out than the radius.
+        low, high = -radius * tf.ones_like(flat), radius * tf.ones_like(flat)
+    else:
+        low, high = _flat(box[0]), _flat(box[1])
+    return flat, radius, low, high
+
+
+def _sides(flat: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The side (-1 or 1) that each coordinate is on, and its room there; 0 takes the roomier."""
+    roomier = tf.where(high >= -low, 1.0, -1.0)
+    side = tf.where(flat == 0, tf.cast(roomier, flat.dtype), tf.sign(flat))
+    return side, tf.where(side > 0, high, -low)
+
+
+def _grow(
+    flat: tf.Tensor, radius: tf.Tensor, norm: str, low: tf.Tensor, high: tf.Tensor
+) -> tf.Tensor:
+    """Nearest point of norm `radius` in the box with every coordinate on its own side.
+
+    Where there is none, the farthest point on those sides.
+    """
+    if norm == "l2":
+        return _grow_l2(flat, radius, low, high)
+    return _grow_l1(flat, radius, low, high)
+
+
+def _grow_l2(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """`clip(scale * flat)`, with the scale that gives the norm.
+
+    With the coordinates that reach the box held there, the scale of the others has a closed form.
+    From the scale without a box each round can only hold more coordinates and raise the scale, so
+    the rounds end, after a few in practice, at the exact one.
+    """
+    direction = _unit(flat)
+
+    def hold(scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        reached = scale * direction
+        held = (reached > high) | (reached < low)
+        bound = tf.where(held, tf.where(reached > high, high, low), 0.0)
+        rest = tf.reduce_sum(tf.square(bound), axis=-1, keepdims=True)
+        free = tf.reduce_sum(tf.square(tf.where(held, 0.0, direction)), axis=-1, keepdims=True)
+        needed = tf.maximum(tf.square(radius) - rest, 0.0)
+        return tf.maximum(scale, tf.sqrt(_divide(needed, free))), held
+
+    def going(_scale: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
+        return more
+
+    def step(scale: tf.Tensor, _more: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        larger, _ = hold(scale)
+        return larger, tf.reduce_any(larger > scale * (1.0 + 1e-6))
+
+    scale, _ = tf.while_loop(going, step, (radius, tf.constant(True)), maximum_iterations=256)
+    return tf.clip_by_value(scale * direction, low, high)
+
+
+def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Adds the same to every coordinate's size, within 0 and its room, to give the norm.
+
+    The norm falls with what is taken off, linearly between kinks: Newton's method on the current
+    piece, kept inside a bracket by bisection.
+    """
+    size = tf.abs(flat)
+    side, room = _sides(flat, low, high)
+
+    def at(off: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(size - off, 0.0, room)
+
+    def going(_off: tf.Tensor, _below: tf.Tensor, _above: tf.Tensor, error: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_any(error > 1e-6 * radius)
+
+    def step(
+        off: tf.Tensor, below: tf.Tensor, above: tf.Tensor, _error: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        excess = tf.reduce_sum(at(off), axis=-1, keepdims=True) - radius
+        error = tf.where(reachable, tf.abs(excess), 0.0)
+        below, above = tf.where(excess > 0, off, below), tf.where(excess > 0, above, off)
+        moving = (size - off > 0) & (size - off < room)
+        slope = tf.reduce_sum(tf.cast(moving, flat.dtype), axis=-1, keepdims=True)
+        newton = off + _divide(excess, slope)
+        usable = (slope > 0) & (newton >= below) & (newton <= above)
+        closer = tf.where(usable, newton, (below + above) / 2)
+        return tf.where(error > 1e-6 * radius, closer, off), below, above, error
+
+    below = tf.reduce_min(size - room, axis=-1, keepdims=True)
+    above = tf.reduce_max(size, axis=-1, keepdims=True)
+    reachable = tf.reduce_sum(room, axis=-1, keepdims=True) > radius
+    state = (tf.clip_by_value(tf.zeros_like(radius), below, above), below, above, radius)
+    off, *_ = tf.while_loop(going, step, state, maximum_iterations=64)
+    return side * at(tf.where(reachable, off, below))
+
+
+def _cross(
+    flat: tf.Tensor,
+    corner: tf.Tensor,
+    radius: tf.Tensor,
+    norm: str,
+    low: tf.Tensor,
+    high: tf.Tensor,
+) -> tf.Tensor:
+    """Lets coordinates change side, cheapest first, until the corner's norm is the radius.
+
+    Which set of coordinates is nearest is a knapsack problem; the greedy order by distance paid
+    for norm gained is its usual approximation, and the last coordinate makes the norm exact.
+    """
+    power = 1.0 if norm == "l1" else 2.0
+    near, far = tf.abs(corner), tf.maximum(-low, high)
+    far_side = tf.where(high >= -low, tf.ones_like(flat), -tf.ones_like(flat))
+    gain = tf.maximum(far**power - near**power, 0.0)
+    cost = tf.square(far_side * far - flat) - tf.square(corner - flat)
+    order = tf.argsort(tf.where(gain > 0, _divide(cost, gain), flat.dtype.max), axis=-1)
+    missing = radius**power - tf.reduce_sum(near**power, axis=-1, keepdims=True)
+    before = tf.cumsum(tf.gather(gain, order, batch_dims=1), axis=-1, exclusive=True)
+    before = tf.gather(before, tf.argsort(order, axis=-1), batch_dims=1)
+    taken = tf.clip_by_value(missing - before, 0.0, gain)
+    size = (near**power + taken) ** (1.0 / power)
+    moved = tf.where(taken > 0, far_side * tf.minimum(size, far), corner)
+    return tf.clip_by_value(moved, low, high)
+
+
+def _linf_sphere(
+    flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Clips, and where no coordinate reaches the radius moves the one that is cheapest to move."""
+    inside = tf.clip_by_value(flat, tf.maximum(low, -radius), tf.minimum(high, radius))
+    never = tf.constant(np.inf, flat.dtype)
+    up = tf.where(high >= radius, tf.square(radius - flat), never)
+    down = tf.where(low <= -radius, tf.square(radius + flat), never)
+    cost = tf.minimum(up, down) - tf.square(inside - flat)
+    cheapest = tf.one_hot(tf.argmin(cost, axis=-1), flat.shape[-1], True, False)
+    roomy = tf.reduce_any(tf.minimum(up, down) < never, axis=-1, keepdims=True)
+    short = tf.reduce_max(tf.abs(inside), axis=-1, keepdims=True) < radius
+    moved = tf.where(cheapest & short & roomy, tf.where(up <= down, radius, -radius), inside)
+    roomier = tf.where(high >= -low, high, low)
+    return tf.where(roomy, moved, roomier), roomy[:, 0]

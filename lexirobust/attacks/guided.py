@@ -1,0 +1,54 @@
+"""The attack that first leaves the explored region, and only then raises the loss."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from lexirobust.attacks.attack import Classifier
+from lexirobust.attacks.loop import Goal
+from lexirobust.attacks.pgd import PGD
+
+Unexplored: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Maps inputs `[N, ...]` and magnitudes `[N]` to how surely each input lies outside the region
+explored before its magnitude, `[N]`: any increasing function of the probability."""
+
+
+class GuidedPGD(PGD):
+    """`PGD` by two ranked goals: out of the explored region first, then up the loss.
+
+    A step never lowers the first goal to first order: the loss's gradient is projected against
+    the first goal's, sample by sample. Among all points visited, from every start, the one that
+    is lexicographically best is kept.
+
+    Args:
+        unexplored: Maps inputs `[N, ...]` and magnitudes `[N]` to how surely each input lies
+            outside the region explored before its magnitude, `[N]`: any increasing function of
+            the probability, differentiable where gradients should lead out of the region.
+        **settings: As of `PGD`. Use an even number of `restarts`, so that both sides are tried.
+
+    Example: at norm 3 around 1.5 the classifier is fooled at -1.5, but that is explored already.
+
+    >>> attack = GuidedPGD(
+    ...     lambda x, d: tf.abs(x[:, 0]), norm="l2", steps=5, restarts=2, bounds=None
+    ... )
+    >>> x = attack(lambda x: tf.concat([-x, x], 1), tf.constant([[1.5]]), tf.constant([1]), 3.0)
+    >>> x.numpy().tolist()
+    [[4.5]]
+
+    Reference:
+        Section 4.1 of the paper.
+    """
+
+    def __init__(self, unexplored: Unexplored, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.unexplored = unexplored
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+        return {"unexplored": self.unexplored, **super().get_config()}
+
+    def goals(self, classifier: Classifier, y: tf.Tensor, magnitude: tf.Tensor) -> list[Goal]:
+        """Being outside the explored region, then the loss; see `PGD.goals`."""
+        losses = super().goals(classifier, y, magnitude)
+        return [lambda x: self.unexplored(x, magnitude), *losses]

@@ -1,0 +1,189 @@
+"""Checks at the door: what is wrong is said before anything runs."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def check_magnitudes(magnitudes: Any, ranked: bool = True) -> list[float]:
+    """Checks perturbation norms.
+
+    Args:
+        magnitudes: Sequence of numbers.
+        ranked: Whether they are ranked below natural accuracy: above 0 and ascending.
+
+    Returns:
+        The magnitudes as a list of floats.
+
+    Raises:
+        ValueError: If there are none, or they are not finite, negative, 0 or not ascending.
+    """
+    values = np.atleast_1d(np.asarray(magnitudes, dtype=np.float64))
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"`magnitudes` must be a sequence of numbers. Received: {magnitudes!r}.")
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"`magnitudes` must be finite and at least 0. Received: {values.tolist()}."
+        )
+    if ranked and (np.diff(values, prepend=0.0) <= 0).any():
+        raise ValueError(
+            "`magnitudes` must be above 0 and ascending, each once; natural accuracy is a rank of "
+            f"its own. Received: {values.tolist()}."
+        )
+    return values.tolist()
+
+
+def check_alphas(alphas: Sequence[float] | None, ranks: int) -> list[float]:
+    """Checks the weights of the ranks, and fills in the default.
+
+    Args:
+        alphas: One weight a rank, or `None`: half for rank 1, the rest shared by the others.
+        ranks: Number of ranks.
+
+    Returns:
+        `ranks` floats.
+
+    Raises:
+        ValueError: If the count is wrong, a weight is negative or not finite, or the sum not 1.
+    """
+    if alphas is None:
+        return [1.0] if ranks == 1 else [0.5] + [0.5 / (ranks - 1)] * (ranks - 1)
+    values = np.asarray(alphas, dtype=np.float64)
+    if values.shape != (ranks,):
+        raise ValueError(
+            f"`alphas` must hold one weight for each of {ranks} ranks. Received: {alphas!r}."
+        )
+    if not np.isfinite(values).all() or (values < 0).any() or abs(values.sum() - 1.0) > 1e-6:
+        raise ValueError(f"`alphas` must be at least 0 and sum to 1. Received: {alphas!r}.")
+    return values.tolist()
+
+
+def check_loss(loss: Any) -> Any:
+    """Checks that a loss takes logits, and fills in the default.
+
+    Args:
+        loss: Keras loss, its name, a function, or `None`.
+
+    Returns:
+        The loss; sparse categorical cross entropy on logits for `None`.
+
+    Raises:
+        ValueError: If the loss has a `from_logits` setting that is false.
+    """
+    if loss is None:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    resolved = keras.losses.get(loss)
+    if isinstance(resolved, keras.losses.Loss):
+        from_logits = resolved.get_config().get("from_logits", True)
+    else:
+        parameter = inspect.signature(resolved).parameters.get("from_logits")
+        from_logits = True if parameter is None else parameter.default
+    if not from_logits:
+        raise ValueError(
+            "`loss` must take logits, which is what the classifier gives, such as "
+            "keras.losses.SparseCategoricalCrossentropy(from_logits=True). Received: "
+            f"{loss!r}, which takes probabilities."
+        )
+    return loss
+
+
+def check_data(
+    x: Any, y: Any, bounds: tuple[float, float] | None = None, classes: int | None = None
+) -> None:
+    """Checks inputs and labels that are held in memory.
+
+    Args:
+        x: `[N, ...]` inputs.
+        y: `[N]` or `[N, 1]` integer labels, or `[N, C]` probabilities.
+        bounds: Lowest and highest value of an input, or `None`.
+        classes: Number of classes, where it is known.
+
+    Raises:
+        ValueError: If there is no data, counts differ, values are not finite or out of range.
+        TypeError: If labels are neither integers nor probabilities.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if not x.size:
+        raise ValueError(f"`x` must hold at least one sample. Received: shape {x.shape}.")
+    if y.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            f"`y` must hold one label a sample. Received: {x.shape[0]} samples and labels of "
+            f"shape {y.shape}."
+        )
+    problem = _input_problem(x, bounds)
+    if problem:
+        raise ValueError(problem)
+    labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if labels.ndim == 1:
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise TypeError(f"`y` must hold integer labels. Received: dtype {labels.dtype}.")
+        top = np.inf if classes is None else classes - 1
+        if labels.min() < 0 or labels.max() > top:
+            raise ValueError(
+                f"`y` must hold labels from 0 to {top}. Received: {labels.min()} to {labels.max()}."
+            )
+    elif labels.ndim != 2 or (classes is not None and labels.shape[1] != classes):
+        raise ValueError(
+            f"`y` must be [N] labels or [N, {classes or 'C'}] probabilities. Received: shape "
+            f"{y.shape}."
+        )
+    elif not (np.isfinite(labels).all() and labels.min() >= 0 and labels.max() <= 1):
+        raise ValueError("`y` must hold probabilities between 0 and 1.")
+
+
+def _input_problem(x: np.ndarray, bounds: tuple[float, float] | None) -> str | None:
+    if not np.isfinite(x).all():
+        return "`x` must be finite. Received: NaN or infinite values."
+    if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
+        return (
+            f"`x` must lie inside the attack's `bounds` {bounds}. Received: values from {x.min()} "
+            f"to {x.max()}."
+        )
+    return None
+
+
+def check_dataset(
+    dataset: tf.data.Dataset, bounds: tuple[float, float] | None, classes: int | None
+) -> tf.data.Dataset:
+    """Checks a dataset's first batch now and every batch before it reaches the step.
+
+    Args:
+        dataset: Yields `(x, y)` or `(x, y, sample_weight)` batches.
+        bounds: Lowest and highest value of an input, or `None`.
+        classes: Number of classes, where it is known.
+
+    Returns:
+        The dataset, in which a batch that breaks the rules raises `InvalidArgumentError` before
+        any step sees it.
+
+    Raises:
+        ValueError: If there is no batch, or the first breaks the rules of `check_data`.
+        TypeError: As `check_data`.
+    """
+    first = next(iter(dataset.take(1)), None)
+    if first is None:
+        raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
+    if not isinstance(first, tuple) or len(first) < 2:
+        raise ValueError("`x` must yield (inputs, labels) batches.")
+    check_data(first[0], first[1], bounds, classes)
+
+    def checked(*batch: Any) -> tuple[Any, ...]:
+        x, y = batch[0], batch[1]
+        tests = [tf.debugging.assert_all_finite(x, "`x` must be finite.")]
+        if bounds is not None:
+            low, high = (tf.cast(bound, x.dtype) for bound in bounds)
+            message = f"`x` must lie inside the attack's `bounds` {bounds}."
+            tests.append(tf.debugging.assert_greater_equal(x, low, message))
+            tests.append(tf.debugging.assert_less_equal(x, high, message))
+        if y.dtype.is_integer and classes is not None:
+            message = f"`y` must hold labels from 0 to {classes - 1}."
+            tests.append(tf.debugging.assert_non_negative(y, message))
+            tests.append(tf.debugging.assert_less(y, tf.cast(classes, y.dtype), message))
+        with tf.control_dependencies([test for test in tests if test is not None]):
+            return (tf.identity(x), *batch[1:])
+
+    return dataset.map(checked)

@@ -1,0 +1,19 @@
+"""Ranked gradients: from a Gramian to one update that spends no higher rank on a lower one.
+
+Tensors in, tensors out; nothing here knows Keras models or attacks.
+"""
+
+from lexirobust.gem.dual import DualSolution, solve_dual
+from lexirobust.gem.gramian import Gradients, cosines, gramian
+from lexirobust.gem.onestep import combine, onestep_weights, project
+
+__all__ = [
+    "DualSolution",
+    "Gradients",
+    "combine",
+    "cosines",
+    "gramian",
+    "onestep_weights",
+    "project",
+    "solve_dual",
+]

@@ -1,0 +1,233 @@
+"""The T dual problems of the ranked projection, solved together inside the graph."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+_EPSILON = float(np.finfo(np.float64).eps)
+# A row whose squared sine to the rows already active is below this counts as dependent on them.
+# Its constraint then holds by itself up to the sine, 1e-7 of the product of the norms.
+_DEPENDENT = 1e-14
+
+
+class DualSolution(NamedTuple):
+    """Multipliers of all ranks, and how exact they are.
+
+    Attributes:
+        multipliers: `[T, T]` float64, strictly lower triangular: the projected gradient t is
+            `g_t + sum_k multipliers[t, k] * g_k`.
+        violation: Scalar float64: the largest `-cos(projected_t, g_k)` over all `k < t`, at
+            least 0. A projected gradient that vanished is measured against its original.
+        kkt_residual: Scalar float64: the largest entry of `|min(v, Kv + q)|` in units in which
+            every gradient has norm 1.
+    """
+
+    multipliers: tf.Tensor
+    violation: tf.Tensor
+    kkt_residual: tf.Tensor
+
+
+def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> DualSolution:
+    """Solves, for every rank t, the dual of its projection against all higher ranks.
+
+    Rank t's problem is to minimise `v K v / 2 + q v` over `v >= margin`, with K the Gramian of
+    the ranks above t and q their inner products with gradient t. All gradients are first scaled
+    to norm 1, so the answer does not depend on their scale and no ridge is added to K.
+
+    Args:
+        gram: `[T, T]` Gramian of the gradients, rank 1 first.
+        margin: Lower bound of the multipliers, GEM's memory strength, at least 0.
+        solver: `"active_set"` runs in the graph, with static shapes. `"cvxopt"` runs on the host,
+            one interior-point solve a rank: a reference to check the other by, eager only.
+
+    Returns:
+        A `DualSolution`. Not-a-number where `gram` is not finite.
+
+    Raises:
+        ValueError: If `gram` is not a square matrix, `margin` is negative, or `solver` unknown.
+
+    Example:
+
+    >>> solution = solve_dual([[1.0, -1.0], [-1.0, 2.0]])
+    >>> solution.multipliers.numpy().tolist()
+    [[0.0, 0.0], [1.0, 0.0]]
+    >>> float(solution.violation)
+    0.0
+
+    Reference:
+        Equation 11 of Lopez-Paz and Ranzato, arXiv 1706.08840, without its constant on K's
+        diagonal; Lawson and Hanson, "Solving least squares problems", chapter 23.
+    """
+    gram = tf.cast(tf.convert_to_tensor(gram), tf.float64)
+    if gram.shape.rank != 2 or gram.shape[0] is None or gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"`gram` must be a [T, T] matrix. Received: shape {gram.shape}.")
+    if margin < 0:
+        raise ValueError(f"`margin` must be at least 0. Received: {margin}.")
+    if solver not in _SOLVERS:
+        raise ValueError(f"`solver` must be one of {sorted(_SOLVERS)}. Received: {solver!r}.")
+
+    finite = tf.reduce_all(tf.math.is_finite(gram))
+    gram = tf.where(finite, gram, tf.eye(gram.shape[0], dtype=tf.float64))
+    norms = tf.sqrt(tf.linalg.diag_part(gram))
+    unit = _unit_rows(gram, norms)
+    # v >= margin is v = margin + u with u >= 0: the plain problem for g_t + margin * sum_k g_k.
+    shift = margin * _lower_ones(gram.shape[0])
+    raised = tf.eye(gram.shape[0], dtype=tf.float64) + shift
+    raised_norms = tf.sqrt(tf.maximum(_quadratic(raised, gram), 0.0))
+    inner = tf.math.divide_no_nan(tf.linalg.matmul(raised, gram), norms[None, :])
+    inner = tf.math.divide_no_nan(inner, raised_norms[:, None])
+
+    above = tf.cast(_lower_ones(gram.shape[0]), tf.bool) & (norms > 0)[None, :]
+    scaled = _SOLVERS[solver](unit, inner, above)
+
+    ratio = tf.math.divide_no_nan(raised_norms[:, None], norms[None, :])
+    multipliers = shift + scaled * ratio
+    slack = inner + tf.linalg.matmul(scaled, unit)
+    lengths = _projected_lengths(scaled, unit, inner, raised_norms)
+    opposed = tf.math.divide_no_nan(-slack, lengths[:, None])
+    violation = tf.reduce_max(tf.where(above, opposed, 0.0))
+    residual = tf.reduce_max(tf.where(above, tf.abs(tf.minimum(scaled, slack)), 0.0))
+    nan = tf.constant(np.nan, tf.float64)
+    return DualSolution(
+        tf.where(finite, multipliers, nan * _lower_ones(gram.shape[0])),
+        tf.where(finite, violation, nan),
+        tf.where(finite, residual, nan),
+    )
+
+
+def _lower_ones(ranks: int) -> tf.Tensor:
+    """`[T, T]` ones strictly below the diagonal: who ranks above whom."""
+    return tf.constant(np.tri(ranks, k=-1))
+
+
+def _unit_rows(gram: tf.Tensor, norms: tf.Tensor) -> tf.Tensor:
+    """Gramian of the gradients scaled to norm 1; a zero gradient keeps a zero row."""
+    scaled = tf.math.divide_no_nan(tf.math.divide_no_nan(gram, norms[:, None]), norms[None, :])
+    return tf.linalg.set_diag(scaled, tf.cast(norms > 0, tf.float64))
+
+
+def _quadratic(rows: tf.Tensor, gram: tf.Tensor) -> tf.Tensor:
+    """`[T]`: `rows[t] gram rows[t]` for every t."""
+    return tf.reduce_sum(rows * tf.linalg.matmul(rows, gram), axis=-1)
+
+
+def _projected_lengths(
+    scaled: tf.Tensor, unit: tf.Tensor, inner: tf.Tensor, raised_norms: tf.Tensor
+) -> tf.Tensor:
+    """`[T]` norm of each projected gradient, as a share of its norm before.
+
+    A Gramian in float64 holds lengths down to the root of its rounding error: what is shorter
+    counts as that long.
+    """
+    squared = 1.0 + tf.reduce_sum(scaled * (2.0 * inner + tf.linalg.matmul(scaled, unit)), axis=-1)
+    squared = tf.where(raised_norms > 0, squared, 0.0)
+    return tf.sqrt(tf.maximum(squared, 4.0 * _EPSILON * (1.0 + tf.reduce_sum(scaled, axis=-1))))
+
+
+def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
+    """Minimises `v K v / 2 + q v` over `v >= 0` for T problems at once, after Lawson and Hanson.
+
+    Every pass of the loop solves each problem on its active rows, then either steps back to the
+    first multiplier that would turn negative, or lets the most violated row in.
+
+    Args:
+        unit: `[T, T]` K, with a unit or zero diagonal, shared by all problems.
+        inner: `[T, T]` one q a problem.
+        above: `[T, T]` bool: the rows that each problem may use.
+
+    Returns:
+        `[T, T]` one v a problem.
+    """
+    ranks = unit.shape[0]
+    nobody = tf.zeros((ranks, ranks), tf.bool)
+
+    def most_violated(v: tf.Tensor, open_rows: tf.Tensor) -> tf.Tensor:
+        slack = inner + tf.linalg.matmul(v, unit)
+        rounding = 8.0 * _EPSILON * (1.0 + tf.reduce_sum(v, axis=-1, keepdims=True))
+        worst = tf.one_hot(tf.argmin(tf.where(open_rows, slack, 0.0), axis=-1), ranks, True, False)
+        return worst & open_rows & (slack < -rounding)
+
+    def unfinished(count: tf.Tensor, *state: tf.Tensor) -> tf.Tensor:
+        *_, entering, blocked = state
+        # Each problem needs about one pass a row; the bound is for rounding, not for the method.
+        return (tf.reduce_any(entering) | tf.reduce_any(blocked)) & (count < 10 * ranks)
+
+    def step(
+        count: tf.Tensor,
+        v: tf.Tensor,
+        active: tf.Tensor,
+        barred: tf.Tensor,
+        entering: tf.Tensor,
+        blocked: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        del blocked
+        trial = active | entering
+        target, sine = _solve_on(trial, entering, unit, inner)
+        newcomer = tf.reduce_any(entering, axis=-1, keepdims=True)
+        gain = tf.reduce_sum(tf.where(entering, target, 0.0), axis=-1, keepdims=True)
+        # A row that depends on the active ones is satisfied with them: it stays out.
+        accepted = newcomer & (sine > _DEPENDENT) & (gain > 0)
+        refused = newcomer & ~accepted
+        barred = tf.where(accepted, nobody, barred | (entering & refused))
+        trial = tf.where(refused, active, trial)
+        target = tf.where(refused, v, target)
+
+        stops = trial & (target <= 0)
+        ratio = tf.where(stops, tf.math.divide_no_nan(v, v - target), 1.0)
+        reach = tf.reduce_min(ratio, axis=-1, keepdims=True)
+        active = trial & ~(stops & (ratio <= reach))
+        v = tf.where(active, v + reach * (target - v), 0.0)
+        blocked = tf.reduce_any(stops, axis=-1, keepdims=True)
+        entering = most_violated(v, above & ~active & ~barred) & ~blocked
+        return count + 1, v, active, barred, entering, blocked
+
+    v = tf.zeros_like(inner)
+    nothing = tf.zeros((ranks, 1), tf.bool)
+    state = (tf.constant(0), v, nobody, nobody, most_violated(v, above), nothing)
+    return tf.while_loop(unfinished, step, state)[1]
+
+
+def _solve_on(
+    active: tf.Tensor, entering: tf.Tensor, unit: tf.Tensor, inner: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Solves `K v = -q` on the active rows of each problem, 0 elsewhere.
+
+    Returns:
+        `[T, T]` v; and `[T, 1]` the squared sine between the entering row and the other active
+        ones, not-a-number where K is singular to rounding.
+    """
+    mask = tf.cast(active, tf.float64)
+    blocks = unit[None] * mask[:, :, None] * mask[:, None, :]
+    blocks = tf.linalg.set_diag(blocks, tf.ones_like(mask))
+    newcomer = tf.cast(entering, tf.float64)
+    right = tf.stack([-inner * mask, newcomer], axis=-1)
+    solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(blocks), right)
+    # The inverse's diagonal is one over the squared distance of a row from all the others.
+    inverse = tf.reduce_sum(solved[:, :, 1] * newcomer, axis=-1, keepdims=True)
+    return solved[:, :, 0] * mask, 1.0 / inverse
+
+
+def _cvxopt(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
+    """The same problems, one by one, by cvxopt's interior-point method on the host."""
+    import cvxopt
+
+    options = {"show_progress": False, "abstol": 1e-15, "reltol": 1e-15, "feastol": 1e-15}
+    unit, inner, above = unit.numpy(), inner.numpy(), above.numpy()
+    solution = np.zeros_like(inner)
+    for rank, rows in enumerate(above):
+        if not rows.any():
+            continue
+        count = int(rows.sum())
+        result = cvxopt.solvers.qp(
+            cvxopt.matrix(unit[np.ix_(rows, rows)]),
+            cvxopt.matrix(inner[rank, rows]),
+            cvxopt.spmatrix(-1.0, range(count), range(count)),
+            cvxopt.matrix(0.0, (count, 1)),
+            options=options,
+        )
+        solution[rank, rows] = np.maximum(np.array(result["x"]).ravel(), 0.0)
+    return tf.constant(solution)
+
+
+_SOLVERS = {"active_set": _active_set, "cvxopt": _cvxopt}

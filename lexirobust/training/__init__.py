@@ -1,0 +1,19 @@
+"""Training: Keras models whose losses are ranked, and the paper's methods as compositions."""
+
+from lexirobust.training import objectives
+from lexirobust.training.adversarial_training import AdversarialTraining
+from lexirobust.training.model import LexicographicModel
+from lexirobust.training.olgrc import OLGRC
+from lexirobust.training.olsrc import OLSRC
+from lexirobust.training.standard import Standard
+from lexirobust.training.trades import TRADES
+
+__all__ = [
+    "OLGRC",
+    "OLSRC",
+    "TRADES",
+    "AdversarialTraining",
+    "LexicographicModel",
+    "Standard",
+    "objectives",
+]

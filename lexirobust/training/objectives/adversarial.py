@@ -1,0 +1,59 @@
+"""The loss on perturbed inputs."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lexirobust.attacks import Attack, Classifier
+from lexirobust.checks import check_magnitudes
+from lexirobust.training.objectives.base import Batch, Objective, Score
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class Adversarial(Objective):
+    """The compiled loss on inputs that an attack has moved by one magnitude.
+
+    Args:
+        attack: Perturbs the inputs. Objectives that share one attack are perturbed together.
+        magnitude: Norm of the perturbation, above 0.
+        name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"`.
+
+    Raises:
+        ValueError: If the magnitude is not finite and above 0.
+
+    Example:
+
+    >>> from lexirobust.attacks import PGD
+    >>> Adversarial(PGD(norm="l2"), 4.0).name
+    'l2=4'
+
+    Reference:
+        Section 1.0.2 of the paper.
+    """
+
+    def __init__(self, attack: Attack, magnitude: float, name: str | None = None) -> None:
+        if not isinstance(attack, Attack):
+            raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
+        check_magnitudes([magnitude])
+        super().__init__(name or f"{attack.norm}={magnitude:g}", attack, float(magnitude))
+
+    def loss(
+        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores the classifier on perturbed inputs; see `Objective.loss`."""
+        logits = forward(seen)
+        return score(batch.y, logits, batch.sample_weight), logits
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal objective."""
+        return {
+            "attack": keras.saving.serialize_keras_object(self.attack),
+            "magnitude": self.magnitude,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Adversarial":
+        """Makes an objective from what `get_config` returned."""
+        return cls(**{**config, "attack": keras.saving.deserialize_keras_object(config["attack"])})

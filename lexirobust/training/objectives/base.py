@@ -1,0 +1,134 @@
+"""What an objective is, and how the inputs of many are perturbed together."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import tensorflow as tf
+
+from lexirobust.attacks import Attack, Classifier
+
+Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
+"""The compiled loss: labels, logits and sample weights to a scalar."""
+
+
+class Batch(NamedTuple):
+    """A batch as `fit` brings it: inputs, labels, and sample weights or `None`."""
+
+    x: Any
+    y: Any
+    sample_weight: Any = None
+
+
+class Rank(abc.ABC):
+    """One place in the ranking: an objective, or a weighted sum of several.
+
+    Args:
+        name: What the logs call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    @abc.abstractmethod
+    def terms(self) -> list[tuple[float, "Objective"]]:
+        """The objectives whose losses add up to this rank's, each with its weight."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal rank."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Rank":
+        """Makes a rank from what `get_config` returned."""
+        return cls(**config)
+
+
+class Objective(Rank):
+    """One loss: what it sees, and how that is scored.
+
+    A subclass writes `loss` and `get_config`; one that sees perturbed inputs sets `attack` and
+    `magnitude` too.
+
+    Args:
+        name: What the logs call it.
+        attack: Perturbs the inputs, or `None`.
+        magnitude: Norm of the perturbation.
+    """
+
+    def __init__(self, name: str, attack: Attack | None = None, magnitude: float = 0.0) -> None:
+        super().__init__(name)
+        self.attack = attack
+        self.magnitude = magnitude
+
+    @property
+    def terms(self) -> list[tuple[float, "Objective"]]:
+        """The objective itself, with weight 1."""
+        return [(1.0, self)]
+
+    def target(self, classifier: Classifier, batch: Batch) -> tf.Tensor:
+        """Returns what the attack works against: the labels, unless a subclass says otherwise.
+
+        Args:
+            classifier: Maps inputs to logits.
+            batch: The clean batch.
+
+        Returns:
+            `[N]` integer labels, or `[N, C]` probabilities.
+        """
+        del classifier
+        return batch.y
+
+    @abc.abstractmethod
+    def loss(
+        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores the classifier on what this objective sees.
+
+        Args:
+            forward: The classifier in training, inputs to logits; calls with the same tensor
+                share one pass.
+            batch: The clean batch.
+            seen: The perturbed inputs, or the clean ones where there is no attack.
+            score: The compiled loss.
+
+        Returns:
+            The scalar loss, and the `[N, C]` logits at `seen`.
+        """
+
+
+def perturb(
+    terms: Sequence[Objective], classifier: Classifier, batch: Batch, seed: tf.Tensor
+) -> list[tf.Tensor]:
+    """Makes what every objective sees.
+
+    Objectives that share an attack and a target are perturbed in one sweep over magnitudes.
+
+    Args:
+        terms: The objectives.
+        classifier: Maps inputs to logits.
+        batch: The clean batch.
+        seed: `[2]` integer tensor.
+
+    Returns:
+        One tensor an objective, shaped like the clean inputs.
+    """
+    seen = [batch.x] * len(terms)
+    groups: dict[tuple[int, Any], list[int]] = {}
+    for index, term in enumerate(terms):
+        if term.attack is not None:
+            groups.setdefault((id(term.attack), type(term).target), []).append(index)
+    for number, indices in enumerate(groups.values()):
+        first = terms[indices[0]]
+        assert first.attack is not None
+        moved = first.attack.sweep_in_graph(
+            classifier,
+            batch.x,
+            first.target(classifier, batch),
+            [terms[index].magnitude for index in indices],
+            tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number),
+        )
+        for index, inputs in zip(indices, tf.unstack(moved), strict=True):
+            seen[index] = inputs
+    return seen

@@ -1,0 +1,50 @@
+"""How far perturbation moves the prediction."""
+
+import keras
+import tensorflow as tf
+
+from lexirobust.attacks import Classifier
+from lexirobust.attacks.attack import logits_of
+from lexirobust.training.objectives.adversarial import Adversarial
+from lexirobust.training.objectives.base import Batch, Score
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class Divergence(Adversarial):
+    """The Kullback-Leibler divergence from the clean prediction to the perturbed one.
+
+    The attack raises the same divergence; labels play no part in it.
+
+    Args:
+        attack: Perturbs the inputs.
+        magnitude: Norm of the perturbation, above 0.
+        name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"`.
+
+    Reference:
+        Zhang et al., arXiv 1901.08573.
+    """
+
+    def target(self, classifier: Classifier, batch: Batch) -> tf.Tensor:
+        """The clean prediction: the cross entropy against it is the divergence, plus a constant.
+
+        Args:
+            classifier: Maps inputs to logits.
+            batch: The clean batch.
+
+        Returns:
+            `[N, C]` probabilities.
+        """
+        return tf.nn.softmax(logits_of(classifier, batch.x))
+
+    def loss(
+        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Computes the divergence, gradients through both predictions; see `Objective.loss`."""
+        del score
+        clean, moved = forward(batch.x), forward(seen)
+        cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
+        probabilities = tf.nn.softmax(clean)
+        divergence = cross_entropy(probabilities, moved, batch.sample_weight) - cross_entropy(
+            probabilities, clean, batch.sample_weight
+        )
+        return divergence, moved

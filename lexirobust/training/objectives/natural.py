@@ -1,0 +1,37 @@
+"""The loss on clean inputs."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lexirobust.attacks import Classifier
+from lexirobust.training.objectives.base import Batch, Objective, Score
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class Natural(Objective):
+    """The compiled loss on clean inputs: rank 1 of every method in the paper.
+
+    Args:
+        name: What the logs call it.
+
+    Example:
+
+    >>> Natural().terms[0][1].name
+    'natural'
+    """
+
+    def __init__(self, name: str = "natural") -> None:
+        super().__init__(name)
+
+    def loss(
+        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores the classifier on clean inputs; see `Objective.loss`."""
+        logits = forward(seen)
+        return score(batch.y, logits, batch.sample_weight), logits
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal objective."""
+        return {"name": self.name}

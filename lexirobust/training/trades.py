@@ -1,0 +1,64 @@
+"""TRADES: the natural loss plus how far perturbation moves the prediction."""
+
+from typing import Any
+
+import keras
+
+from lexirobust.attacks import Attack
+from lexirobust.training.model import LexicographicModel
+from lexirobust.training.objectives import Divergence, Natural, WeightedSum
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class TRADES(LexicographicModel):
+    """TRADES: the natural loss, plus `inverse_lambda` times the divergence under attack.
+
+    Args:
+        classifier: Keras model that maps inputs to logits `[N, classes]`.
+        attack: Perturbs the inputs; here it raises the divergence from the clean prediction.
+        magnitude: Norm of the perturbation, above 0.
+        inverse_lambda: Weight of the divergence, at least 0.
+        **kwargs: As of `keras.Model`.
+
+    Raises:
+        ValueError: If the magnitude or `inverse_lambda` is out of range.
+
+    Example:
+
+    >>> import keras, lexirobust as lr
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> attack = lr.attacks.PGD(norm="l2", bounds=None)
+    >>> [rank.name for rank in lr.TRADES(classifier, attack, 4.0).objectives]
+    ['natural+l2=4']
+
+    Reference:
+        Zhang et al., arXiv 1901.08573.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        attack: Attack,
+        magnitude: float,
+        inverse_lambda: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= inverse_lambda < float("inf"):
+            raise ValueError(
+                f"`inverse_lambda` must be finite and at least 0. Received: {inverse_lambda}."
+            )
+        both = WeightedSum([Natural(), Divergence(attack, magnitude)], [1.0, inverse_lambda])
+        super().__init__(classifier, [both], **kwargs)
+        self.attack = attack
+        self.magnitude = float(magnitude)
+        self.inverse_lambda = float(inverse_lambda)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, the base class's aside."""
+        return {
+            "classifier": self.classifier,
+            "attack": self.attack,
+            "magnitude": self.magnitude,
+            "inverse_lambda": self.inverse_lambda,
+        }

@@ -1,0 +1,271 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle, StepPatch
+
+from lexirobust import datasets, plotting
+
+MAGNITUDES = np.linspace(0.0, 7.0, 15)
+
+
+def history(*ranks, scale=1.0, epochs=5):
+    values = {"loss": [1.0] * epochs, "lr": [0.1] * epochs}
+    for split, offset in (("", 0.0), ("val_", 0.01)):
+        for index, rank in enumerate(ranks):
+            steps = np.arange(epochs) / epochs
+            values[f"{split}accuracy@{rank}"] = list(0.5 + steps / 2 - offset - index / 10)
+            values[f"{split}loss@{rank}"] = list(scale * (1.1 - steps + offset + index / 10))
+    return values
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def rectangles(axes):
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
+def assert_saves(figure, tmp_path):
+    path = tmp_path / "figure.png"
+    figure.savefig(path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_curves_draw_every_history(tmp_path):
+    histories = {
+        "adversarial": history("natural", "l2=4"),
+        "OLSRC": history("natural", "l2=1", "l2=4", scale=2.0, epochs=7),
+    }
+    figure = plotting.training_curves(histories)
+    assert len(figure.axes) == 4
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["accuracy", "loss"]
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["epoch", "epoch"]
+    for row, (method, values) in enumerate(histories.items()):
+        assert figure.axes[2 * row].get_ylabel() == method
+        for column, quantity in enumerate(("accuracy", "loss")):
+            drawn = lines(figure.axes[2 * row + column])
+            assert set(drawn) == {key for key in values if f"{quantity}@" in key}
+            for key, line in drawn.items():
+                assert np.array_equal(line.get_ydata(), values[key])
+                assert np.array_equal(line.get_xdata(), np.arange(1, len(values[key]) + 1))
+    assert_saves(figure, tmp_path)
+
+
+def test_training_curves_tell_train_from_test_and_rank_one_from_the_rest():
+    figure = plotting.training_curves({"OLSRC": history("natural", "l2=1", "l2=4")})
+    drawn = lines(figure.axes[0])
+    assert to_rgb(drawn["accuracy@natural"].get_color()) == to_rgb(plotting.RED)
+    assert to_rgb(drawn["val_accuracy@natural"].get_color()) == to_rgb(plotting.BLUE)
+    assert drawn["accuracy@natural"].get_linestyle() == "-"
+    ranks = [drawn[f"accuracy@{rank}"] for rank in ("natural", "l2=1", "l2=4")]
+    brightness = [sum(to_rgb(line.get_color())) for line in ranks]
+    assert brightness == sorted(brightness)
+    assert len(set(brightness)) == 3
+    assert len({line.get_linestyle() for line in ranks}) == 3
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["train", "test", "natural", "l2=1", "l2=4"]
+
+
+def test_training_curves_without_test_data_have_no_entry_for_it():
+    values = {key: v for key, v in history("natural").items() if not key.startswith("val_")}
+    figure = plotting.training_curves({"Standard": values})
+    assert set(lines(figure.axes[0])) == {"accuracy@natural"}
+    assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "natural"]
+
+
+def test_training_curves_use_a_logarithm_only_for_losses_over_decades():
+    near, far = history("natural"), history("natural")
+    far["loss@natural"] = [1.0, 0.1, 0.01, 1e-3, 0.0]
+    assert plotting.training_curves({"a": near}).axes[1].get_yscale() == "linear"
+    figure = plotting.training_curves({"a": near, "b": far})
+    assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"] * 2
+
+
+def test_training_curves_refuse_what_is_not_a_history():
+    with pytest.raises(ValueError, match="`histories` must not be empty"):
+        plotting.training_curves({})
+    with pytest.raises(ValueError, match=r"`histories\['a'\]` .*'loss@natural'"):
+        plotting.training_curves({"a": {"loss": [1.0]}})
+
+
+def curves(name):
+    train = datasets.toy_accuracy(name, MAGNITUDES)
+    return {
+        "train": SimpleNamespace(magnitudes=MAGNITUDES, accuracy=train),
+        "test": SimpleNamespace(magnitudes=MAGNITUDES, accuracy=train / 2),
+    }
+
+
+def test_classifiers_and_curves_draw_probability_boundaries_and_accuracy(tmp_path):
+    names = ("f2", "f3")
+    figure = plotting.classifiers_and_curves(
+        {name: (datasets.toy_classifier(name), curves(name)) for name in names}
+    )
+    assert len(figure.axes) == 4
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["input", "exact perturbation norm"]
+    signed_distance = {"f2": lambda x: np.maximum(-4 - x, x), "f3": lambda x: x}
+    boundaries = {"f2": [-4.0, 0.0], "f3": [0.0]}
+    for row, name in enumerate(names):
+        left, right = figure.axes[2 * row : 2 * row + 2]
+        assert left.get_ylabel() == name
+        probability = lines(left)["p(class 1)"]
+        x = np.asarray(probability.get_xdata())
+        assert (x[0], x[-1]) == (-8.0, 8.0)
+        expected = 1 / (1 + np.exp(-signed_distance[name](x)))
+        assert np.allclose(probability.get_ydata(), expected, atol=1e-5)
+        rings = [line for line in left.get_lines() if line.get_marker() == "o"]
+        assert [np.asarray(ring.get_xdata())[0] for ring in rings] == pytest.approx(
+            boundaries[name], abs=1e-5
+        )
+        written = [text.get_text() for text in left.texts]
+        assert written == [f"{b:.2f}".replace("-", "−") for b in boundaries[name]]
+        drawn = lines(right)
+        for label, curve in curves(name).items():
+            assert np.array_equal(drawn[label].get_xdata(), curve.magnitudes)
+            assert np.array_equal(drawn[label].get_ydata(), curve.accuracy)
+        assert drawn["train"].get_color() == plotting.RED
+        assert drawn["test"].get_color() == plotting.BLUE
+    assert_saves(figure, tmp_path)
+
+
+def test_classifiers_and_curves_keep_other_curves_apart_from_train_and_test():
+    others = {"certified": curves("f3")["test"], **curves("f3")}
+    figure = plotting.classifiers_and_curves({"f3": (datasets.toy_classifier("f3"), others)})
+    drawn = lines(figure.axes[1])
+    assert set(drawn) == {"certified", "train", "test"}
+    assert len({line.get_color() for line in drawn.values()}) == 3
+    assert len({line.get_linestyle() for line in drawn.values()}) == 3
+
+
+def test_classifiers_and_curves_mark_the_data():
+    figure = plotting.classifiers_and_curves({"f3": (datasets.toy_classifier("f3"), curves("f3"))})
+    bands = {band.get_label(): band for band in rectangles(figure.axes[0])}
+    assert bands["class −1"].get_x() == -2
+    assert bands["class 1"].get_x() == 1
+    for band, colour in zip(bands.values(), (plotting.RED, plotting.BLUE), strict=True):
+        assert band.get_width() == 1
+        assert to_rgb(band.get_facecolor()) == to_rgb(colour)
+
+
+def test_classifiers_and_curves_keep_labels_inside_their_axes():
+    def classifier(x):
+        return np.concatenate([np.zeros_like(x), x - 7.9], axis=-1)
+
+    figure = plotting.classifiers_and_curves({"late": (classifier, curves("f3"))})
+    figure.canvas.draw()
+    left = figure.axes[0]
+    assert left.texts[0].get_text() == "7.90"
+    assert left.texts[0].get_window_extent().x1 <= left.get_window_extent().x1
+
+
+def test_classifiers_and_curves_refuse_nothing():
+    with pytest.raises(ValueError, match="`classifiers` must not be empty"):
+        plotting.classifiers_and_curves({})
+
+
+def estimate(x, magnitude):
+    assert x.dtype == np.float32
+    return 1 / (1 + np.exp(2 + magnitude - np.abs(x[:, 0])))
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_discriminator_estimate_draws_a_panel_for_each_magnitude(count, tmp_path):
+    magnitudes = list(range(count))
+    samples = {}
+    for magnitude in magnitudes[1:]:
+        x, y = datasets.toy(20, seed=magnitude)
+        samples[magnitude] = (x + magnitude * np.sign(x), y)
+    figure = plotting.discriminator_estimate(estimate, magnitudes, samples)
+    assert [axes.get_title() for axes in figure.axes] == [f"norm {m}" for m in magnitudes]
+    for axes, magnitude in zip(figure.axes, magnitudes, strict=True):
+        drawn = lines(axes)
+        x = drawn["estimate"].get_xdata()
+        assert (x[0], x[-1]) == (-9.0, 9.0)
+        assert np.array_equal(drawn["estimate"].get_ydata(), estimate(x[:, None], magnitude))
+        assert ("samples, class 1" in drawn) == (magnitude in samples)
+        if magnitude in samples:
+            inputs, labels = samples[magnitude]
+            colours = (plotting.RED, plotting.BLUE)
+            for label, name in enumerate(("class −1", "class 1")):
+                ticks = drawn[f"samples, {name}"]
+                assert np.array_equal(ticks.get_xdata(), inputs[labels == label, 0])
+                assert np.all(ticks.get_ydata() < 0)
+                assert ticks.get_color() == colours[label]
+    assert_saves(figure, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "expected"),
+    [
+        (0.0, []),
+        (0.5, [(-2.5, -0.5), (0.5, 2.5)]),
+        (1.0, [(-3.0, 0.0), (0.0, 3.0)]),
+        (1.5, [(-3.5, 3.5)]),
+        (6.0, [(-8.0, 8.0)]),
+    ],
+)
+def test_discriminator_estimate_shades_what_was_explored(magnitude, expected):
+    figure = plotting.discriminator_estimate(estimate, [magnitude], {})
+    shades = [p for p in rectangles(figure.axes[0]) if p.get_label() == "explored"]
+    assert [(s.get_x(), s.get_x() + s.get_width()) for s in shades] == expected
+
+
+def test_discriminator_estimate_labels_the_lowest_panel_of_every_column():
+    figure = plotting.discriminator_estimate(estimate, list(range(7)), {})
+    assert [axes.get_xlabel() for axes in figure.axes] == [""] * 3 + ["input"] * 4
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["explored", "class −1", "class 1", "estimate"]
+
+
+def test_discriminator_estimate_refuses_nothing():
+    with pytest.raises(ValueError, match="`magnitudes` must not be empty"):
+        plotting.discriminator_estimate(estimate, [], {})
+
+
+def function_of(axes, x):
+    """The value that a drawn piecewise constant function takes at x: a dot, else a line."""
+    black = [line for line in axes.get_lines() if line.get_color() == "black"]
+    dots = [line for line in black if line.get_marker() == "o"]
+    for dot in dots:
+        if dot.get_markerfacecolor() == "black" and dot.get_xdata()[0] == x:
+            return dot.get_ydata()[0]
+    for line in black:
+        if line not in dots and line.get_xdata()[0] <= x <= line.get_xdata()[1]:
+            return line.get_ydata()[0]
+    raise AssertionError(f"nothing is drawn at {x}")
+
+
+def test_toy_closed_forms_show_the_closed_forms(tmp_path):
+    figure = plotting.toy_closed_forms()
+    assert len(figure.axes) == 13
+    density, *rest = figure.axes
+    stairs = [patch.get_data() for patch in density.patches if isinstance(patch, StepPatch)]
+    assert [(list(heights), list(edges)) for heights, edges, _ in stairs] == [
+        ([1.0], [-2.0, -1.0]),
+        ([1.0], [1.0, 2.0]),
+    ]
+
+    for row, name in enumerate(("f1", "f2", "f3", "f4")):
+        classifier, standard, genuine = rest[3 * row : 3 * row + 3]
+        assert classifier.get_ylabel() == name
+        model = datasets.toy_classifier(name)
+        for x in (-6.0, -4.0, -3.0, 0.0, 0.5, 1.0, 3.0, 4.0, 7.0):
+            logits = np.asarray(model(np.array([[x]], np.float32)))
+            assert function_of(classifier, x) == 2 * np.argmax(logits) - 1
+
+        drawn = lines(standard)
+        norms = np.arange(0, 7.01, 0.25)
+        exact = datasets.toy_accuracy(name, norms)
+        maximum = datasets.toy_accuracy(name, norms, constraint="maximum")
+        for label, expected in (("exact norm", exact), ("maximum norm", maximum)):
+            line = drawn[label]
+            assert np.allclose(np.interp(norms, line.get_xdata(), line.get_ydata()), expected)
+
+        for norm in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.5, 6.0):
+            value = datasets.toy_accuracy(name, [norm], genuine=True)[0]
+            assert function_of(genuine, norm) == value
+    assert_saves(figure, tmp_path)
