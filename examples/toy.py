@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
-from absl import app, flags
+from absl import app, flags, logging
 
 import lexirobust as lr
 from lexirobust import plotting
@@ -182,8 +182,9 @@ def draw(experiment: Experiment, runs: dict[str, Run], out: pathlib.Path) -> Non
 def discriminator_figure(run: Run) -> Any:
     """What the discriminator holds for unexplored, and where the guided samples went."""
     model = run.model
+    assert isinstance(model, lr.OLGRC)
     x, y = lr.datasets.toy(100, seed=2 * run.result["seed"])
-    guided = model.objectives[1].attack
+    guided = model.guided_attack
     samples = {
         magnitude: (guided(model.classifier, x, y, magnitude).numpy(), y)
         for magnitude in model.magnitudes
@@ -208,6 +209,7 @@ def row(result: dict[str, Any]) -> dict[str, str]:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
     out = pathlib.Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     plotting.toy_closed_forms().savefig(out / "figures5to8.png", dpi=150)

@@ -43,7 +43,7 @@ def evaluate_robustness(
     x: Any,
     y: Any,
     attack: Attack,
-    magnitudes: Sequence[float],
+    magnitudes: Sequence[float] | np.ndarray,
     batch_size: int = 500,
 ) -> AccuracyCurve:
     """Measures a classifier under attack at several magnitudes.

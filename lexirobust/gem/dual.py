@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 _EPSILON = float(np.finfo(np.float64).eps)
-# A row whose squared sine to the rows already active is below this counts as dependent on them.
+# A row whose squared sine to the span of the active rows is below this counts as dependent on them.
 # Its constraint then holds by itself up to the sine, 1e-7 of the product of the norms.
 _DEPENDENT = 1e-14
 
@@ -162,15 +162,17 @@ def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tenso
         blocked: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         del blocked
-        trial = active | entering
-        target, sine = _solve_on(trial, entering, unit, inner)
         newcomer = tf.reduce_any(entering, axis=-1, keepdims=True)
-        gain = tf.reduce_sum(tf.where(entering, target, 0.0), axis=-1, keepdims=True)
+        column = tf.linalg.matmul(tf.cast(entering, tf.float64), unit)
+        shared = tf.reduce_sum(column * _solve_on(active, unit, column), axis=-1, keepdims=True)
         # A row that depends on the active ones is satisfied with them: it stays out.
-        accepted = newcomer & (sine > _DEPENDENT) & (gain > 0)
+        independent = newcomer & (1.0 - shared > _DEPENDENT)
+        target = _solve_on(active | (entering & independent), unit, -inner)
+        gain = tf.reduce_sum(tf.where(entering, target, 0.0), axis=-1, keepdims=True)
+        accepted = independent & (gain > 0)
         refused = newcomer & ~accepted
         barred = tf.where(accepted, nobody, barred | (entering & refused))
-        trial = tf.where(refused, active, trial)
+        trial = active | (entering & accepted)
         target = tf.where(refused, v, target)
 
         stops = trial & (target <= 0)
@@ -188,24 +190,13 @@ def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tenso
     return tf.while_loop(unfinished, step, state)[1]
 
 
-def _solve_on(
-    active: tf.Tensor, entering: tf.Tensor, unit: tf.Tensor, inner: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Solves `K v = -q` on the active rows of each problem, 0 elsewhere.
-
-    Returns:
-        `[T, T]` v; and `[T, 1]` the squared sine between the entering row and the other active
-        ones, not-a-number where K is singular to rounding.
-    """
+def _solve_on(active: tf.Tensor, unit: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """Solves `K v = right` on the active rows of each problem, `[T, T]`; v is 0 elsewhere."""
     mask = tf.cast(active, tf.float64)
     blocks = unit[None] * mask[:, :, None] * mask[:, None, :]
     blocks = tf.linalg.set_diag(blocks, tf.ones_like(mask))
-    newcomer = tf.cast(entering, tf.float64)
-    right = tf.stack([-inner * mask, newcomer], axis=-1)
-    solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(blocks), right)
-    # The inverse's diagonal is one over the squared distance of a row from all the others.
-    inverse = tf.reduce_sum(solved[:, :, 1] * newcomer, axis=-1, keepdims=True)
-    return solved[:, :, 0] * mask, 1.0 / inverse
+    solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(blocks), (right * mask)[:, :, None])
+    return solved[:, :, 0]
 
 
 def _cvxopt(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:

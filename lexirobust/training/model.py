@@ -350,6 +350,13 @@ class LexicographicModel(keras.Model):
         # The first objective of the first rank stands for the model's prediction.
         return self.compute_metrics(batch.x, batch.y, logits[0], batch.sample_weight)
 
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Writes a SavedModel from inputs to logits; as `keras.Model.export`."""
+        if self.built:
+            # Keras exports what was called; training calls the classifier, not this model.
+            self(keras.KerasTensor(self.get_build_config()["input_shape"]))
+        return super().export(*args, **kwargs)
+
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, the base class's aside."""

@@ -75,6 +75,7 @@ class OLGRC(LexicographicModel):
         ranks = [Natural(), *(Adversarial(guided, magnitude) for magnitude in magnitudes)]
         super().__init__(classifier, ranks, alphas, **kwargs)
         self.attack = attack
+        self.guided_attack = guided
         self.magnitudes = tuple(magnitudes)
         opposite = {"maximize": "minimize", "minimize": "maximize"}[attack.goal]
         self._opponent = PGD(**{**settings, "goal": opposite})
