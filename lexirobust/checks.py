@@ -9,29 +9,31 @@ import numpy as np
 import tensorflow as tf
 
 
-def check_magnitudes(magnitudes: Any, ranked: bool = True) -> list[float]:
+def check_magnitudes(
+    magnitudes: Any, ranked: bool = True, name: str = "magnitudes"
+) -> list[float]:
     """Checks perturbation norms.
 
     Args:
         magnitudes: Sequence of numbers.
         ranked: Whether they are ranked below natural accuracy: above 0 and ascending.
+        name: What the caller's argument is called.
 
     Returns:
         The magnitudes as a list of floats.
 
     Raises:
-        ValueError: If there are none, or they are not finite, negative, 0 or not ascending.
+        ValueError: If there are none, they are no numbers, not finite or negative; where they are
+            ranked, if one is 0 or they do not ascend.
     """
-    values = np.atleast_1d(np.asarray(magnitudes, dtype=np.float64))
+    values = np.atleast_1d(_as_numbers(magnitudes))
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"`magnitudes` must be a sequence of numbers. Received: {magnitudes!r}.")
+        raise ValueError(f"`{name}` must be a sequence of numbers. Received: {magnitudes!r}.")
     if not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(
-            f"`magnitudes` must be finite and at least 0. Received: {values.tolist()}."
-        )
+        raise ValueError(f"`{name}` must be finite and at least 0. Received: {values.tolist()}.")
     if ranked and (np.diff(values, prepend=0.0) <= 0).any():
         raise ValueError(
-            "`magnitudes` must be above 0 and ascending, each once; natural accuracy is a rank of "
+            f"`{name}` must be above 0 and ascending, each once; natural accuracy is a rank of "
             f"its own. Received: {values.tolist()}."
         )
     return values.tolist()
@@ -52,7 +54,7 @@ def check_alphas(alphas: Sequence[float] | None, ranks: int) -> list[float]:
     """
     if alphas is None:
         return [1.0] if ranks == 1 else [0.5] + [0.5 / (ranks - 1)] * (ranks - 1)
-    values = np.asarray(alphas, dtype=np.float64)
+    values = _as_numbers(alphas)
     if values.shape != (ranks,):
         raise ValueError(
             f"`alphas` must hold one weight for each of {ranks} ranks. Received: {alphas!r}."
@@ -60,6 +62,14 @@ def check_alphas(alphas: Sequence[float] | None, ranks: int) -> list[float]:
     if not np.isfinite(values).all() or (values < 0).any() or abs(values.sum() - 1.0) > 1e-6:
         raise ValueError(f"`alphas` must be at least 0 and sum to 1. Received: {alphas!r}.")
     return values.tolist()
+
+
+def _as_numbers(values: Any) -> np.ndarray:
+    """float64 array; an empty one where the values are no numbers."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 def check_loss(loss: Any) -> Any:
@@ -104,10 +114,12 @@ def check_data(
 
     Raises:
         ValueError: If there is no data, counts differ, values are not finite or out of range.
-        TypeError: If labels are neither integers nor probabilities.
+        TypeError: If inputs are no numbers, or labels neither integers nor probabilities.
     """
     x, y = np.asarray(x), np.asarray(y)
-    if not x.size:
+    if x.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
+        raise TypeError(f"`x` must be one array of real numbers. Received: dtype {x.dtype}.")
+    if not x.ndim or not x.size:
         raise ValueError(f"`x` must hold at least one sample. Received: shape {x.shape}.")
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(
@@ -173,12 +185,13 @@ def check_dataset(
 
     def checked(*batch: Any) -> tuple[Any, ...]:
         x, y = batch[0], batch[1]
-        tests = [tf.debugging.assert_all_finite(x, "`x` must be finite.")]
+        values = x if x.dtype.is_floating else tf.cast(x, tf.float64)
+        tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
         if bounds is not None:
-            low, high = (tf.cast(bound, x.dtype) for bound in bounds)
+            low, high = (tf.cast(bound, values.dtype) for bound in bounds)
             message = f"`x` must lie inside the attack's `bounds` {bounds}."
-            tests.append(tf.debugging.assert_greater_equal(x, low, message))
-            tests.append(tf.debugging.assert_less_equal(x, high, message))
+            tests.append(tf.debugging.assert_greater_equal(values, low, message))
+            tests.append(tf.debugging.assert_less_equal(values, high, message))
         if y.dtype.is_integer and classes is not None:
             message = f"`y` must hold labels from 0 to {classes - 1}."
             tests.append(tf.debugging.assert_non_negative(y, message))

@@ -23,15 +23,23 @@ class Attack(abc.ABC):
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
-        bounds: Lowest and highest value an input may take, or `None`.
+        bounds: Lowest and highest value an input may take, both finite, or `None`.
         seed: Integer seed of the attack's own random generator, used when the attack is called.
             `None` draws one. Inside `fit` the model's generator is used, which is saved with it.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
     """
 
     def __init__(self, norm: str, bounds: tuple[float, float] | None, seed: int | None) -> None:
         self.norm = geometry.check_norm(norm)
-        if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
-            raise ValueError(f"`bounds` must be (low, high) or None. Received: {bounds!r}.")
+        if bounds is not None:
+            ends = np.asarray(bounds)
+            if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+                raise ValueError(
+                    "`bounds` must be (low, high), finite and low below high, or None. Received: "
+                    f"{bounds!r}."
+                )
         self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
         self.seed = seed
         self._generator: keras.random.SeedGenerator | None = None
@@ -80,8 +88,16 @@ class Attack(abc.ABC):
         Raises:
             ValueError: If the data, the magnitude, or the shape of the logits is not as above.
         """
-        x, y = self._checked(classifier, x, y, magnitude)
-        magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
+        x, y = self._checked(classifier, x, y)
+        if tf.executing_eagerly():
+            check_magnitudes(np.ravel(magnitude), ranked=False, name="magnitude")
+        magnitude = tf.cast(magnitude, x.dtype)
+        if magnitude.shape.rank and not magnitude.shape.is_compatible_with(x.shape[:1]):
+            raise ValueError(
+                f"`magnitude` must be a scalar, or hold one norm for each of {x.shape[0]} samples. "
+                f"Received: shape {magnitude.shape}."
+            )
+        magnitude = tf.broadcast_to(magnitude, tf.shape(x)[:1])
         return self._run(classifier, x, y, magnitude[None])[0]
 
     def sweep(
@@ -101,7 +117,9 @@ class Attack(abc.ABC):
         Raises:
             ValueError: As for a call.
         """
-        x, y = self._checked(classifier, x, y, magnitudes)
+        x, y = self._checked(classifier, x, y)
+        if tf.executing_eagerly():
+            check_magnitudes(magnitudes, ranked=False)
         magnitudes = tf.reshape(tf.cast(magnitudes, x.dtype), (-1, 1))
         return self._run(classifier, x, y, tf.repeat(magnitudes, tf.shape(x)[0], axis=1))
 
@@ -173,19 +191,20 @@ class Attack(abc.ABC):
         def sweep(x: tf.Tensor, y: tf.Tensor, magnitudes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return self._sweep(classifier, x, y, magnitudes, seed)
 
-        return tf.function(sweep).get_concrete_function(
+        return tf.function(sweep, autograph=False).get_concrete_function(
             tf.TensorSpec([None, *x_shape], x_dtype),
             tf.TensorSpec([None, *y_shape], y_dtype),
             tf.TensorSpec([None, None], x_dtype),
             tf.TensorSpec([2], tf.int32),
         )
 
-    def _checked(
-        self, classifier: Classifier, x: Any, y: Any, magnitude: Any
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _checked(self, classifier: Classifier, x: Any, y: Any) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = _as_float(x), tf.convert_to_tensor(y)
+        if y.shape.rank == 2 and y.shape[-1] == 1:
+            raise ValueError(
+                f"`y` must be [N] labels or [N, C] probabilities. Received: shape {y.shape}."
+            )
         if tf.executing_eagerly():
-            check_magnitudes(np.ravel(magnitude), ranked=False)
             check_data(x, y, bounds=self.bounds)
         if isinstance(classifier, keras.Layer) and not classifier.built:
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.

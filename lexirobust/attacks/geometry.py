@@ -16,6 +16,9 @@ NORMS: Final = ("l1", "l2", "linf")
 
 # Tramèr and Boneh's sparse l1 step (arXiv 1904.13000) moves a fixed share of the coordinates.
 _SPARSE_SHARE = 0.01
+# The share of a radius that counts as all of it: a corner exactly at the radius is room, which
+# rounding must not deny.
+_ENOUGH = 1.0 - 1e-6
 
 
 def check_norm(name: str) -> str:
@@ -109,9 +112,7 @@ def project_ball(
     """
     flat, radius, low, high = _prepare(perturbation, radius, norm, box)
     inside = tf.clip_by_value(flat, low, high)
-    if norm == "linf":
-        inside = tf.clip_by_value(inside, -radius, radius)
-    else:
+    if norm != "linf":
         edge = _grow(flat, radius, norm, low, high)
         inside = tf.where(_norm(inside, norm)[:, None] > radius, edge, inside)
     return tf.reshape(inside, tf.shape(perturbation)), tf.ones_like(radius[:, 0], tf.bool)
@@ -148,15 +149,14 @@ def project_sphere(
         point, feasible = _linf_sphere(flat, radius, low, high)
     else:
         point = _grow(flat, radius, norm, low, high)
-        short = _norm(point, norm) < radius[:, 0] * (1.0 - 1e-6)
+        short = _norm(point, norm) < radius[:, 0] * _ENOUGH
         point = tf.cond(
             tf.reduce_any(short),
             lambda: tf.where(short[:, None], _cross(flat, point, radius, norm, low, high), point),
             lambda: point,
         )
-        # Rounding, not geometry, decides at equality: a corner exactly at the radius is room.
         reach = _norm(tf.maximum(-low, high), norm)
-        feasible = reach >= radius[:, 0] * (1.0 - 1e-6)
+        feasible = reach >= radius[:, 0] * _ENOUGH
     return tf.reshape(point, tf.shape(perturbation)), feasible
 
 
@@ -227,9 +227,11 @@ def random_perturbation(
     if norm == "l2":
         draw = tf.random.stateless_normal(shape, seeds[0], dtype=flat.dtype)
     else:
-        draw = tf.random.stateless_gamma(shape, seeds[0], 1.0, dtype=flat.dtype)
+        # Exponential sizes on random sides. Not `stateless_gamma`, which XLA does not know.
+        tiny = np.finfo(flat.dtype.as_numpy_dtype).tiny
+        size = -tf.math.log(tf.random.stateless_uniform(shape, seeds[0], tiny, 1.0, flat.dtype))
         sides = tf.random.stateless_uniform(shape, seeds[2], -1.0, 1.0, flat.dtype)
-        draw *= tf.sign(sides)
+        draw = tf.where(sides < 0, -size, size)
     draw = _divide(draw, _norm(draw, norm)[:, None])
     if not surface:
         share = tf.random.stateless_uniform((shape[0], 1), seeds[1], dtype=flat.dtype)
@@ -266,11 +268,10 @@ def _prepare(
     check_norm(norm)
     flat = _flat(tf.convert_to_tensor(perturbation))
     radius = _per_sample(radius, flat)
-    if box is None:
-        # No coordinate of a point in the ball is farther out than the radius.
-        low, high = -radius * tf.ones_like(flat), radius * tf.ones_like(flat)
-    else:
-        low, high = _flat(box[0]), _flat(box[1])
+    # No coordinate of a point in the ball is farther out than the radius.
+    low, high = -radius * tf.ones_like(flat), radius * tf.ones_like(flat)
+    if box is not None:
+        low, high = tf.maximum(low, _flat(box[0])), tf.minimum(high, _flat(box[1]))
     return flat, radius, low, high
 
 
@@ -390,14 +391,14 @@ def _linf_sphere(
     flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Clips, and where no coordinate reaches the radius moves the one that is cheapest to move."""
-    inside = tf.clip_by_value(flat, tf.maximum(low, -radius), tf.minimum(high, radius))
+    inside = tf.clip_by_value(flat, low, high)
     never = tf.constant(np.inf, flat.dtype)
-    up = tf.where(high >= radius, tf.square(radius - flat), never)
-    down = tf.where(low <= -radius, tf.square(radius + flat), never)
+    up = tf.where(high >= radius * _ENOUGH, tf.square(high - flat), never)
+    down = tf.where(low <= -radius * _ENOUGH, tf.square(low - flat), never)
     cost = tf.minimum(up, down) - tf.square(inside - flat)
     cheapest = tf.one_hot(tf.argmin(cost, axis=-1), flat.shape[-1], True, False)
     roomy = tf.reduce_any(tf.minimum(up, down) < never, axis=-1, keepdims=True)
     short = tf.reduce_max(tf.abs(inside), axis=-1, keepdims=True) < radius
-    moved = tf.where(cheapest & short & roomy, tf.where(up <= down, radius, -radius), inside)
+    moved = tf.where(cheapest & short & roomy, tf.where(up <= down, high, low), inside)
     roomier = tf.where(high >= -low, high, low)
     return tf.where(roomy, moved, roomier), roomy[:, 0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
@@ -79,7 +80,7 @@ def climb(
         values, gradients = zip(*[_differentiate(goal, moved(here)) for goal in goals], strict=True)
         # The input itself is no answer where the norm must be exact.
         counts = (number > 0) if exact and not random_start else tf.constant(True)
-        best = keep(best, [tf.where(counts, value, value.dtype.min) for value in values], here)
+        best = keep(best, [tf.where(counts, value, -np.inf) for value in values], here)
         left = None if box is None else (box[0] - here, box[1] - here)
         direction = geometry.steepest_direction(_ranked(gradients), norm, left)
         here, _ = project(here + length * direction, magnitude, norm, box)
@@ -88,22 +89,28 @@ def climb(
     def restart(index: tf.Tensor, best: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         state = (tf.constant(0), start(index), best)
         _, here, best = tf.while_loop(lambda number, *_: number < steps, step, state)
-        values = [tf.cast(goal(moved(here)), tf.float32) for goal in goals]
+        values = [_comparable(goal(moved(here))) for goal in goals]
         return index + 1, keep(best, values, here)
 
-    worst = [tf.fill(tf.shape(magnitude), tf.float32.min) for _ in goals]
+    worst = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
     first = (tf.constant(0), [tf.zeros_like(x), *worst])
     _, best = tf.while_loop(lambda index, _: index < restarts, restart, first)
     return moved(best[0])
 
 
 def _differentiate(goal: Goal, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A goal's values `[N]` in float32, and its gradient, shaped like `x`."""
+    """A goal's comparable values `[N]`, and its gradient, shaped like `x`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         values = goal(x)
     gradient = tape.gradient(values, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return tf.cast(values, tf.float32), gradient
+    return _comparable(values), gradient
+
+
+def _comparable(values: tf.Tensor) -> tf.Tensor:
+    """In float32, and finite below: even the worst point beats no point at all."""
+    values = tf.cast(values, tf.float32)
+    return tf.where(values < tf.float32.min, tf.float32.min, values)
 
 
 def _is_better(values: Sequence[tf.Tensor], best: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, classification_loss, logits_of
@@ -59,8 +60,8 @@ class PGD(Attack):
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         for name, value in (("steps", steps), ("restarts", restarts)):
-            if value != int(value) or value < 1:
-                raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value}.")
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
         if step_size is not None and not step_size > 0:
             raise ValueError(f"`step_size` must be positive or None. Received: {step_size}.")
         if constraint not in CONSTRAINTS:

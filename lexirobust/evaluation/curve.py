@@ -60,7 +60,9 @@ def evaluate_robustness(
         An `AccuracyCurve`.
 
     Raises:
-        ValueError: If the data, the magnitudes or the batch size are not as above.
+        ValueError: If the data, the magnitudes, the batch size or what the classifier gives are
+            not as above.
+        TypeError: If inputs are no numbers or labels no integers.
 
     Example: the toy problem's third classifier is right up to magnitude 1.
 
@@ -76,10 +78,14 @@ def evaluate_robustness(
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     x, y = np.asarray(x), np.asarray(y)
+    if y.ndim != 1:
+        raise ValueError(f"`y` must be [N] labels. Received: shape {y.shape}.")
     check_data(x, y, attack.bounds)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}.")
     x = x.astype(keras.config.floatx()) if x.dtype.kind != "f" else x
+    logits = logits_of(classifier, tf.constant(x[:1]))
+    check_data(x, y, attack.bounds, classes=logits.shape[-1])
     batches = [
         _measure(
             classifier,

@@ -45,7 +45,8 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
         A `DualSolution`. Not-a-number where `gram` is not finite.
 
     Raises:
-        ValueError: If `gram` is not a square matrix, `margin` is negative, or `solver` unknown.
+        ValueError: If `gram` is not a square matrix, `margin` is negative or not finite, or
+            `solver` unknown.
 
     Example:
 
@@ -62,8 +63,8 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
     gram = tf.cast(tf.convert_to_tensor(gram), tf.float64)
     if gram.shape.rank != 2 or gram.shape[0] is None or gram.shape[0] != gram.shape[1]:
         raise ValueError(f"`gram` must be a [T, T] matrix. Received: shape {gram.shape}.")
-    if margin < 0:
-        raise ValueError(f"`margin` must be at least 0. Received: {margin}.")
+    if not 0 <= margin < np.inf:
+        raise ValueError(f"`margin` must be finite and at least 0. Received: {margin}.")
     if solver not in _SOLVERS:
         raise ValueError(f"`solver` must be one of {sorted(_SOLVERS)}. Received: {solver!r}.")
 

@@ -24,7 +24,8 @@ def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> 
         `[T, T]` float64 tensor, `K[s, t] = <g_s, metric * g_t>`.
 
     Raises:
-        ValueError: If the losses do not all have the same number of variables, or there are none.
+        ValueError: If there are no gradients, the losses do not all have the same number of
+            variables, or `metric` is not shaped like one gradient.
 
     Example:
 
@@ -53,10 +54,16 @@ def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> 
         # A missing gradient is a row of zeros: it adds nothing to any inner product.
         blank = tf.zeros_like(tf.cast(present[0], tf.float64))
         rows = tf.stack([blank if g is None else tf.cast(g, tf.float64) for g in column])
-        rows = tf.reshape(rows, (ranks, -1))
         scaled = rows
         if diagonal is not None:
-            scaled = rows * tf.reshape(tf.cast(diagonal, tf.float64), (1, -1))
+            diagonal = tf.cast(diagonal, tf.float64)
+            if not diagonal.shape.is_compatible_with(rows.shape[1:]):
+                raise ValueError(
+                    "`metric` must be shaped like one gradient. Received: shape "
+                    f"{diagonal.shape} for a gradient of shape {rows.shape[1:]}."
+                )
+            scaled = rows * diagonal
+        rows, scaled = tf.reshape(rows, (ranks, -1)), tf.reshape(scaled, (ranks, -1))
         total += tf.linalg.matmul(scaled, rows, transpose_b=True)
     return total
 
@@ -82,10 +89,14 @@ def cosines(gram: tf.Tensor) -> tf.Tensor:
 
 def per_variable(gradients: Gradients) -> list[list[Any]]:
     """Transposes gradients from `[loss][variable]` to `[variable][loss]`."""
-    if not isinstance(gradients, list | tuple) or not isinstance(gradients[0], list | tuple):
-        return [tf.unstack(tf.convert_to_tensor(gradients))]
-    if _is_matrix(gradients):
-        return [tf.unstack(tf.convert_to_tensor(gradients))]
+    if not _is_per_variable(gradients):
+        matrix = tf.convert_to_tensor(gradients)
+        if matrix.shape.rank != 2 or not matrix.shape[0]:
+            raise ValueError(
+                "`gradients` must be a [T, p] tensor, T known and at least 1, or a list (per loss) "
+                f"of lists (per variable). Received: shape {matrix.shape}."
+            )
+        return [tf.unstack(matrix)]
     counts = {len(row) for row in gradients}
     if len(counts) != 1 or counts == {0}:
         raise ValueError(
@@ -95,6 +106,11 @@ def per_variable(gradients: Gradients) -> list[list[Any]]:
     return [list(column) for column in zip(*gradients, strict=True)]
 
 
-def _is_matrix(gradients: Sequence[Sequence[Any]]) -> bool:
-    """Tells nested lists of plain numbers from lists of tensors per variable."""
-    return all(isinstance(value, int | float) for row in gradients for value in row)
+def _is_per_variable(gradients: Gradients) -> bool:
+    """Tells lists of tensors per variable from a matrix, nested lists of numbers among them."""
+    if not isinstance(gradients, list | tuple):
+        return False
+    if not all(isinstance(row, list | tuple) for row in gradients):
+        return False
+    values = [value for row in gradients for value in row]
+    return not values or not all(isinstance(value, int | float) for value in values)

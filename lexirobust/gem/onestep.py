@@ -26,6 +26,9 @@ def onestep_weights(
     Returns:
         `[T]` float64 tensor.
 
+    Raises:
+        ValueError: As `solve_dual`, or if there is not one of `alphas` for each rank.
+
     Example: the second gradient opposes the first, so the first is counted twice in its place.
 
     >>> gram = gramian([[1.0, 0.0], [-1.0, 1.0]])
@@ -37,18 +40,26 @@ def onestep_weights(
     """
     alphas = tf.convert_to_tensor(alphas, tf.float64)
     multipliers = solve_dual(gram, margin=margin).multipliers
+    if not alphas.shape.is_compatible_with(multipliers.shape[:1]):
+        raise ValueError(
+            f"`alphas` must hold one weight for each of {multipliers.shape[0]} ranks. Received: "
+            f"shape {alphas.shape}."
+        )
     return alphas + tf.linalg.matvec(multipliers, alphas, transpose_a=True)
 
 
-def project(gradients: Gradients, margin: float = 0.0) -> tf.Tensor:
+def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     """Projects every gradient to the nearest vector that opposes no higher rank.
 
     Args:
-        gradients: `[T, p]` tensor of gradients, rank 1 first.
+        gradients: `[T, p]` float tensor of gradients, rank 1 first.
         margin: Lower bound of the multipliers, GEM's memory strength.
 
     Returns:
         `[T, p]` tensor of `gradients`' dtype.
+
+    Raises:
+        ValueError: As `solve_dual`, or if `gradients` is not a `[T, p]` float tensor.
 
     Example:
 
@@ -59,6 +70,8 @@ def project(gradients: Gradients, margin: float = 0.0) -> tf.Tensor:
         Section 4.2 of "Finding a human-like classifier"; Lopez-Paz and Ranzato, arXiv 1706.08840.
     """
     gradients = tf.convert_to_tensor(gradients)
+    if not gradients.dtype.is_floating:
+        raise ValueError(f"`gradients` must be floats. Received: {gradients.dtype}.")
     rows = tf.cast(gradients, tf.float64)
     multipliers = solve_dual(gramian(rows), margin=margin).multipliers
     return tf.cast(rows + tf.linalg.matmul(multipliers, rows), gradients.dtype)
@@ -75,6 +88,9 @@ def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
         List of one tensor per variable, of the gradient's dtype; `None` where no loss depends on
         the variable.
 
+    Raises:
+        ValueError: If there is not one of `weights` for each loss.
+
     Example:
 
     >>> one, two = tf.constant([1.0, 0.0]), tf.constant([-1.0, 1.0])
@@ -82,7 +98,13 @@ def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
     [0.5, 0.5]
     """
     combined: list[tf.Tensor | None] = []
-    for column in per_variable(gradients):
+    columns, weights = per_variable(gradients), tf.convert_to_tensor(weights)
+    if not weights.shape.is_compatible_with([len(columns[0])]):
+        raise ValueError(
+            f"`weights` must hold one weight for each of {len(columns[0])} losses. Received: shape "
+            f"{weights.shape}."
+        )
+    for column in columns:
         terms = [
             tf.cast(weight, g.dtype) * g
             for weight, g in zip(tf.unstack(weights), column, strict=True)

@@ -1,6 +1,7 @@
 """A Keras model whose losses are ranked."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -123,7 +124,8 @@ class LexicographicModel(keras.Model):
                 f"classes. Received: output {outputs!r}."
             )
         self._classes = int(shape[-1])
-        self.built = True
+        if self.compiled:
+            self._build_optimizer()
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the classifier's logits, `[N, classes]`."""
@@ -149,17 +151,18 @@ class LexicographicModel(keras.Model):
                 over steps: they would be accumulated after the projection, which is not linear.
         """
         optimizer = keras.optimizers.get(optimizer)
-        if getattr(optimizer, "gradient_accumulation_steps", None):
+        innermost = getattr(optimizer, "inner_optimizer", optimizer)
+        accumulation = getattr(innermost, "gradient_accumulation_steps", None)
+        if accumulation:
             raise ValueError(
                 "`gradient_accumulation_steps` must be None: the optimizer would average gradients "
-                "that are projected already. Use a larger batch. Received: "
-                f"{optimizer.gradient_accumulation_steps}."
+                f"that are projected already. Use a larger batch. Received: {accumulation}."
             )
         super().compile(optimizer=optimizer, loss=check_loss(loss), metrics=metrics, **kwargs)
-        if not self.built and isinstance(getattr(self.classifier, "input_shape", None), tuple):
-            self.build(self.classifier.input_shape)
         if self.built:
             self._build_optimizer()
+        elif isinstance(getattr(self.classifier, "input_shape", None), tuple):
+            self.build(self.classifier.input_shape)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as it was when it was saved."""
@@ -191,34 +194,37 @@ class LexicographicModel(keras.Model):
                 with classes that do not exist.
             TypeError: If labels are neither integers nor probabilities.
         """
-        x = self._checked(x, y)
-        validation = kwargs.get("validation_data")
+        self._assert_compile_called("fit")
+        call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
+        call.arguments["x"] = self._checked(x, y)
+        validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
-            kwargs["validation_data"] = self._checked(validation, None)
-        elif validation is not None:
+            call.arguments["validation_data"] = self._checked(validation, None)
+        elif isinstance(validation, tuple | list):
             self._checked(*validation[:2])
-        return super().fit(x, y, *args, **kwargs)
+        return super().fit(*call.args, **call.kwargs)
 
     def _checked(self, x: Any, y: Any) -> Any:
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
         if isinstance(x, tf.data.Dataset):
-            if not self.built:
-                self._build_on(tf.nest.flatten(x.element_spec)[0].shape)
+            self._build_on(tf.nest.flatten(x.element_spec)[0].shape)
             return check_dataset(x, self.bounds, self._classes)
-        if hasattr(x, "shape") and y is not None:
-            if not self.built and x.shape[0]:
-                self._build_on(x.shape)
-            check_data(x, y, self.bounds, self._classes if self.built else None)
+        if hasattr(x, "shape"):
+            if y is None:
+                raise ValueError("`y` must hold one label a sample. Received: None.")
+            self._build_on(x.shape)
+            check_data(x, y, self.bounds, self._classes)
         return x
 
     def _build_on(self, shape: Any) -> None:
-        self.build((None, *shape[1:]))
-        if self.optimizer is not None:
-            self._build_optimizer()
+        if not self.built:
+            # Also out of a step, where Keras would build what it calls: the classifier alone.
+            with tf.init_scope(), self.distribute_strategy.scope():
+                self.build((None, *shape[1:]))
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one ranked step on a batch, and returns the metrics."""
-        batch = _batch(data)
+        batch = self._batch(data)
         seed = self.seed_generator.next()
         learned = self.learn_auxiliaries(batch, seed)
         seen = perturb(self._terms, self.classifier, batch, seed)
@@ -237,7 +243,7 @@ class LexicographicModel(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures every objective on a batch, perturbed as in training, without learning."""
-        batch = _batch(data)
+        batch = self._batch(data)
         seen = perturb(self._terms, self.classifier, batch, self.seed_generator.next())
         forward = _once(lambda x: self.classifier(x, training=False))
         scores = [self._score(rank, forward, batch, inputs) for rank, inputs in self._by_rank(seen)]
@@ -248,6 +254,16 @@ class LexicographicModel(keras.Model):
         """Measures every objective, perturbed as in training; as `keras.Model.evaluate`."""
         with self._only_evaluating():
             return super().evaluate(*args, **kwargs)
+
+    def _batch(self, data: Any) -> Batch:
+        """What a step works on: float inputs, labels without an axis of length 1."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._build_on(x.shape)
+        if x.dtype.is_integer:
+            x = tf.cast(x, keras.config.floatx())
+        if y.shape.rank == 2 and y.shape[-1] == 1:
+            y = tf.squeeze(y, axis=-1)
+        return Batch(x, y, sample_weight)
 
     @property
     def metrics(self) -> list[keras.Metric]:
@@ -391,13 +407,6 @@ class _Scores(NamedTuple):
     total: tf.Tensor
     losses: Sequence[tf.Tensor]
     logits: Sequence[tf.Tensor]
-
-
-def _batch(data: Any) -> Batch:
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if y.shape.rank == 2 and y.shape[-1] == 1:
-        y = tf.squeeze(y, axis=-1)
-    return Batch(x, y, sample_weight)
 
 
 def _once(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
