@@ -208,6 +208,21 @@ def row(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def summary(results: list[dict[str, Any]]) -> dict[str, str]:
+    """All seeds of one method as a line of a table."""
+    accuracies = [result["natural_accuracy"] for result in results]
+    losses = [result["natural_training_loss"] for result in results]
+    alone = [result["boundaries"] for result in results if len(result["boundaries"]) == 1]
+    return {
+        "method": results[0]["method"],
+        "seeds": str(len(results)),
+        "natural accuracy": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
+        "training loss": f"{min(losses):.1e} to {max(losses):.1e}",
+        "one boundary": str(len(alone)),
+        "within 0.25 of 0": str(sum(abs(place) <= 0.25 for (place,) in alone)),
+    }
+
+
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     out = pathlib.Path(OUT.value)
@@ -229,6 +244,9 @@ def main(_: list[str]) -> None:
                 draw(experiment, runs, out)
         results += finished
         common.show_table(f"{experiment.title}, test accuracy", [row(r) for r in finished])
+        if len(SEEDS.value) > 1:
+            by_method = [[r for r in finished if r["method"] == name] for name in names]
+            common.show_table(f"{experiment.title}, all seeds", [summary(r) for r in by_method])
     if not results:
         raise app.UsageError(f"No experiment asked for trains {', '.join(METHOD_NAMES.value)}.")
     print(f"Results and figures are in {out}.")

@@ -9,9 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def check_magnitudes(
-    magnitudes: Any, ranked: bool = True, name: str = "magnitudes"
-) -> list[float]:
+def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitudes") -> list[float]:
     """Checks perturbation norms.
 
     Args:

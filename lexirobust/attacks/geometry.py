@@ -327,10 +327,11 @@ def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
     """Adds the same to every coordinate's size, within 0 and its room, to give the norm.
 
     The norm falls with what is taken off, linearly between kinks: Newton's method on the current
-    piece, kept inside a bracket by bisection.
+    piece, and bisection of a bracket where a step leaves it or does not halve the error.
     """
-    size = tf.abs(flat)
     side, room = _sides(flat, low, high)
+    # Only differences between sizes count: taken from the largest, they keep their digits.
+    size = tf.abs(flat) - tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True)
 
     def at(off: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(size - off, 0.0, room)
@@ -339,7 +340,7 @@ def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
         return tf.reduce_any(error > 1e-6 * radius)
 
     def step(
-        off: tf.Tensor, below: tf.Tensor, above: tf.Tensor, _error: tf.Tensor
+        off: tf.Tensor, below: tf.Tensor, above: tf.Tensor, before: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         excess = tf.reduce_sum(at(off), axis=-1, keepdims=True) - radius
         error = tf.where(reachable, tf.abs(excess), 0.0)
@@ -347,16 +348,22 @@ def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
         moving = (size - off > 0) & (size - off < room)
         slope = tf.reduce_sum(tf.cast(moving, flat.dtype), axis=-1, keepdims=True)
         newton = off + _divide(excess, slope)
-        usable = (slope > 0) & (newton >= below) & (newton <= above)
+        usable = (newton > below) & (newton < above) & (error <= before / 2)
         closer = tf.where(usable, newton, (below + above) / 2)
         return tf.where(error > 1e-6 * radius, closer, off), below, above, error
 
     below = tf.reduce_min(size - room, axis=-1, keepdims=True)
-    above = tf.reduce_max(size, axis=-1, keepdims=True)
+    above = tf.zeros_like(below)
     reachable = tf.reduce_sum(room, axis=-1, keepdims=True) > radius
-    state = (tf.clip_by_value(tf.zeros_like(radius), below, above), below, above, radius)
+    unchanged = tf.maximum(-tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True), below)
+    state = (unchanged, below, above, tf.fill(tf.shape(radius), tf.constant(np.inf, flat.dtype)))
     off, *_ = tf.while_loop(going, step, state, maximum_iterations=64)
-    return side * at(tf.where(reachable, off, below))
+    point = at(tf.where(reachable, off, below))
+    # What rounding left over goes to the coordinates that are free to move.
+    free = tf.where((point > 0) & (point < room), point, 0.0)
+    missing = tf.where(reachable, radius - tf.reduce_sum(point, axis=-1, keepdims=True), 0.0)
+    point += free * _divide(missing, tf.reduce_sum(free, axis=-1, keepdims=True))
+    return side * tf.clip_by_value(point, 0.0, room)
 
 
 def _cross(

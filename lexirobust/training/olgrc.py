@@ -34,7 +34,7 @@ class OLGRC(LexicographicModel):
             the rest shared.
         discriminator: Keras model that maps inputs to logits, one for magnitude 0 and for each of
             `magnitudes`. `None` makes one like the classifier.
-        discriminator_optimizer: Keras optimizer. `None` is Adam with its defaults.
+        discriminator_optimizer: Keras optimizer or its name. `None` is Adam with its defaults.
         **kwargs: As of `LexicographicModel`.
 
     Raises:
@@ -64,7 +64,7 @@ class OLGRC(LexicographicModel):
         magnitudes: Sequence[float],
         alphas: Sequence[float] | None = None,
         discriminator: keras.Model | None = None,
-        discriminator_optimizer: keras.optimizers.Optimizer | None = None,
+        discriminator_optimizer: keras.optimizers.Optimizer | str | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(attack, PGD):
@@ -80,7 +80,7 @@ class OLGRC(LexicographicModel):
         opposite = {"maximize": "minimize", "minimize": "maximize"}[attack.goal]
         self._opponent = PGD(**{**settings, "goal": opposite})
         self.discriminator = discriminator or default_discriminator(classifier, 1 + len(magnitudes))
-        self.discriminator_optimizer = discriminator_optimizer or keras.optimizers.Adam()
+        self.discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
 
     def build(self, input_shape: Any) -> None:
         """Builds the classifier and the discriminator, and checks what they give."""

@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import Attack, Classifier
-from lexirobust.checks import check_magnitudes
 from lexirobust.training.objectives.base import Batch, Objective, Score
 
 
@@ -35,7 +34,8 @@ class Adversarial(Objective):
     def __init__(self, attack: Attack, magnitude: float, name: str | None = None) -> None:
         if not isinstance(attack, Attack):
             raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
-        check_magnitudes([magnitude])
+        if not 0 < magnitude < float("inf"):
+            raise ValueError(f"`magnitude` must be finite and above 0. Received: {magnitude}.")
         super().__init__(name or f"{attack.norm}={magnitude:g}", attack, float(magnitude))
 
     def loss(
