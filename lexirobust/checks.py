@@ -131,10 +131,10 @@ def check_data(
     if labels.ndim == 1:
         if not np.issubdtype(labels.dtype, np.integer):
             raise TypeError(f"`y` must hold integer labels. Received: dtype {labels.dtype}.")
-        top = np.inf if classes is None else classes - 1
-        if labels.min() < 0 or labels.max() > top:
+        if labels.min() < 0 or (classes is not None and labels.max() >= classes):
+            allowed = "of at least 0" if classes is None else f"from 0 to {classes - 1}"
             raise ValueError(
-                f"`y` must hold labels from 0 to {top}. Received: {labels.min()} to {labels.max()}."
+                f"`y` must hold labels {allowed}. Received: {labels.min()} to {labels.max()}."
             )
     elif labels.ndim != 2 or (classes is not None and labels.shape[1] != classes):
         raise ValueError(
@@ -154,6 +154,11 @@ def _input_problem(x: np.ndarray, bounds: tuple[float, float] | None) -> str | N
             f"to {x.max()}."
         )
     return None
+
+
+def flat_labels(y: tf.Tensor) -> tf.Tensor:
+    """Turns `[N, 1]` labels into `[N]`, and leaves `[N]` labels and `[N, C]` probabilities."""
+    return tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y
 
 
 def check_dataset(

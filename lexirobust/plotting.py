@@ -73,8 +73,9 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
                 f"`histories[{method!r}]` must have keys such as 'loss@natural'. "
                 f"Received: {sorted(history)}."
             )
-    ranks = list(
-        dict.fromkeys(key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key)
+    ranks = sorted(
+        {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
+        key=_rank_order,
     )
     styles = {
         (prefix, rank): _rank_style(colour, index, len(ranks))
@@ -402,6 +403,16 @@ def _probability(classifier: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
 
 def _decision(classifier: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
     return np.argmax(ops.convert_to_numpy(_logits(classifier, x)), axis=-1)
+
+
+def _rank_order(name: str) -> tuple[float, str]:
+    """Sorts "natural" first, "l2=4" by its magnitude, and what has none last."""
+    if name == "natural":
+        return 0.0, name
+    try:
+        return float(name.partition("=")[2]), name
+    except ValueError:
+        return math.inf, name
 
 
 def _rank_style(colour: str, index: int, ranks: int) -> dict[str, Any]:

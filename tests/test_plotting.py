@@ -269,3 +269,21 @@ def test_toy_closed_forms_show_the_closed_forms(tmp_path):
             value = datasets.toy_accuracy(name, [norm], genuine=True)[0]
             assert function_of(genuine, norm) == value
     assert_saves(figure, tmp_path)
+
+
+def test_training_curves_rank_by_magnitude_whatever_the_order_of_the_keys():
+    values = history("l2=10", "discriminator", "l2=2", "natural")
+    figure = plotting.training_curves({"OLGRC": dict(sorted(values.items()))})
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["train", "test", "natural", "l2=2", "l2=10", "discriminator"]
+    solid = lines(figure.axes[0])["accuracy@natural"]
+    assert solid.get_linestyle() == "-"
+
+
+def test_training_curves_place_test_values_at_the_epochs_they_were_measured_at():
+    values = history("natural", epochs=20)
+    values["val_accuracy@natural"] = [0.5, 0.6, 0.7, 0.8]
+    drawn = lines(plotting.training_curves({"OLSRC": values}).axes[0])
+    assert drawn["val_accuracy@natural"].get_xdata().tolist() == [5, 10, 15, 20]
+    assert drawn["accuracy@natural"].get_xdata().tolist() == list(range(1, 21))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
-from lexirobust.checks import check_data, check_magnitudes
+from lexirobust.checks import check_data, check_magnitudes, flat_labels
 
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
@@ -199,11 +199,7 @@ class Attack(abc.ABC):
         )
 
     def _checked(self, classifier: Classifier, x: Any, y: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        x, y = _as_float(x), tf.convert_to_tensor(y)
-        if y.shape.rank == 2 and y.shape[-1] == 1:
-            raise ValueError(
-                f"`y` must be [N] labels or [N, C] probabilities. Received: shape {y.shape}."
-            )
+        x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
         if isinstance(classifier, keras.Layer) and not classifier.built:

@@ -123,9 +123,10 @@ def project_sphere(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Projects onto a sphere around 0, cut with a box: norm exact and box kept.
 
-    The result is the nearest point in the Euclidean sense wherever the sphere can be reached
-    without a coordinate changing its side. Where it cannot, the coordinates that lose least by it
-    change theirs. Where the box ends inside the sphere, the result is the box's farthest corner.
+    The result is the nearest point in the Euclidean sense, for l1 the nearest with every
+    coordinate on its own side. Where the sphere cannot be reached without a coordinate changing
+    its side, those that lose least by it change theirs, which need not be the nearest point. Where
+    the box ends inside the sphere, the result is the box's farthest corner.
 
     Args:
         perturbation: `[N, ...]` float tensor.
@@ -149,7 +150,10 @@ def project_sphere(
         point, feasible = _linf_sphere(flat, radius, low, high)
     else:
         point = _grow(flat, radius, norm, low, high)
-        short = _norm(point, norm) < radius[:, 0] * _ENOUGH
+        _, room = _sides(flat, low, high)
+        # A coordinate at 0 has no direction to be scaled along; for l1 it grows with the others.
+        reach = _norm(room if norm == "l1" else tf.abs(tf.sign(flat)) * room, norm)
+        short = reach < radius[:, 0]
         point = tf.cond(
             tf.reduce_any(short),
             lambda: tf.where(short[:, None], _cross(flat, point, radius, norm, low, high), point),

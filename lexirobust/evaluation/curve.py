@@ -11,7 +11,7 @@ import tqdm
 
 from lexirobust.attacks import Attack, Classifier, geometry
 from lexirobust.attacks.attack import classification_loss, logits_of
-from lexirobust.checks import check_data, check_magnitudes
+from lexirobust.checks import check_data, check_magnitudes, flat_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,10 @@ def evaluate_robustness(
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     x, y = np.asarray(x), np.asarray(y)
+    check_data(x, y, attack.bounds)
+    y = flat_labels(tf.constant(y)).numpy()
     if y.ndim != 1:
         raise ValueError(f"`y` must be [N] labels. Received: shape {y.shape}.")
-    check_data(x, y, attack.bounds)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}.")
     x = x.astype(keras.config.floatx()) if x.dtype.kind != "f" else x

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lexirobust import gem
 from lexirobust.attacks import Classifier
-from lexirobust.checks import check_alphas, check_data, check_dataset, check_loss
+from lexirobust.checks import check_alphas, check_data, check_dataset, check_loss, flat_labels
 from lexirobust.training.means import Means
 from lexirobust.training.objectives import Batch, Objective, Rank, perturb
 
@@ -261,9 +261,7 @@ class LexicographicModel(keras.Model):
         self._build_on(x.shape)
         if x.dtype.is_integer:
             x = tf.cast(x, keras.config.floatx())
-        if y.shape.rank == 2 and y.shape[-1] == 1:
-            y = tf.squeeze(y, axis=-1)
-        return Batch(x, y, sample_weight)
+        return Batch(x, flat_labels(y), sample_weight)
 
     @property
     def metrics(self) -> list[keras.Metric]:

@@ -79,7 +79,9 @@ class OLGRC(LexicographicModel):
         self.magnitudes = tuple(magnitudes)
         opposite = {"maximize": "minimize", "minimize": "maximize"}[attack.goal]
         self._opponent = PGD(**{**settings, "goal": opposite})
-        self.discriminator = discriminator or default_discriminator(classifier, 1 + len(magnitudes))
+        if discriminator is None:
+            discriminator = default_discriminator(classifier, 1 + len(magnitudes))
+        self.discriminator = discriminator
         self.discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
 
     def build(self, input_shape: Any) -> None:
