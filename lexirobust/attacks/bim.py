@@ -21,6 +21,7 @@ class BIM(PGD):
 
     Example:
 
+    >>> import tensorflow as tf
     >>> attack = BIM(norm="linf", steps=3, bounds=None)
     >>> x = attack(lambda x: x * [[1.0, -1.0]], tf.zeros((1, 2)), tf.constant([0]), 0.5)
     >>> x.numpy().tolist()

@@ -20,6 +20,7 @@ class FGSM(PGD):
 
     Example:
 
+    >>> import tensorflow as tf
     >>> attack = FGSM(bounds=(-1.0, 1.0))
     >>> x = attack(lambda x: x * [[1.0, -1.0]], tf.zeros((1, 2)), tf.constant([0]), 0.5)
     >>> x.numpy().tolist()

@@ -104,8 +104,8 @@ def project_ball(
     Example:
 
     >>> point, _ = project_ball(tf.constant([[3.0, 4.0]]), 1.0, "l2")
-    >>> point.numpy().round(3).tolist()
-    [[0.6, 0.8]]
+    >>> print(point.numpy().round(3))
+    [[0.6 0.8]]
 
     Reference:
         Duchi et al., "Efficient projections onto the l1-ball", 2008, for the case without a box.
@@ -142,8 +142,8 @@ def project_sphere(
 
     >>> box = tf.constant([[-9.0, -0.5]]), tf.constant([[9.0, 9.0]])
     >>> point, feasible = project_sphere(tf.constant([[1.0, -1.0]]), 1.0, "l2", box)
-    >>> point.numpy().round(3).tolist(), feasible.numpy().tolist()
-    ([[0.866, -0.5]], [True])
+    >>> print(point.numpy().round(3), feasible.numpy())
+    [[ 0.866 -0.5  ]] [ True]
     """
     flat, radius, low, high = _prepare(perturbation, radius, norm, box)
     if norm == "linf":
@@ -167,8 +167,9 @@ def project_sphere(
 def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -> tf.Tensor:
     """Computes the direction of norm 1 in which a linear function rises fastest.
 
-    Coordinates that the box does not let move in that direction are left out. For l1 the
-    direction is spread over the few largest coordinates, as one alone would take many steps.
+    Coordinates that the box does not let move in that direction, or whose derivative is not
+    finite, are left out. For l1 the direction is spread over the few largest coordinates, as one
+    alone would take many steps.
 
     Args:
         gradient: `[N, ...]` gradient of the function.
@@ -181,17 +182,18 @@ def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -
 
     Example:
 
-    >>> steepest_direction(tf.constant([[3e-30, -4e-30]]), "l2").numpy().round(3).tolist()
-    [[0.6, -0.8]]
+    >>> print(steepest_direction(tf.constant([[3e-30, -4e-30]]), "l2").numpy().round(3))
+    [[ 0.6 -0.8]]
 
     Reference:
         Section 1.0.1 of the paper; Tramèr and Boneh, arXiv 1904.13000, for l1.
     """
     flat = _flat(gradient)
+    flat = tf.where(tf.math.is_finite(flat), flat, 0.0)
     if box is not None:
         low, high = _flat(box[0]), _flat(box[1])
-        stuck = ((flat > 0) & (high <= 0)) | ((flat < 0) & (low >= 0))
-        flat = tf.where(stuck, 0.0, flat)
+        free = ((flat > 0) & (high > 0)) | ((flat < 0) & (low < 0))
+        flat = tf.where(free, flat, 0.0)
     if norm == "linf":
         direction = tf.sign(flat)
     elif norm == "l2":
@@ -312,7 +314,9 @@ def _grow_l2(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
         held = (reached > high) | (reached < low)
         bound = tf.where(held, tf.where(reached > high, high, low), 0.0)
         rest = tf.reduce_sum(tf.square(bound), axis=-1, keepdims=True)
-        free = tf.reduce_sum(tf.square(tf.where(held, 0.0, direction)), axis=-1, keepdims=True)
+        free = tf.reduce_sum(
+            tf.square(tf.where(held, tf.zeros_like(direction), direction)), axis=-1, keepdims=True
+        )
         needed = tf.maximum(tf.square(radius) - rest, 0.0)
         return tf.maximum(scale, tf.sqrt(_divide(needed, free))), held
 

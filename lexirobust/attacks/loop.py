@@ -114,11 +114,11 @@ def _comparable(values: tf.Tensor) -> tf.Tensor:
 
 
 def _is_better(values: Sequence[tf.Tensor], best: Sequence[tf.Tensor]) -> tf.Tensor:
-    """`[N]` bool: lexicographically above; not-a-number counts, so that it is not hidden."""
+    """`[N]` bool: lexicographically above. The first not-a-number counts, and is not hidden."""
     better = tf.zeros_like(values[0], tf.bool)
     equal = tf.ones_like(better)
     for value, old in zip(values, best, strict=True):
-        better |= equal & ((value > old) | tf.math.is_nan(value))
+        better |= equal & ((value > old) | (tf.math.is_nan(value) & ~tf.math.is_nan(old)))
         equal &= value == old
     return better
 

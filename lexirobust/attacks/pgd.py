@@ -37,10 +37,10 @@ class PGD(Attack):
     Example: a linear classifier's worst point at l2 norm 1 is known.
 
     >>> classifier = lambda x: x @ tf.constant([[0.6, -0.6], [0.8, -0.8]])
-    >>> attack = PGD(norm="l2", steps=10, bounds=None)
+    >>> attack = PGD(norm="l2", steps=20, step_size=1.0, bounds=None)
     >>> x = attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0)
-    >>> x.numpy().round(2).tolist()
-    [[-0.6, -0.8]]
+    >>> print(x.numpy().round(2))
+    [[-0.6 -0.8]]
 
     Reference:
         Madry et al., arXiv 1706.06083; section 1.0.1 of the paper.

@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 _EPSILON = float(np.finfo(np.float64).eps)
-# Added to the diagonal of K while multipliers are searched for, in units in which every gradient has
-# norm 1. By itself it lets a constraint fail by half its root, 5e-8 of the product of the norms, at
-# most; and a K that rounding made indefinite becomes definite again.
+# Added to the diagonal of K while multipliers are searched for, in units in which every gradient
+# has norm 1. By itself it lets a constraint fail by half its root at most, 5e-8 of the product of
+# the norms; and a K that rounding made indefinite becomes definite again.
 _RIDGE = 1e-14
 
 

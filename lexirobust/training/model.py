@@ -256,12 +256,10 @@ class LexicographicModel(keras.Model):
             return super().evaluate(*args, **kwargs)
 
     def _batch(self, data: Any) -> Batch:
-        """What a step works on: float inputs, labels without an axis of length 1."""
+        """What a step works on: inputs as Keras's floats, labels without an axis of length 1."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._build_on(x.shape)
-        if x.dtype.is_integer:
-            x = tf.cast(x, keras.config.floatx())
-        return Batch(x, flat_labels(y), sample_weight)
+        return Batch(tf.cast(x, keras.config.floatx()), flat_labels(y), sample_weight)
 
     @property
     def metrics(self) -> list[keras.Metric]:
@@ -370,6 +368,17 @@ class LexicographicModel(keras.Model):
             # Keras exports what was called; training calls the classifier, not this model.
             self(keras.KerasTensor(self.get_build_config()["input_shape"]))
         return super().export(*args, **kwargs)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the random generator's state too, which Keras leaves out."""
+        super().save_own_variables(store)
+        store["seed"] = self.seed_generator.state
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved: training goes on as it would have."""
+        own = {**store}
+        self.seed_generator.state.assign(own.pop("seed"))
+        super().load_own_variables(own)
 
     @property
     def settings(self) -> dict[str, Any]:

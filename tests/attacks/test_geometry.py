@@ -1,0 +1,371 @@
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from lexirobust.attacks import geometry
+
+NORMS = ["l1", "l2", "linf"]
+ORDER = {"l1": 1, "l2": 2, "linf": np.inf}
+DUAL = {"l1": np.inf, "l2": 2, "linf": 1}
+PROJECTIONS = [geometry.project_ball, geometry.project_sphere]
+
+
+def length(rows, norm):
+    return np.linalg.norm(np.reshape(rows, (len(rows), -1)).astype(float), ORDER[norm], axis=1)
+
+
+class Case(NamedTuple):
+    """Perturbations to project, a radius for each, and their box."""
+
+    norm: str
+    flat: np.ndarray
+    radius: np.ndarray
+    box: tuple[np.ndarray, np.ndarray] | None
+
+    def project(self, projection):
+        point, room = projection(tf.constant(self.flat), self.radius, self.norm, self.box)
+        return point.numpy(), room.numpy()
+
+    @property
+    def reach(self):
+        """How far the farthest corner of the box is."""
+        if self.box is None:
+            return np.full(len(self.flat), np.inf)
+        return length(np.maximum(-self.box[0], self.box[1]), self.norm)
+
+
+@st.composite
+def cases(draw, norms=NORMS, largest=40, decades=3, boxed=None):
+    """Perturbations of all scales around sparse inputs between 0 and 1, in their box or without."""
+    norm, size = draw(st.sampled_from(norms)), draw(st.integers(1, largest))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    x = rng.uniform(size=(5, size)).astype(np.float32)
+    x[rng.random(x.shape) < draw(st.sampled_from([0, 0.8]))] = 0
+    x[rng.random(x.shape) < draw(st.sampled_from([0, 0.3]))] = 1
+    flat = rng.normal(size=x.shape) * 10 ** rng.uniform(-decades, decades, size=(5, 1))
+    flat[rng.random(x.shape) < draw(st.sampled_from([0, 0.5]))] = 0
+    if draw(st.booleans()):
+        flat = np.sign(flat) * np.abs(flat[:, :1])  # Ties.
+    boxed = draw(st.booleans()) if boxed is None else boxed
+    box = (-x, 1 - x) if boxed else None
+    corner = length(np.maximum(x, 1 - x), norm)
+    radius = corner * rng.uniform(0, draw(st.sampled_from([0.05, 1, 1.3])), size=5)
+    return Case(norm, flat.astype(np.float32), radius.astype(np.float32), box)
+
+
+@given(case=cases())
+def test_sphere_is_met_wherever_the_box_reaches_it(case):
+    point, room = case.project(geometry.project_sphere)
+    expected = np.minimum(case.radius, case.reach)
+    np.testing.assert_allclose(length(point, case.norm), expected, rtol=1e-5)
+    clear = np.abs(case.reach / case.radius - 1) > 1e-5
+    assert np.array_equal(room[clear], (case.reach >= case.radius)[clear])
+
+
+@given(case=cases())
+def test_ball_is_never_left_and_has_always_room(case):
+    point, room = case.project(geometry.project_ball)
+    assert np.all(length(point, case.norm) <= case.radius * (1 + 1e-5))
+    assert np.all(room)
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@given(case=cases(boxed=True))
+def test_box_is_kept_to_the_last_bit(projection, case):
+    point, _ = case.project(projection)
+    assert np.all(point >= case.box[0])
+    assert np.all(point <= case.box[1])
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@given(case=cases())
+def test_projecting_twice_changes_nothing_more(projection, case):
+    point, _ = case.project(projection)
+    again, _ = case._replace(flat=point).project(projection)
+    np.testing.assert_allclose(again, point, rtol=1e-5, atol=1e-6 * case.radius.max())
+
+
+def soft_threshold(flat, radius):
+    """Nearest point of the l1 ball, after Duchi et al."""
+    size = np.abs(flat)
+    if size.sum() <= radius:
+        return flat
+    falling = np.sort(size)[::-1]
+    offs = (np.cumsum(falling) - radius) / np.arange(1, len(flat) + 1)
+    off = offs[np.flatnonzero(falling > offs)[-1]]
+    return np.sign(flat) * np.maximum(size - off, 0)
+
+
+NEAREST = {
+    "l1": soft_threshold,
+    "l2": lambda flat, radius: flat * radius / max(np.linalg.norm(flat), radius, 1e-300),
+    "linf": lambda flat, radius: np.clip(flat, -radius, radius),
+}
+
+
+@given(case=cases(boxed=False))
+def test_ball_without_a_box_has_a_closed_form(case):
+    point, _ = case.project(geometry.project_ball)
+    rows = zip(case.flat.astype(float), case.radius, strict=True)
+    expected = np.array([NEAREST[case.norm](flat, radius) for flat, radius in rows])
+    np.testing.assert_allclose(point, expected, rtol=1e-4, atol=1e-5 * case.radius.max())
+
+
+def nearest_by_slsqp(case, row, at_least=0.0):
+    """Distance to the nearest point in ball and box, on the sides that the coordinates are on.
+
+    At least so much of the radius is to be used.
+    """
+    size, radius = np.abs(case.flat[row]).astype(float), float(case.radius[row])
+    low, high = (side[row] for side in case.box)
+    room = np.where(case.flat[row] > 0, high, -low).astype(float)
+    used = {
+        "l1": (lambda s: s.sum(), radius),
+        "l2": (lambda s: s @ s, radius**2),
+    }
+    if case.norm == "linf":
+        room, constraints = np.minimum(room, radius), []
+    else:
+        norm, limit = used[case.norm]
+        constraints = [{"type": "ineq", "fun": lambda s: limit - norm(s)}]
+        if at_least:
+            constraints.append({"type": "ineq", "fun": lambda s: norm(s) - at_least * limit})
+    result = minimize(
+        lambda s: np.sum((s - size) ** 2),
+        np.minimum(room, radius / len(size)),
+        bounds=list(zip(np.zeros_like(room), room, strict=True)),
+        constraints=constraints,
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    return np.linalg.norm(result.x - size)
+
+
+@given(case=cases(largest=4, decades=0.5, boxed=True))
+def test_ball_in_a_box_gives_the_nearest_point(case):
+    point, _ = case.project(geometry.project_ball)
+    for row, distance in enumerate(np.linalg.norm(point - case.flat, axis=1)):
+        assert distance == pytest.approx(nearest_by_slsqp(case, row), abs=1e-4)
+
+
+@given(case=cases(norms=["l1", "l2"], largest=4, decades=0.5, boxed=True))
+def test_sphere_in_a_box_gives_the_nearest_point_where_no_side_must_change(case):
+    point, _ = case.project(geometry.project_sphere)
+    sides = np.where(case.flat > 0, case.box[1], -case.box[0])
+    # A coordinate at 0 is on either side.
+    reached = (length(sides, case.norm) > case.radius * 1.01) & np.all(case.flat != 0, axis=1)
+    for row in np.flatnonzero(reached):
+        distance = np.linalg.norm(point[row] - case.flat[row])
+        assert distance == pytest.approx(nearest_by_slsqp(case, row, at_least=1.0), abs=1e-4)
+
+
+def faces(flat, radius, low, high):
+    """The nearest point of every face of the cube, as far as the box has it."""
+    inside = np.clip(flat, np.maximum(low, -radius), np.minimum(high, radius))
+    for index, end in itertools.product(range(len(flat)), (-radius, radius)):
+        if low[index] <= end <= high[index]:
+            yield np.where(np.arange(len(flat)) == index, end, inside)
+
+
+@given(case=cases(norms=["linf"], largest=6, decades=0.5, boxed=True))
+def test_cube_in_a_box_gives_the_nearest_point(case):
+    point, room = case.project(geometry.project_sphere)
+    for row in np.flatnonzero(room):
+        flat, low, high = (part[row].astype(float) for part in (case.flat, *case.box))
+        candidates = list(faces(flat, float(case.radius[row]), low, high))
+        nearest = min(np.linalg.norm(candidate - flat) for candidate in candidates)
+        assert np.linalg.norm(point[row] - flat) == pytest.approx(nearest, abs=1e-5)
+
+
+def test_coordinates_change_side_where_the_box_is_short_on_theirs():
+    box = (np.array([[-9.0, -9.0]]), np.array([[0.5, 0.1]]))
+    for norm in NORMS:
+        case = Case(norm, np.array([[2.0, 0.1]]), np.array([3.0]), box)
+        point, room = case.project(geometry.project_sphere)
+        assert length(point, norm) == pytest.approx(3.0)
+        assert room.all()
+        # The second coordinate has less to lose.
+        assert point[0, 0] == 0.5
+        assert point[0, 1] < -1
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("boxed", [False, True])
+def test_zero_perturbation_reaches_the_sphere(norm, boxed):
+    x = np.array([[0.0, 0.25, 1.0], [0.5, 0.5, 0.5]], np.float32)
+    case = Case(norm, np.zeros_like(x), np.full(2, 0.5), (-x, 1 - x) if boxed else None)
+    point, room = case.project(geometry.project_sphere)
+    assert room.all()
+    np.testing.assert_allclose(length(point, norm), 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_radius_zero_leaves_nothing(norm, projection):
+    x = np.array([[0.0, 0.25, 1.0], [0.5, 0.5, 0.5]], np.float32)
+    flat = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]], np.float32)
+    for box in (None, (-x, 1 - x)):
+        point, room = projection(tf.constant(flat), 0.0, norm, box)
+        assert np.all(point.numpy() == 0)
+        assert room.numpy().all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_mask_says_where_the_farthest_corner_is_nearer_than_the_radius(norm):
+    x = tf.constant([[0.0, 0.0], [0.5, 0.0], [0.4, 0.4]])
+    box = geometry.box_around(x, (0.0, 1.0))
+    corners = {"l1": [2, 1.5, 1.2], "l2": [2**0.5, 1.25**0.5, 0.72**0.5], "linf": [1, 1, 0.6]}
+    reach = np.array(corners[norm], np.float32)
+    np.testing.assert_allclose(geometry.farthest(box, x, norm), reach, rtol=1e-6)
+    for share, expected in ((0.999, True), (1.0, True), (1.001, False)):
+        point, room = geometry.project_sphere(tf.ones_like(x), reach * share, norm, box)
+        assert room.numpy().tolist() == [expected] * 3
+        np.testing.assert_allclose(length(point, norm), reach * min(share, 1), rtol=1e-5)
+
+
+def test_rounding_of_the_room_denies_no_magnitude():
+    # 1 - 0.6 is 0.39999998 in float32, less than 0.4.
+    box = geometry.box_around(tf.constant([[0.6, 0.5]]), (0.0, 1.0))
+    box = (tf.zeros_like(box[0]), box[1] * [[1.0, 0.5]])
+    assert box[1][0, 0] < tf.constant(0.4)
+    point, room = geometry.project_sphere(tf.constant([[0.1, 0.1]]), 0.4, "linf", box)
+    assert room.numpy().all()
+    np.testing.assert_allclose(point, [[0.4, 0.1]], rtol=1e-6)
+
+
+def test_perturbations_far_outside_a_small_l1_ball_keep_an_exact_norm():
+    flat = tf.constant(np.random.default_rng(0).normal(size=(4, 784)) * 1e4, tf.float32)
+    for projection in PROJECTIONS:
+        point, _ = projection(flat, 0.1, "l1")
+        np.testing.assert_allclose(length(point, "l1"), 0.1, rtol=1e-5)
+
+
+@given(
+    norm=st.sampled_from(NORMS),
+    scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e30]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_norm_is_numpys_at_every_scale(norm, scale, seed):
+    rows = np.random.default_rng(seed).normal(size=(3, 2, 4)) * scale
+    rows = rows.astype(np.float32)
+    np.testing.assert_allclose(geometry.norm(rows, norm), length(rows, norm), rtol=1e-5)
+
+
+def gradients(seed, shape=(4, 3, 5)):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_steepest_direction_gains_the_dual_norm(norm, seed):
+    gradient = gradients(seed)
+    direction = geometry.steepest_direction(gradient, norm).numpy()
+    np.testing.assert_allclose(length(direction, norm), 1.0, rtol=1e-6)
+    gain = np.sum(direction * gradient, axis=(1, 2))
+    dual = np.linalg.norm(gradient.reshape(4, -1), DUAL[norm], axis=1)
+    np.testing.assert_allclose(gain, dual, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_steepest_l1_direction_takes_the_largest_coordinates(seed):
+    gradient = gradients(seed, shape=(2, 300))
+    direction = geometry.steepest_direction(gradient, "l1").numpy()
+    np.testing.assert_allclose(length(direction, "l1"), 1.0, rtol=1e-6)
+    for row, flat in zip(direction, gradient, strict=True):
+        largest = np.argsort(-np.abs(flat))[:3]  # One in a hundred.
+        assert set(np.flatnonzero(row)) == set(largest)
+        assert np.array_equal(np.sign(row[largest]), np.sign(flat[largest]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e30])
+def test_steepest_direction_knows_no_scale(norm, scale):
+    expected = geometry.steepest_direction(gradients(0), norm)
+    scaled = geometry.steepest_direction(gradients(0) * np.float32(scale), norm)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_gradient_has_no_direction(norm):
+    assert np.all(geometry.steepest_direction(tf.zeros((2, 3)), norm) == 0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steepest_direction_leaves_out_what_cannot_move(norm):
+    gradient = tf.constant([[5.0, -4.0, 3.0, -2.0]])
+    box = (tf.constant([[-1.0, 0.0, -1.0, -1.0]]), tf.constant([[0.0, 1.0, 1.0, 1.0]]))
+    direction = geometry.steepest_direction(gradient, norm, box)
+    free = geometry.steepest_direction(tf.constant([[0.0, 0.0, 3.0, -2.0]]), norm)
+    assert np.array_equal(direction, free)
+    assert direction[0, 2] > 0
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_perturbations_lie_on_the_sphere_or_fill_the_ball(norm):
+    like, radius = tf.zeros((4000, 2)), tf.linspace(0.5, 2.0, 4000)
+    draws = {
+        surface: geometry.random_perturbation(like, radius, norm, tf.constant([1, 2]), surface)
+        for surface in (True, False)
+    }
+    np.testing.assert_allclose(length(draws[True], norm), radius, rtol=1e-5)
+    shares = length(draws[False], norm) / radius
+    assert np.all(shares <= 1 + 1e-5)
+    # Half the radius bounds a quarter of the area; four standard deviations of the count.
+    assert np.mean(shares <= 0.5) == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 4000))
+    for draw in draws.values():
+        quadrants = np.mean(np.all(draw.numpy() > 0, axis=1))
+        assert quadrants == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 4000))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_perturbations_depend_on_the_seed_alone(norm):
+    def draw(*seed):
+        return geometry.random_perturbation(tf.zeros((3, 4)), 1.0, norm, tf.constant(seed), True)
+
+    assert np.array_equal(draw(1, 2), draw(1, 2))
+    assert not np.any(np.all(draw(1, 2) == draw(1, 3), axis=1))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_compiled_by_xla_everything_is_the_same(norm):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.uniform(size=(16, 30)), tf.float32)
+    flat = tf.constant(rng.normal(size=(16, 30)), tf.float32)
+    radius = tf.constant(rng.uniform(0.1, 0.9, size=16), tf.float32)
+
+    def everything():
+        box = geometry.box_around(x, (0.0, 1.0))
+        points, rooms = zip(*[f(flat, radius, norm, box) for f in PROJECTIONS], strict=True)
+        return [
+            *points,
+            *(tf.cast(room, tf.float32) for room in rooms),
+            geometry.steepest_direction(flat, norm, box),
+            geometry.norm(flat, norm),
+            geometry.farthest(box, x, norm),
+            # XLA draws other numbers from the same seed.
+            geometry.norm(
+                geometry.random_perturbation(x, radius, norm, tf.constant([1, 2]), surface=True),
+                norm,
+            ),
+        ]
+
+    # A coordinate is held to the root of float32's rounding where a norm of l2 is to be exact.
+    compiled_by_xla = tf.function(everything, jit_compile=True)
+    for ours, compiled in zip(everything(), compiled_by_xla(), strict=True):
+        np.testing.assert_allclose(compiled, ours, rtol=1e-4, atol=5e-4)
+
+
+def test_unknown_norm_is_refused():
+    for call in (
+        lambda: geometry.norm(tf.ones((1, 1)), "l3"),
+        lambda: geometry.project_ball(tf.ones((1, 1)), 1.0, "l3"),
+        lambda: geometry.project_sphere(tf.ones((1, 1)), 1.0, "l3"),
+    ):
+        with pytest.raises(ValueError, match=r"`norm` must be one of .* Received: 'l3'"):
+            call()

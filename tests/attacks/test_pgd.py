@@ -1,0 +1,476 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lexirobust import datasets
+from lexirobust.attacks import BIM, FGSM, PGD, geometry
+
+NORMS = ["l1", "l2", "linf"]
+MAGNITUDES = {"l1": [1.0, 30.0], "l2": [0.5, 4.0], "linf": [0.05, 0.3]}
+DUAL = {"l1": np.inf, "l2": 2, "linf": 1}
+WEIGHTS = np.array([0.5, -1.0, 2.0, -0.25, 1.5], np.float32)
+
+
+def linear(x):
+    """Two classes; the logit of class 1 is above that of class 0 by `score`."""
+    score = tf.linalg.matvec(x, tf.constant(WEIGHTS, x.dtype))
+    return tf.stack([tf.zeros_like(score), score], axis=1)
+
+
+def score(x):
+    return x @ WEIGHTS
+
+
+def points(count=8, seed=0):
+    """Inputs around 0, and labels."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 5)).astype(np.float32), rng.integers(2, size=count)
+
+
+def images(count=6, seed=0):
+    """Sparse images of 784 pixels, as MNIST's, and labels."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(size=(count, 28, 28, 1))
+    x[rng.random(x.shape) < 0.8] = 0
+    x[rng.random(x.shape) < 0.05] = 1
+    return x.astype(np.float32), rng.integers(10, size=count)
+
+
+def ten_classes(x):
+    weights = np.random.default_rng(1).normal(size=(784, 10))
+    return tf.nn.relu(tf.reshape(x, (-1, 784)) @ tf.constant(weights, tf.float32))
+
+
+def assert_exact_and_inside(x, moved, norm, magnitude):
+    moved = np.asarray(moved)
+    reached = geometry.norm(moved - x, norm).numpy()
+    np.testing.assert_allclose(reached, magnitude, rtol=1e-5)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+
+
+class Traced:
+    """A linear classifier that counts how often it is called: while tracing, not while running."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return linear(x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_norm_is_exact_inside_the_bounds(norm, goal):
+    x, y = images()
+    sweep = PGD(norm=norm, steps=5, goal=goal).sweep(ten_classes, x, y, MAGNITUDES[norm])
+    for magnitude, moved in zip(MAGNITUDES[norm], sweep, strict=True):
+        assert_exact_and_inside(x, moved, norm, magnitude)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("attack", [FGSM, BIM])
+def test_norm_is_exact_without_a_random_start(norm, attack):
+    x, y = images()
+    for magnitude in MAGNITUDES[norm]:
+        moved = attack(norm=norm)(ten_classes, x, y, magnitude)
+        assert_exact_and_inside(x, moved, norm, magnitude)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_sample_may_have_a_magnitude_of_its_own(norm):
+    x, y = images()
+    magnitude = np.linspace(*MAGNITUDES[norm], len(x), dtype=np.float32)
+    moved = PGD(norm=norm, steps=3)(ten_classes, x, y, magnitude)
+    assert_exact_and_inside(x, moved, norm, magnitude)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_where_the_bounds_end_the_farthest_corner_is_reached(norm):
+    x = np.array([[0.0] * 5, [0.25] * 5], np.float32)
+    attack = PGD(norm=norm, steps=3, bounds=(0.0, 1.0))
+    reach = np.linalg.norm([[1.0] * 5, [0.75] * 5], {"l1": 1, "l2": 2, "linf": np.inf}[norm], 1)
+    magnitude = 0.9 * reach[0]
+    assert attack.feasible(x, magnitude).numpy().tolist() == [True, False]
+    assert attack.feasible(x, reach).numpy().tolist() == [True, True]
+    moved = attack(linear, x, np.array([0, 1]), magnitude).numpy()
+    np.testing.assert_allclose(geometry.norm(moved - x, norm), [magnitude, reach[1]], rtol=1e-5)
+    np.testing.assert_allclose(moved[1], 1.0, rtol=1e-6)
+
+
+def test_without_bounds_everything_is_feasible():
+    assert PGD(bounds=None).feasible(np.zeros((2, 3)), 1e9).numpy().all()
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_worst_point_of_a_linear_classifier_is_found(norm, goal, constraint):
+    x, y = points()
+    settings = {"norm": norm, "goal": goal, "constraint": constraint, "bounds": None}
+    moved = PGD(steps=30, step_size=1.0, **settings)(linear, x, y, 1.5).numpy()
+    # The loss of class 1 rises as the score falls.
+    away = np.where((y == 1) == (goal == "maximize"), -1.0, 1.0)
+    gain = 1.5 * np.linalg.norm(WEIGHTS, DUAL[norm])
+    np.testing.assert_allclose(score(moved) - score(x), away * gain, rtol=1e-3)
+
+
+def test_default_steps_lead_far_enough_from_the_better_of_two_opposite_starts():
+    # On the sphere, steps of s shrink tan(angle / 2) by about exp(-s / d); they add up to 2.5 d.
+    x, y = points()
+    moved = PGD(norm="l2", restarts=2, bounds=None)(linear, x, y, 1.5).numpy()
+    worst = 1.5 * np.linalg.norm(WEIGHTS)
+    least = np.cos(2 * np.arctan(np.exp(-2.5)))
+    assert np.all(np.abs(score(moved) - score(x)) >= 0.99 * least * worst)
+
+
+def test_worst_point_in_a_box_is_found():
+    # Within linf 0.4 of 0.5, cut at 0 and 1, each pixel goes as far as it may.
+    x = np.array([[0.5, 0.9, 0.2, 0.0, 1.0]], np.float32)
+    moved = PGD(norm="linf", steps=10)(linear, x, np.array([1]), 0.4)
+    expected = np.clip(x - 0.4 * np.sign(WEIGHTS), 0, 1)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def bump(x):
+    """The loss of class 1 is largest at 0.3."""
+    return tf.concat([tf.zeros_like(x), tf.square(x - 0.3)], axis=1)
+
+
+def test_maximum_norm_stays_inside_where_the_worst_point_is():
+    x, y = np.zeros((4, 1), np.float32), np.ones(4, np.int32)
+    settings = {"norm": "l2", "steps": 40, "bounds": None}
+    inside = PGD(constraint="maximum", restarts=2, **settings)(bump, x, y, 1.0)
+    np.testing.assert_allclose(inside, 0.3, atol=0.05)
+    exact = PGD(constraint="exact", restarts=2, **settings)(bump, x, y, 1.0)
+    np.testing.assert_allclose(exact, 1.0, atol=1e-6)
+
+
+def test_best_point_seen_is_kept_not_the_last():
+    # Steps of 0.8 from 0 jump over the top at 0.3 for ever.
+    x, y = np.zeros((1, 1), np.float32), np.array([1])
+    attack = BIM(norm="l2", steps=8, step_size=0.8, constraint="maximum", bounds=None)
+    moved = attack(bump, x, y, 2.0).numpy()
+    assert abs(moved[0, 0] - 0.3) <= 0.5 + 1e-6
+    assert bump(moved)[0, 1] <= bump(x)[0, 1] + 1e-6
+
+
+def two_cliffs(x):
+    """Class 1 is right only between -2 and 4: the gradient at either end leads away from it."""
+    return tf.concat([tf.zeros_like(x), tf.minimum(x + 2, 4 - x)], axis=1)
+
+
+def test_antipodal_pairs_find_the_far_point_in_one_dimension():
+    x, y = np.full((40, 1), 1.5, np.float32), np.ones(40, np.int32)
+    settings = {"norm": "l2", "steps": 1, "step_size": 0.01, "bounds": None}
+    pair = PGD(restarts=2, **settings)(two_cliffs, x, y, 3.0)
+    assert np.all(pair == 4.5)  # Wrong there, and right at -1.5.
+    single = PGD(restarts=1, **settings)(two_cliffs, x, y, 3.0)
+    assert set(np.ravel(single)) == {-1.5, 4.5}
+
+
+def mlp():
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(16, "tanh"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def loss_gradient(model, x, y):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+    return tape.gradient(loss, x).numpy()
+
+
+@pytest.mark.parametrize(("goal", "sign"), [("maximize", 1), ("minimize", -1)])
+def test_fgsm_has_a_closed_form(goal, sign):
+    model, (x, y) = mlp(), points()
+    gradient = loss_gradient(model, x, y)
+    linf = FGSM(goal=goal, bounds=None)(model, x, y, 0.5)
+    np.testing.assert_allclose(linf, x + sign * 0.5 * np.sign(gradient), rtol=1e-6)
+    l2 = FGSM(norm="l2", goal=goal, bounds=None)(model, x, y, 0.5)
+    unit = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+    np.testing.assert_allclose(l2, x + sign * 0.5 * unit, rtol=1e-5, atol=1e-6)
+
+
+def test_fgsm_in_a_box_is_cut():
+    model, (x, y) = mlp(), points()
+    x = np.clip(x, -1, 1)
+    moved = FGSM(constraint="maximum", bounds=(-1.0, 1.0))(model, x, y, 0.5)
+    expected = np.clip(x + 0.5 * np.sign(loss_gradient(model, x, y)), -1, 1)
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+
+
+def test_bim_adds_up_its_steps():
+    x, y = points()
+    attack = BIM(steps=3, step_size=0.1, constraint="maximum", bounds=None)
+    away = np.where(y == 1, -1.0, 1.0)[:, None] * np.sign(WEIGHTS)
+    np.testing.assert_allclose(attack(linear, x, y, 1.0), x + 0.3 * away, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(attack(linear, x, y, 0.25), x + 0.25 * away, rtol=1e-5, atol=1e-6)
+
+
+def test_bim_of_one_full_step_is_fgsm():
+    model, (x, y) = mlp(), points()
+    one = BIM(norm="l2", steps=1, bounds=None)(model, x, y, 0.5)
+    assert np.array_equal(one, FGSM(norm="l2", bounds=None)(model, x, y, 0.5))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_seed_decides_where_attacks_start(norm):
+    x, y = points()
+
+    def run(seed):
+        attack = PGD(norm=norm, steps=1, step_size=1e-3, bounds=None, seed=seed)
+        return attack(linear, x, y, 1.0).numpy()
+
+    assert np.array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))
+
+
+def test_second_call_starts_elsewhere():
+    x, y = points()
+    attack = PGD(norm="l2", steps=1, step_size=1e-3, bounds=None, seed=0)
+    assert not np.array_equal(attack(linear, x, y, 1.0), attack(linear, x, y, 1.0))
+
+
+def test_sweep_stacks_what_calls_give():
+    model, (x, y) = mlp(), points()
+    attack = BIM(norm="l2", steps=4, bounds=None)
+    sweep = attack.sweep(model, x, y, [0.5, 0.1, 2.0])
+    assert sweep.shape == (3, 8, 5)
+    for magnitude, moved in zip([0.5, 0.1, 2.0], sweep, strict=True):
+        np.testing.assert_allclose(moved, attack(model, x, y, magnitude), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+def test_magnitude_zero_returns_the_inputs(norm, constraint):
+    x, y = images()
+    attack = PGD(norm=norm, steps=2, constraint=constraint)
+    assert np.array_equal(attack.sweep(ten_classes, x, y, [0.0, 0.3])[0], x)
+
+
+def test_one_trace_serves_all_magnitudes_batch_sizes_and_sweeps():
+    attack, classifier = PGD(norm="l2", steps=2, bounds=None), Traced()
+    x, y = points()
+    attack(classifier, x, y, 1.0)
+    traced = classifier.calls
+    assert traced > 0
+    attack(classifier, x, y, 2.0)
+    attack(classifier, x, y, np.linspace(0, 1, 8))
+    attack(classifier, x[:3], y[:3], 2)
+    attack.sweep(classifier, x, y, [0, 1])
+    attack.sweep(classifier, x[:5], y[:5], np.arange(7))
+    assert classifier.calls == traced
+
+
+def test_weights_are_read_when_the_attack_runs():
+    model, (x, y) = mlp(), points()
+    attack = FGSM(norm="l2", bounds=None)
+    before = attack(model, x, y, 0.5)
+    model.layers[-1].set_weights([-w for w in model.layers[-1].get_weights()])
+    after = attack(model, x, y, 0.5).numpy()
+    expected = FGSM(norm="l2", bounds=None)(model, x, y, 0.5)
+    assert np.array_equal(after, expected)
+    assert not np.allclose(before, after, atol=1e-2)
+
+
+def test_model_that_is_not_built_yet_can_be_attacked():
+    x, y = points()
+    model = keras.Sequential([keras.layers.Dense(4, "tanh"), keras.layers.Dense(2)])
+    moved = FGSM(bounds=None)(model, x, y, 0.5)
+    np.testing.assert_allclose(geometry.norm(moved - x, "linf"), 0.5, rtol=1e-5)
+
+
+def test_attack_is_part_of_a_data_pipeline_and_works_outside_it_afterwards():
+    x, y = points(12)
+    attack = BIM(norm="l2", steps=4, bounds=None)
+    expected = attack(linear, x, y, 0.5)
+    fresh = BIM(norm="l2", steps=4, bounds=None)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+    moved = [batch.numpy() for batch in data.map(lambda x, y: fresh(linear, x, y, 0.5))]
+    np.testing.assert_allclose(np.concatenate(moved), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(fresh(linear, x, y, 0.5), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_random_starts_differ_from_batch_to_batch_of_a_pipeline():
+    x, y = np.zeros((6, 5), np.float32), np.zeros(6, np.int64)
+    attack = PGD(norm="l2", steps=1, step_size=1e-3, bounds=None)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
+    moved = [batch.numpy() for batch in data.map(lambda x, y: attack(linear, x, y, 0.5))]
+    assert not np.array_equal(moved[0], moved[1])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_compiled_by_xla_the_norm_is_exact_too(norm):
+    x, y = images()
+    attack = PGD(norm=norm, steps=3, restarts=2)
+
+    @tf.function(jit_compile=True)
+    def run(magnitude):
+        return attack.perturb(
+            ten_classes, tf.constant(x), tf.constant(y), magnitude, tf.constant([1, 2])
+        )
+
+    for magnitude in MAGNITUDES[norm]:
+        assert_exact_and_inside(x, run(tf.constant(magnitude)), norm, magnitude)
+
+
+def test_compiled_by_xla_a_linear_classifier_is_beaten_as_well():
+    x, y = points()
+    attack = BIM(norm="l2", steps=5, bounds=None)
+
+    @tf.function(jit_compile=True)
+    def run():
+        return attack.perturb(linear, tf.constant(x), tf.constant(y), 1.5, tf.constant([1, 2]))
+
+    np.testing.assert_allclose(run(), attack(linear, x, y, 1.5), rtol=1e-5, atol=1e-5)
+
+
+ATTACKS = [
+    PGD(norm="l1", steps=3, constraint="maximum", goal="minimize", restarts=4, bounds=None, seed=7),
+    PGD(norm="linf", step_size=0.25, bounds=(-1, 2), random_start=False),
+    FGSM(norm="l2", constraint="maximum", goal="minimize", bounds=(-1.0, 1.0)),
+    BIM(norm="l2", steps=3, step_size=0.5, constraint="maximum", goal="minimize", bounds=None),
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
+def test_settings_survive_being_written_down(attack):
+    written = json.dumps(keras.saving.serialize_keras_object(attack))
+    read = keras.saving.deserialize_keras_object(json.loads(written))
+    assert type(read) is type(attack)
+    assert read.get_config() == attack.get_config()
+    assert vars(read).keys() == vars(attack).keys()
+    for name in ("norm", "steps", "step_size", "constraint", "goal", "restarts", "bounds", "seed"):
+        assert getattr(read, name) == getattr(attack, name)
+
+
+def test_what_was_read_attacks_alike():
+    x, y = points()
+    attack = PGD(norm="l2", steps=2, bounds=None, seed=3)
+    read = PGD.from_config(attack.get_config())
+    assert np.array_equal(attack(linear, x, y, 1.0), read(linear, x, y, 1.0))
+
+
+def test_labels_may_be_probabilities_or_a_column():
+    x, y = points()
+    attack = BIM(norm="l2", steps=3, bounds=None)
+    expected = attack(linear, x, y, 1.0)
+    np.testing.assert_allclose(attack(linear, x, np.eye(2)[y], 1.0), expected, rtol=1e-6)
+    assert np.array_equal(attack(linear, x, y[:, None], 1.0), expected)
+
+
+def test_inputs_keep_their_float_type():
+    x, y = points()
+    attack = BIM(norm="l2", steps=3, bounds=None)
+    assert attack(linear, x.astype(np.float64), y, 1.0).dtype == tf.float64
+    assert attack(linear, np.ones((8, 5), np.uint8), y, 1.0).dtype == tf.float32
+
+
+def test_inputs_of_more_dimensions_keep_their_shape():
+    x, y = images()
+    assert PGD(steps=1)(ten_classes, x, y, 1.0).shape == x.shape
+    assert PGD(steps=1).sweep(ten_classes, x, y, [1.0, 2.0]).shape == (2, *x.shape)
+
+
+def test_classifier_that_gives_nan_is_not_hidden():
+    def broken(x):
+        return tf.concat([x, tf.where(x > 0, np.nan, x)], axis=1)
+
+    x, y = np.zeros((20, 1), np.float32), np.zeros(20, np.int32)
+    moved = PGD(norm="l2", steps=1, restarts=2, bounds=None)(broken, x, y, 1.0)
+    assert np.all(moved == 1.0)
+
+
+def test_gradient_that_is_not_finite_leads_nowhere():
+    def kinked(x):
+        return tf.concat([tf.zeros_like(x), tf.sqrt(tf.maximum(x, 0.0))], axis=1)
+
+    # The derivative at -1 is 0 times infinity.
+    x, y = np.zeros((20, 1), np.float32), np.ones(20, np.int32)
+    moved = PGD(norm="l2", steps=3, restarts=2, bounds=None)(kinked, x, y, 1.0)
+    assert np.all(moved == -1.0)
+
+
+def test_toy_classifier_is_beaten_from_both_sides():
+    # f2 says class 0 between -4 and 0 only. Farther from its boundaries, the loss is larger.
+    x = np.array([[-1.1], [-1.9], [1.1], [1.9]], np.float32)
+    y = np.array([0, 0, 1, 1])
+    attack = PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    moved = attack(datasets.toy_classifier("f2"), x, y, 5.75)
+    np.testing.assert_allclose(moved, [[4.65], [3.85], [-4.65], [-3.85]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm": "l0"}, "`norm` must be one of .* Received: 'l0'"),
+        ({"steps": 0}, "`steps` must be an integer of at least 1. Received: 0"),
+        ({"steps": 2.5}, "`steps` must be .* Received: 2.5"),
+        ({"steps": None}, "`steps` must be .* Received: None"),
+        ({"restarts": 0}, "`restarts` must be .* Received: 0"),
+        ({"step_size": 0.0}, "`step_size` must be positive or None. Received: 0.0"),
+        ({"step_size": float("nan")}, "`step_size` must be .* Received: nan"),
+        ({"constraint": "ball"}, "`constraint` must be one of .* Received: 'ball'"),
+        ({"goal": "win"}, "`goal` must be one of .* Received: 'win'"),
+        ({"restarts": 2, "random_start": False}, "`restarts` above 1 need `random_start=True`"),
+        ({"bounds": (1.0, 0.0)}, r"`bounds` must be .* Received: \(1.0, 0.0\)"),
+        ({"bounds": (0.0, np.inf)}, "`bounds` must be .*finite"),
+        ({"bounds": (0.0, np.nan)}, "`bounds` must be .*finite"),
+        ({"bounds": 3}, "`bounds` must be .* Received: 3"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PGD(**settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"magnitude": -1.0}, r"`magnitude` must be .* Received: \[-1.0\]"),
+        ({"magnitude": np.nan}, "`magnitude` must be finite"),
+        ({"magnitude": [1.0, 2.0]}, r"`magnitude` must be a scalar.* 8 .* Received: shape \(2,\)"),
+        ({"magnitude": np.ones((8, 1))}, "`magnitude` must be a scalar"),
+        ({"x": np.full((8, 5), 1.5)}, r"`x` must lie inside .*\(0.0, 1.0\).* 1.5"),
+        ({"x": np.full((8, 5), np.nan)}, "`x` must be finite"),
+        ({"x": np.zeros((0, 5)), "y": np.zeros(0, np.int32)}, "`x` must hold at least one sample"),
+        ({"y": np.zeros(3, np.int32)}, "`y` must hold one label a sample"),
+        ({"y": np.full(8, -1)}, "`y` must hold labels"),
+        ({"classifier": lambda x: x[:, 0]}, r"`classifier` must map .* Received: shape \(None,\)"),
+        ({"classifier": lambda x: x[:, :1]}, "`classifier` must map .* at least two classes"),
+    ],
+)
+def test_bad_calls_are_refused(change, message):
+    arguments = {
+        "classifier": linear,
+        "x": np.full((8, 5), 0.5),
+        "y": np.zeros(8, np.int32),
+        "magnitude": 0.1,
+    }
+    with pytest.raises(ValueError, match=message):
+        PGD(steps=1)(**{**arguments, **change})
+
+
+def test_labels_that_are_no_integers_are_refused():
+    with pytest.raises(TypeError, match=r"`y` must hold integer labels\. .* float32"):
+        PGD(steps=1)(linear, np.full((2, 5), 0.5), np.zeros(2, np.float32), 0.1)
+
+
+@pytest.mark.parametrize("magnitudes", [[], [-1.0], [np.inf], [[1.0, 2.0]], ["far"]])
+def test_bad_sweeps_are_refused(magnitudes):
+    with pytest.raises(ValueError, match="`magnitudes` must be"):
+        PGD(steps=1).sweep(linear, np.full((2, 5), 0.5), np.zeros(2, np.int32), magnitudes)

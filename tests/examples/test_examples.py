@@ -1,0 +1,153 @@
+"""The examples, run as a user runs them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from lexirobust import datasets
+from tests.training.by_hand import run_python
+
+# Nothing listens there: MNIST is out of reach on every machine.
+OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "ftp")}
+TOY, MNIST = "examples/toy.py", "examples/mnist.py"
+FIELDS = {
+    "method": str,
+    "seed": int,
+    "natural_accuracy": float,
+    "natural_loss": float,
+    "accuracy": dict,
+    "seconds": float,
+}
+
+
+def run(*arguments):
+    finished = run_python(*arguments, **OFFLINE)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+def results(folder):
+    found = json.loads((folder / "results.json").read_text())
+    for result in found:
+        for field, kind in FIELDS.items():
+            assert isinstance(result[field], kind), field
+        assert all(0 <= value <= 1 for value in result["accuracy"].values())
+        assert 0 <= result["natural_accuracy"] <= 1
+        assert result["seconds"] > 0
+        assert np.isfinite(result["natural_loss"])
+    return found
+
+
+def is_picture(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """One short run of both experiments: what it printed, and where it wrote."""
+    folder = tmp_path_factory.mktemp("toy")
+    methods = "--methods=standard,adversarial,olgrc"
+    return run(TOY, "--experiment=all", methods, "--epochs=300", f"--out={folder}"), folder
+
+
+def test_toy_writes_results_and_draws(toy):
+    shown, folder = toy
+    found = results(folder)
+    assert [(result["experiment"], result["method"]) for result in found] == [
+        (1, "standard"),
+        (1, "adversarial"),
+        (1, "olgrc"),
+        (2, "standard"),
+        (2, "olgrc"),
+    ]
+    for result in found:
+        magnitudes = list(map(float, result["accuracy"]))
+        assert magnitudes == sorted(magnitudes)
+        assert result["seed"] == 0
+        assert result["accuracy"]["0"] == result["natural_accuracy"]
+        assert all(-8 <= place <= 8 for place in result["boundaries"])
+        assert result["method"] in shown
+    assert "Experiment 1" in shown
+    assert "Experiment 2" in shown
+    pictures = {path.stem for path in folder.glob("*.png") if is_picture(path)}
+    assert pictures == {"figures5to8", "figure9", "figure10", "figure11", "figure12"}
+
+
+def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
+    result = results(toy[1])[-1]
+    (boundary,) = result["boundaries"]
+    assert abs(boundary) < 0.25
+    assert result["natural_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((TOY, "--methods=olsrc,nope"), "--methods"),
+        ((TOY, "--methods=trades", "--experiment=2"), "trades"),
+        ((MNIST, "--magnitudes=much"), "--magnitudes"),
+    ],
+)
+def test_bad_flags_give_a_usage_error(arguments, named, tmp_path):
+    finished = run_python(*arguments, f"--out={tmp_path}", **OFFLINE)
+    assert finished.returncode == 1
+    assert named in finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_mnist_that_cannot_be_had_is_one_line(tmp_path):
+    finished = run_python(MNIST, f"--data_dir={tmp_path}", f"--out={tmp_path}", **OFFLINE)
+    assert finished.returncode != 0
+    assert "Traceback" not in finished.stderr
+    (line,) = [line for line in finished.stderr.splitlines() if "MNIST" in line]
+    assert "--data_dir" in line
+    assert str(tmp_path) in line
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twenty images prepared on disk under MNIST's name."""
+    folder = tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+    rows = {
+        "image": rng.integers(256, size=(20, 28, 28, 1)).astype(np.uint8),
+        "label": np.arange(20) % 10,
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+        ),
+        split_datasets={
+            split: tf.data.Dataset.from_tensor_slices(rows) for split in ("train", "test")
+        },
+        data_dir=folder,
+    )
+    return folder
+
+
+def test_mnist_trains_measures_and_saves(digits, tmp_path):
+    settings = ["--samples=12", "--test_samples=5", "--epochs=1", "--attack_steps=2"]
+    run(MNIST, *settings, "--method=olgrc", f"--data_dir={digits}", f"--out={tmp_path}")
+    (result,) = results(tmp_path)
+    assert (result["method"], result["magnitudes"]) == ("olgrc", [4.0])
+    assert list(result["accuracy"]) == ["4"]
+    assert is_picture(tmp_path / "training.png")
+
+    x, y = datasets.mnist("test", digits)
+    model = keras.models.load_model(tmp_path / "model.keras")
+    logits = model.predict(x, verbose=0)
+    served = tf.saved_model.load(tmp_path / "serving" / "1")
+    assert logits.shape == (20, 10)
+    assert np.allclose(served.serve(x), logits, atol=1e-5)
+    assert result["natural_accuracy"] == np.mean(np.argmax(logits, axis=1) == y)
+    assert int(model.optimizer.iterations) == 1

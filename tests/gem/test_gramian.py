@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexirobust import gem
+
+SHAPES = [(2, 3), (4,), ()]
+
+
+def per_variable(matrix):
+    """The rows of `[T, 11]` cut into one tensor for each of `SHAPES`."""
+    cuts = np.cumsum([int(np.prod(shape)) for shape in SHAPES])[:-1]
+    return [
+        [tf.constant(part.reshape(shape)) for part, shape in zip(parts, SHAPES, strict=True)]
+        for parts in (np.split(row, cuts) for row in matrix)
+    ]
+
+
+@given(ranks=st.integers(1, 5), seed=st.integers(0, 2**32 - 1))
+def test_matrix_and_lists_per_variable_give_all_inner_products(ranks, seed):
+    matrix = np.random.default_rng(seed).normal(size=(ranks, 11))
+    expected = matrix @ matrix.T
+    for gradients in (matrix, tf.constant(matrix), per_variable(matrix), list(matrix)):
+        gram = gem.gramian(gradients)
+        assert gram.dtype == tf.float64
+        np.testing.assert_allclose(gram, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_nested_lists_of_numbers_are_a_matrix():
+    assert gem.gramian([[3, 4], [1, 0]]).numpy().tolist() == [[25, 3], [3, 1]]
+
+
+def test_missing_gradients_count_as_zeros():
+    matrix = np.random.default_rng(0).normal(size=(3, 11))
+    gradients = per_variable(matrix)
+    gradients[0][0] = None
+    gradients[1] = [None, None, None]
+    for rank in gradients:
+        rank[2] = None
+    matrix[0, :6] = 0
+    matrix[1] = 0
+    matrix[:, 10] = 0
+    np.testing.assert_allclose(gem.gramian(gradients), matrix @ matrix.T, rtol=1e-12)
+
+
+def test_sparse_gradients_count_as_dense_ones():
+    sparse = tf.IndexedSlices(tf.ones((3, 2)), tf.constant([0, 2, 2]), tf.constant([4, 2]))
+    dense = tf.reshape(tf.range(8.0), (4, 2))
+    expected = [[10, 19], [19, 140]]  # Rows 0 and 2 of `sparse` hold 1 and 2.
+    assert gem.gramian([[sparse], [dense]]).numpy().tolist() == expected
+    reverse = gem.gramian([[dense], [sparse]]).numpy()
+    assert reverse[::-1, ::-1].tolist() == expected
+
+
+def test_metric_weighs_every_coordinate():
+    rng = np.random.default_rng(0)
+    matrix, diagonal = rng.normal(size=(3, 11)), rng.uniform(0.1, 9, size=(1, 11))
+    expected = matrix @ np.diag(diagonal[0]) @ matrix.T
+    np.testing.assert_allclose(gem.gramian(matrix, metric=diagonal[0]), expected, rtol=1e-12)
+    by_variable = gem.gramian(per_variable(matrix), metric=per_variable(diagonal)[0])
+    np.testing.assert_allclose(by_variable, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [1e-12, 1e-6, 1.0, 1e6, 1e12])
+def test_float32_gradients_of_any_norm_keep_their_angles(norm):
+    rows = np.random.default_rng(0).normal(size=(2, 1000))
+    rows = (norm * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    exact = rows.astype(np.float64)
+    gram = gem.gramian(tf.constant(rows)).numpy()
+    np.testing.assert_allclose(gram, exact @ exact.T, rtol=1e-12)
+    cosine = exact[0] @ exact[1] / np.linalg.norm(exact[0]) / np.linalg.norm(exact[1])
+    assert gem.cosines(gram)[0, 1].numpy() == pytest.approx(cosine, rel=1e-12)
+
+
+def test_cosine_with_a_zero_gradient_is_zero():
+    gram = gem.gramian([[0.0, 0.0], [3.0, 4.0]])
+    assert gem.cosines(gram).numpy().tolist() == [[0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [[], [[], []], [1.0, 2.0], np.ones((2, 3, 4)), [[np.ones(2), np.ones(1)], [np.ones(2)]]],
+)
+def test_gradients_that_are_none_are_refused(gradients):
+    with pytest.raises(ValueError, match="`gradients` must"):
+        gem.gramian(gradients)
+
+
+@pytest.mark.parametrize("metric", [np.ones(1), np.ones(3), [np.ones(2), np.ones(2)]])
+def test_metric_of_another_shape_is_refused(metric):
+    with pytest.raises(ValueError, match="`metric` must"):
+        gem.gramian([[3.0, 0.0], [1.0, 2.0]], metric=metric)

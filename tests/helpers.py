@@ -1,0 +1,38 @@
+"""What several test files share."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+
+def rows_of(rng, ranks, size, decades=0.0):
+    """`[ranks, size]` random rows whose norms spread over so many powers of ten."""
+    rows = rng.normal(size=(ranks, size))
+    norms = 10.0 ** rng.uniform(-decades / 2, decades / 2, size=(ranks, 1))
+    return norms * rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@st.composite
+def ranked_gradients(draw, max_ranks=8, least_sine=1e-12):
+    """`[T, p]` gradients: conflicts, norms far apart, zero, parallel and nearly dependent rows."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    ranks, size = draw(st.integers(1, max_ranks)), draw(st.integers(1, 12))
+    rows = rows_of(rng, ranks, size, decades=9)
+    # Little by little against a common direction: the more, the more conflicts.
+    rows[1:] -= draw(st.sampled_from([0.0, 1.0, 30.0])) * np.outer(
+        np.linalg.norm(rows[1:], axis=1), rows[0] / np.linalg.norm(rows[0])
+    )
+    for rank in range(1, ranks):
+        other = rows[rng.integers(rank)]
+        scale = np.linalg.norm(rows[rank])
+        other = scale * other / max(np.linalg.norm(other), 1e-300)
+        kind = draw(st.sampled_from(["free", "free", "zero", "same", "opposite", "nearly"]))
+        if kind == "zero":
+            rows[rank] = 0
+        elif kind == "same":
+            rows[rank] = other
+        elif kind == "opposite":
+            rows[rank] = -other
+        elif kind == "nearly":
+            tilt = 10.0 ** rng.uniform(np.log10(least_sine), -1)
+            rows[rank] = rng.choice([-1, 1]) * other + tilt * rows[rank]
+    return rows * 10.0 ** draw(st.sampled_from([-12, -3, 0, 12]))

@@ -1,0 +1,271 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lexirobust import checks
+
+
+@pytest.mark.parametrize("magnitudes", [[1.0, 2.0], (1, 2), np.array([1, 2]), tf.constant([1, 2])])
+def test_ascending_magnitudes_pass(magnitudes):
+    assert checks.check_magnitudes(magnitudes) == [1.0, 2.0]
+
+
+def test_one_magnitude_needs_no_list():
+    assert checks.check_magnitudes(3) == [3.0]
+
+
+def test_magnitudes_to_measure_at_are_in_any_order_and_may_be_zero():
+    assert checks.check_magnitudes([2, 0, 2], ranked=False) == [2.0, 0.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("magnitudes", "allowed"),
+    [
+        ([], "a sequence of numbers"),
+        ([[1.0, 2.0]], "a sequence of numbers"),
+        (["far"], "a sequence of numbers"),
+        ([-1.0, 1.0], "finite and at least 0"),
+        ([1.0, np.inf], "finite and at least 0"),
+        ([1.0, np.nan], "finite and at least 0"),
+        ([0.0, 1.0], "above 0 and ascending"),
+        ([2.0, 1.0], "above 0 and ascending"),
+        ([1.0, 1.0], "above 0 and ascending"),
+    ],
+)
+def test_bad_magnitudes_are_refused(magnitudes, allowed):
+    message = f"`magnitudes` must be {allowed}.*Received: {re.escape(str(magnitudes))}"
+    with pytest.raises(ValueError, match=message):
+        checks.check_magnitudes(magnitudes)
+
+
+def test_message_uses_the_name_that_the_caller_gave_it():
+    with pytest.raises(ValueError, match="`magnitude` must be"):
+        checks.check_magnitudes([-1.0], name="magnitude")
+
+
+@pytest.mark.parametrize(("ranks", "alphas"), [(1, [1.0]), (2, [0.5, 0.5]), (3, [0.5, 0.25, 0.25])])
+def test_default_alphas_give_half_to_the_first_rank(ranks, alphas):
+    assert checks.check_alphas(None, ranks) == alphas
+
+
+@pytest.mark.parametrize("alphas", [[0.7, 0.3], (1, 0), np.array([0.5, 0.5], np.float32)])
+def test_alphas_that_sum_to_one_pass(alphas):
+    assert checks.check_alphas(alphas, 2) == pytest.approx(list(alphas))
+
+
+@pytest.mark.parametrize(
+    ("alphas", "allowed"),
+    [
+        ([1.0], "one weight for each of 2 ranks"),
+        ([0.5, 0.25, 0.25], "one weight for each of 2 ranks"),
+        ("ab", "one weight for each of 2 ranks"),
+        ([-0.5, 1.5], "at least 0 and sum to 1"),
+        ([0.5, 0.6], "at least 0 and sum to 1"),
+        ([0.5, float("nan")], "at least 0 and sum to 1"),
+    ],
+)
+def test_bad_alphas_are_refused(alphas, allowed):
+    message = f"`alphas` must .*{allowed}.*Received: {re.escape(repr(alphas))}"
+    with pytest.raises(ValueError, match=message):
+        checks.check_alphas(alphas, 2)
+
+
+def test_default_loss_is_cross_entropy_on_logits():
+    loss = checks.check_loss(None)
+    assert loss(np.array([1]), np.zeros((1, 2))).numpy() == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        keras.losses.MeanSquaredError(),
+        "mean_squared_error",
+        lambda y, logits: logits[:, 0],
+    ],
+)
+def test_losses_on_logits_pass(loss):
+    assert checks.check_loss(loss) is loss
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "categorical_crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(),
+        keras.losses.BinaryCrossentropy(),
+        keras.losses.sparse_categorical_crossentropy,
+    ],
+)
+def test_losses_on_probabilities_are_refused(loss):
+    with pytest.raises(ValueError, match=r"`loss` must take logits.*from_logits=True.*Received: "):
+        checks.check_loss(loss)
+
+
+def test_loss_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no_such_loss"):
+        checks.check_loss("no_such_loss")
+
+
+def data(**changes):
+    """Arguments of `check_data`, in order, with some of them changed."""
+    good = {
+        "x": np.linspace(0, 1, 6).reshape(3, 2),
+        "y": np.array([0, 1, 2]),
+        "bounds": (0.0, 1.0),
+        "classes": 3,
+    }
+    return {**good, **changes}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"y": np.array([[0], [1], [2]], np.uint8)},
+        {"y": np.eye(3)},
+        {"y": np.full((3, 3), 1 / 3, np.float32)},
+        {"x": tf.zeros((3, 2)), "y": tf.constant([2, 2, 2])},
+        {"x": np.zeros((3, 2), np.uint8)},
+        {"x": np.full((3, 2), 9.0), "bounds": None},
+        {"y": np.array([0, 1, 99]), "classes": None},
+    ],
+)
+def test_good_data_pass(changes):
+    checks.check_data(**data(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, r"`x` must hold .* \(0, 2\)"),
+        ({"x": np.array(1.0)}, r"`x` must hold at least one sample"),
+        ({"y": np.array([0, 1])}, r"`y` must hold one label a sample.* 3 samples .*\(2,\)"),
+        ({"y": np.array(0)}, r"`y` must hold one label a sample"),
+        ({"x": np.array([[0.0], [np.nan], [0.0]])}, "`x` must be finite"),
+        ({"x": np.array([[0.0], [np.inf], [0.0]]), "bounds": None}, "`x` must be finite"),
+        ({"x": np.full((3, 2), 1.25)}, r"`x` must lie inside .*`bounds` \(0.0, 1.0\).* 1.25"),
+        ({"x": np.full((3, 2), -0.25)}, r"`x` must lie inside .* -0.25"),
+        ({"x": np.full((3, 2), 255, np.uint8)}, r"`x` must lie inside .* 255"),
+        ({"y": np.array([0, 1, 3])}, r"`y` must hold labels from 0 to 2. Received: 0 to 3"),
+        ({"y": np.array([-1, 1, 2])}, r"`y` must hold labels from 0 to 2. Received: -1 to 2"),
+        ({"y": np.array([-1, 1, 2]), "classes": None}, r"`y` must hold labels .*Received: -1 to 2"),
+        ({"y": np.eye(3, 2)}, r"`y` must be .* \[N, 3\] probabilities. Received: shape \(3, 2\)"),
+        ({"y": np.zeros((3, 2, 1))}, r"`y` must be \[N\] labels"),
+        ({"y": np.full((3, 3), 1.5)}, "`y` must hold probabilities between 0 and 1"),
+        ({"y": np.full((3, 3), np.nan)}, "`y` must hold probabilities between 0 and 1"),
+    ],
+)
+def test_bad_data_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        checks.check_data(**data(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": np.array([0.0, 1.0, 2.0])}, "`y` must hold integer labels. Received: dtype float64"),
+        ({"y": np.array(["a", "b", "c"])}, "`y` must hold integer labels. Received: dtype <U1"),
+        ({"y": np.array([True, False, True])}, "`y` must hold integer labels. .* bool"),
+        ({"x": np.array([["a"], ["b"], ["c"]])}, "`x` must be one array of real numbers.* <U1"),
+        ({"x": {"pixels": np.zeros((3, 2))}}, "`x` must be one array of real numbers.* object"),
+    ],
+)
+def test_data_of_wrong_types_are_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        checks.check_data(**data(**changes))
+
+
+def dataset(x, y, batch=2):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch)
+
+
+def good():
+    return np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_good_dataset_passes_unchanged(dtype):
+    x, y = good()
+    checked = checks.check_dataset(dataset(x.astype(dtype), y), (0.0, 1.0), 3)
+    read = list(checked.as_numpy_iterator())
+    assert len(read) == 3
+    assert read[0][0].dtype == dtype
+    assert np.array_equal(np.concatenate([batch[0] for batch in read]), x.astype(dtype))
+    assert np.array_equal(np.concatenate([batch[1] for batch in read]), y)
+
+
+def test_sample_weights_of_a_dataset_pass_through():
+    x, y = good()
+    weighted = tf.data.Dataset.from_tensor_slices((x, y, np.arange(6.0))).batch(6)
+    (read,) = checks.check_dataset(weighted, None, 3).as_numpy_iterator()
+    assert read[2].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def corrupt(row, name, value):
+    """A dataset of good inputs and labels, but for one value in that row of `"x"` or `"y"`."""
+    x, y = good()
+    {"x": x[:, 0], "y": y}[name][row] = value
+    return dataset(x, y)
+
+
+# TensorFlow puts a backslash before the apostrophe.
+BAD = [
+    ("x", np.nan, "`x` must be finite"),
+    ("x", 1.5, "`x` must lie inside the attack.{1,2}s `bounds`"),
+    ("x", -0.5, "`x` must lie inside the attack.{1,2}s `bounds`"),
+    ("y", 3, "`y` must hold labels from 0 to 2"),
+    ("y", -1, "`y` must hold labels from 0 to 2"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD)
+def test_bad_first_batch_of_a_dataset_is_refused_at_once(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        checks.check_dataset(corrupt(1, name, value), (0.0, 1.0), 3)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD)
+def test_bad_later_batch_of_a_dataset_is_refused_before_it_is_seen(name, value, message):
+    checked = iter(checks.check_dataset(corrupt(5, name, value), (0.0, 1.0), 3))
+    next(checked)
+    next(checked)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        next(checked)
+
+
+def test_only_one_batch_is_read_before_training():
+    read = []
+
+    def batches():
+        for number in range(5):
+            read.append(number)
+            yield np.zeros((2, 2), np.float32), np.zeros(2, np.int32)
+
+    specification = (tf.TensorSpec((None, 2)), tf.TensorSpec((None,), tf.int32))
+    lazy = tf.data.Dataset.from_generator(batches, output_signature=specification)
+    checks.check_dataset(lazy, (0.0, 1.0), 3)
+    assert read == [0]
+
+
+def test_dataset_without_batches_is_refused():
+    x, y = good()
+    with pytest.raises(ValueError, match=r"`x` must hold .* an empty dataset"):
+        checks.check_dataset(dataset(x[:0], y[:0]), None, 3)
+
+
+def test_dataset_without_labels_is_refused():
+    with pytest.raises(ValueError, match=r"`x` must yield \(inputs, labels\) batches"):
+        checks.check_dataset(tf.data.Dataset.from_tensor_slices(good()[0]).batch(2), None, 3)
+
+
+def test_labels_in_a_column_are_flattened_and_nothing_else():
+    column, flat, shares = tf.constant([[0], [1]]), tf.constant([0, 1]), tf.ones((2, 3))
+    assert np.array_equal(checks.flat_labels(column), flat)
+    assert checks.flat_labels(flat) is flat
+    assert checks.flat_labels(shares) is shares

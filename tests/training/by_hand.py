@@ -1,0 +1,143 @@
+"""What the training tests share: small problems, all methods, and one step worked out by hand."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import cvxopt
+import keras
+import numpy as np
+import tensorflow as tf
+
+import lexirobust as lr
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# In one dimension the sphere is two points, and two opposite starts see both: no randomness.
+ATTACK = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+METHODS = {
+    "standard": lr.Standard,
+    "adversarial": lambda classifier: lr.AdversarialTraining(classifier, ATTACK, 4.0),
+    "trades": lambda classifier: lr.TRADES(classifier, ATTACK, 4.0),
+    "olsrc": lambda classifier: lr.OLSRC(classifier, ATTACK, [1.0, 4.0]),
+    "olgrc": lambda classifier: lr.OLGRC(classifier, ATTACK, [1.0, 4.0]),
+}
+
+
+def network(*middle, **dense):
+    """A small classifier of the toy problem, with further layers in its middle."""
+    return keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Dense(8, **dense),
+            *middle,
+            keras.layers.LeakyReLU(negative_slope=0.2),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def right_network():
+    """A classifier that is right on clean data, so that magnitude 4 conflicts with it."""
+    classifier = network()
+    hidden, last = classifier.layers[0], classifier.layers[-1]
+    hidden.kernel.assign(np.linspace(0.2, 1.0, 8)[None])
+    last.kernel.assign(np.stack([-np.linspace(0.1, 0.8, 8), np.linspace(0.1, 0.8, 8)], axis=1))
+    return classifier
+
+
+def compiled(model, rate=0.1, optimizer=None, **options):
+    """The model, compiled with plain gradient descent unless told otherwise."""
+    model.compile(optimizer=optimizer or keras.optimizers.SGD(rate), **options)
+    return model
+
+
+def fit(model, x, y, **options):
+    """Full-batch training without shuffling; returns the last epoch's logs."""
+    options = {"batch_size": len(x), "shuffle": False, "verbose": 0, **options}
+    history = model.fit(x, y, **options).history
+    return {name: values[-1] for name, values in history.items()}
+
+
+def weights(model):
+    """All trainable weights as one vector."""
+    return np.concatenate([np.ravel(v) for v in model.trainable_variables])
+
+
+def log_softmax(logits):
+    """In NumPy."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def cross_entropy(logits, y):
+    """Of every sample, in NumPy."""
+    return -log_softmax(logits)[np.arange(len(y)), y]
+
+
+def divergence(logits, others):
+    """Kullback-Leibler divergence of every sample, in NumPy."""
+    p, q = log_softmax(logits), log_softmax(others)
+    return np.sum(np.exp(p) * (p - q), axis=1)
+
+
+def worst(classifier, x, magnitude, loss):
+    """Of the two points at a distance in one dimension, the one with the larger loss."""
+    sides = [x - np.float32(magnitude), x + np.float32(magnitude)]
+    losses = [loss(classifier(side, training=False)) for side in sides]
+    return np.where((losses[0] > losses[1])[:, None], *sides)
+
+
+def adversarial(classifier, x, y, magnitude):
+    """The worst point for the cross entropy."""
+    return worst(classifier, x, magnitude, lambda logits: cross_entropy(logits, y))
+
+
+def loss_at(classifier, x, y, sample_weight=None):
+    """The mean cross entropy, as a function to differentiate."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return lambda: loss(y, classifier(x, training=True), sample_weight)
+
+
+def gradient(classifier, loss):
+    """Gradient of `loss()` as one float64 vector, and the loss."""
+    with tf.GradientTape() as tape:
+        value = loss()
+    rows = tape.gradient(value, [v.value for v in classifier.trainable_variables])
+    return np.concatenate([np.ravel(row).astype(np.float64) for row in rows]), float(value)
+
+
+def onestep(gradients, alphas):
+    """The mix of projected gradients, each projection a quadratic program for cvxopt."""
+    mix = alphas[0] * gradients[0]
+    for rank in range(1, len(gradients)):
+        row = gradients[rank]
+        solution = cvxopt.solvers.qp(
+            cvxopt.matrix(np.eye(len(row))),
+            cvxopt.matrix(-row),
+            cvxopt.matrix(-np.stack(gradients[:rank])),
+            cvxopt.matrix(np.zeros(rank)),
+            options={"show_progress": False, "abstol": 1e-12, "reltol": 1e-12, "feastol": 1e-12},
+        )
+        mix = mix + alphas[rank] * np.ravel(solution["x"])
+    return mix
+
+
+def cosine(one, two):
+    """Of the angle between two vectors."""
+    return one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+
+
+def run_python(*arguments, timeout=300, **environment):
+    """Runs Python in a process of its own that finds this repository."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

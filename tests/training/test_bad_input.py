@@ -1,0 +1,255 @@
+"""What is wrong is said before any step runs: which argument, what came, what is allowed."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, weights
+
+BOXED = lr.attacks.PGD(norm="linf", steps=1, bounds=(-2.0, 2.0))
+X, Y = lr.datasets.toy(20, seed=0)
+
+
+def changed(array, value, index=-1):
+    """A copy with one entry changed."""
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+BAD = {
+    "nan": (changed(X, np.nan), Y, ValueError, "`x` must be finite.*NaN"),
+    "infinite": (changed(X, np.inf), Y, ValueError, "`x` must be finite"),
+    "outside": (changed(X, 2.5), Y, ValueError, r"`x`.*`bounds` \(-2.0, 2.0\).* to 2.5"),
+    "below": (changed(X, -3.5), Y, ValueError, r"`x`.*`bounds` \(-2.0, 2.0\).* from -3.5"),
+    "label too large": (X, changed(Y, 2), ValueError, "`y`.* from 0 to 1.*0 to 2"),
+    "label below 0": (X, changed(Y, -1), ValueError, "`y`.* from 0 to 1.*-1 to 1"),
+    "float labels": (X, Y.astype(np.float32), TypeError, "`y`.*integer.*float32"),
+    "other classes": (X, np.eye(3)[Y], ValueError, r"`y`.*\[N, 2\].*\(20, 3\)"),
+    "no probabilities": (X, 2 * np.eye(2)[Y], ValueError, "`y`.*probabilities"),
+    "empty": (X[:0], Y[:0], ValueError, r"`x` must hold at least one sample.*\(0, 1\)"),
+    "too few labels": (X, Y[:-1], ValueError, r"`y`.*one label a sample.*20.*\(19,\)"),
+    "no labels": (X, None, ValueError, "`y` must hold one label"),
+}
+# A dataset knows neither how many samples come nor a batch without labels of its own length.
+IN_DATASETS = {name: BAD[name] for name in BAD if name not in ("too few labels", "no labels")}
+
+
+@pytest.fixture
+def model():
+    return compiled(lr.OLSRC(network(), BOXED, [1.0, 2.0]))
+
+
+def assert_refused(model, error, match, train):
+    before = weights(model)
+    with pytest.raises(error, match=match):
+        train()
+    assert int(model.optimizer.iterations) == 0
+    assert np.array_equal(weights(model), before)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arrays_are_refused(model, case):
+    x, y, error, match = BAD[case]
+    assert_refused(model, error, match, lambda: model.fit(x, y, verbose=0))
+
+
+@pytest.mark.parametrize("case", IN_DATASETS)
+def test_a_bad_first_batch_is_refused(model, case):
+    x, y, error, match = BAD[case]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    match = "`x` must hold at least one sample.*empty dataset" if case == "empty" else match
+    assert_refused(model, error, match, lambda: model.fit(batches, verbose=0))
+
+
+@pytest.mark.parametrize("case", ["nan", "outside", "below", "label too large", "label below 0"])
+def test_a_bad_second_batch_is_refused_before_its_step(model, case):
+    x, y, _, match = BAD[case]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    twin = compiled(lr.OLSRC(network(), BOXED, [1.0, 2.0]))
+    twin.set_weights(model.get_weights())
+    fit(twin, X[:10], Y[:10])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=match.split(".*")[0]):
+        model.fit(batches, verbose=0)
+    assert np.allclose(weights(model), weights(twin), atol=1e-7)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_validation_data_is_refused(model, case):
+    x, y, error, match = BAD[case]
+    assert_refused(model, error, match, lambda: model.fit(X, Y, validation_data=(x, y), verbose=0))
+
+
+def test_bad_validation_data_is_refused_wherever_it_stands(model):
+    x, y, error, match = BAD["nan"]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    for validation in ((x, y), [x, y], (x, y, np.ones(20)), batches):
+        assert_refused(
+            model, error, match, lambda v=validation: model.fit(X, Y, validation_data=v, verbose=0)
+        )
+    # The eighth argument, as in Keras.
+    assert_refused(model, error, match, lambda: model.fit(X, Y, 20, 1, 0, None, 0.0, (x, y)))
+
+
+def test_validation_data_may_come_from_a_generator(model):
+    def batches():
+        while True:
+            yield X, Y
+
+    assert "val_loss@natural" in fit(model, X, Y, validation_data=batches(), validation_steps=1)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_unbuilt_classifiers_learn_what_is_wrong_too(kind):
+    for case in ("nan", "label too large"):
+        x, y, error, match = BAD[case]
+        data = (x, y)
+        if kind == "dataset":
+            data = (tf.data.Dataset.from_tensor_slices((x, y)).batch(20),)
+        model = compiled(lr.OLSRC(keras.Sequential([keras.layers.Dense(2)]), BOXED, [1.0]))
+        with pytest.raises(error, match=match):
+            model.fit(*data, verbose=0)
+        assert int(model.optimizer.iterations) == 0
+
+
+def test_datasets_without_labels_are_refused(model):
+    batches = tf.data.Dataset.from_tensor_slices(X).batch(20)
+    assert_refused(model, ValueError, "`x` must yield", lambda: model.fit(batches, verbose=0))
+
+
+def test_the_tightest_box_of_all_attacks_counts():
+    wide = lr.attacks.PGD(norm="linf", steps=1, bounds=(-3.0, 1.9))
+    ranks = [lr.objectives.Adversarial(BOXED, 1.0), lr.objectives.Adversarial(wide, 2.0)]
+    model = lr.LexicographicModel(network(), ranks)
+    assert model.bounds == (-2.0, 1.9)
+    assert lr.Standard(network()).bounds is None
+    assert METHODS["olsrc"](network()).bounds is None
+
+
+@pytest.mark.parametrize("make", [lr.OLSRC, lr.OLGRC])
+@pytest.mark.parametrize(
+    ("magnitudes", "match"),
+    [
+        ([2.0, 1.0], "ascending.*2.0, 1.0"),
+        ([1.0, 1.0], "ascending.*1.0, 1.0"),
+        ([-1.0, 1.0], "at least 0.*-1.0, 1.0"),
+        ([0.0, 1.0], "above 0.*0.0, 1.0"),
+        ([1.0, np.nan], "finite.*nan"),
+        ([1.0, np.inf], "finite.*inf"),
+        ([], "sequence of numbers"),
+        ([[1.0], [2.0]], "sequence of numbers"),
+    ],
+)
+def test_bad_magnitudes_are_refused(make, magnitudes, match):
+    with pytest.raises(ValueError, match=f"`magnitudes` must be .*{match}"):
+        make(network(), ATTACK, magnitudes)
+
+
+@pytest.mark.parametrize("make", [lr.AdversarialTraining, lr.TRADES])
+@pytest.mark.parametrize("magnitude", [0.0, -1.0, np.nan, np.inf])
+def test_a_bad_magnitude_is_refused(make, magnitude):
+    with pytest.raises(ValueError, match=f"`magnitude` must be finite and above 0.*{magnitude}"):
+        make(network(), ATTACK, magnitude)
+
+
+@pytest.mark.parametrize("make", [lr.OLSRC, lr.OLGRC])
+@pytest.mark.parametrize(
+    ("alphas", "match"),
+    [
+        ([0.5, 0.5], "one weight for each of 3 ranks.*0.5, 0.5"),
+        ([0.5, 0.3, 0.1, 0.1], "one weight for each of 3 ranks"),
+        ([1.2, -0.1, -0.1], "at least 0 and sum to 1.*-0.1"),
+        ([0.5, 0.3, 0.3], "sum to 1.*0.3, 0.3"),
+        ([0.5, np.nan, 0.5], "at least 0 and sum to 1.*nan"),
+        (0.5, "one weight for each of 3 ranks"),
+    ],
+)
+def test_bad_alphas_are_refused(make, alphas, match):
+    with pytest.raises(ValueError, match=f"`alphas` must .*{match}"):
+        make(network(), ATTACK, [1.0, 2.0], alphas=alphas)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=1.1), "`alpha`.*0 and 1.*1.1"),
+        (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=np.nan), "`alpha`.*nan"),
+        (lambda c: lr.TRADES(c, ATTACK, 1.0, inverse_lambda=-1.0), "`inverse_lambda`.*-1.0"),
+        (lambda c: lr.TRADES(c, ATTACK, 1.0, inverse_lambda=np.inf), "`inverse_lambda`.*inf"),
+        (lambda c: lr.LexicographicModel(c, []), "`objectives`.*non-empty"),
+        (lambda c: lr.LexicographicModel(c, ["natural"]), "`objectives`.*'natural'"),
+        (
+            lambda c: lr.LexicographicModel(c, [lr.objectives.Natural()] * 2),
+            "`objectives`.*different names.*'natural', 'natural'",
+        ),
+        (lambda c: lr.OLSRC(c, ATTACK, [1.0], margin=-0.1), "`margin`.*-0.1"),
+        (lambda c: lr.OLSRC(c, lr.attacks.PGD(norm="l3"), [1.0]), "`norm`.*l1.*l2.*linf.*l3"),
+    ],
+)
+def test_bad_settings_are_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make(network())
+
+
+@pytest.mark.parametrize(
+    "make", [lr.Standard, METHODS["olsrc"], lambda c: lr.LexicographicModel(c, [])]
+)
+def test_what_is_no_model_is_refused(make):
+    with pytest.raises(TypeError, match=r"`classifier` must be a Keras model.*function"):
+        make(lambda x: x)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "shape"),
+    [
+        ([keras.Input((1,)), keras.layers.Dense(1)], (None, 1)),
+        ([keras.Input((3, 1)), keras.layers.Dense(2)], (None, 3, 2)),
+        ([keras.Input((2,)), keras.layers.Reshape((1, 2))], (None, 1, 2)),
+    ],
+)
+def test_classifiers_that_give_no_logits_are_refused(classifier, shape):
+    model = lr.Standard(keras.Sequential(classifier))
+    with pytest.raises(ValueError, match=r"`classifier` must map .*\[N, classes\]") as caught:
+        compiled(model)
+    assert str(shape) in str(caught.value)
+
+
+def test_unbuilt_classifiers_that_give_no_logits_are_refused():
+    model = compiled(lr.OLSRC(keras.Sequential([keras.layers.Dense(1)]), ATTACK, [1.0]))
+    with pytest.raises(ValueError, match=r"`classifier` must map .*\[N, classes\].*\(None, 1\)"):
+        model.fit(X, Y, verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(gradient_accumulation_steps=2),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(gradient_accumulation_steps=2)),
+    ],
+    ids=["plain", "loss scale"],
+)
+def test_accumulated_gradients_are_refused(optimizer):
+    with pytest.raises(ValueError, match=r"`gradient_accumulation_steps` must be None.* 2"):
+        METHODS["olsrc"](network()).compile(optimizer)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.losses.CategoricalCrossentropy(),
+        keras.losses.categorical_crossentropy,
+    ],
+)
+def test_losses_on_probabilities_are_refused(loss):
+    with pytest.raises(ValueError, match=r"`loss` must take logits.*from_logits=True"):
+        METHODS["olsrc"](network()).compile("sgd", loss=loss)
+
+
+def test_fit_before_compile_says_so():
+    with pytest.raises(ValueError, match="compile"):
+        METHODS["olsrc"](network()).fit(X, Y)

@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lexirobust as lr
+from lexirobust.training.region import default_discriminator, discriminator_loss, log_unexplored
+from tests.training.by_hand import ATTACK, cross_entropy, log_softmax, network
+
+MAGNITUDES = (0.0, 0.1, 1.0, 1.5, 6.0)
+
+
+@settings(max_examples=20)  # Each compiles small kernels for its shapes.
+@given(
+    logits=st.lists(
+        st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5), min_size=1, max_size=4
+    ),
+    data=st.data(),
+)
+def test_log_unexplored_is_the_tail_of_the_softmax(logits, data):
+    ranks = data.draw(st.lists(st.integers(0, 4), min_size=len(logits), max_size=len(logits)))
+    magnitude = np.array(MAGNITUDES, np.float32)[ranks]
+    found = log_unexplored(tf.constant(logits, tf.float32), MAGNITUDES, tf.constant(magnitude))
+    shares = np.exp(log_softmax(logits))
+    tails = [np.log(np.sum(row[rank:])) for row, rank in zip(shares, ranks, strict=True)]
+    assert found.shape == (len(logits),)
+    assert np.allclose(found, tails, rtol=1e-5, atol=1e-5)
+
+
+def test_log_unexplored_is_finite_and_has_gradients_where_the_softmax_is_saturated():
+    logits = tf.Variable([[200.0, 0.0, -200.0]])
+    with tf.GradientTape() as tape:
+        value = log_unexplored(logits, (0.0, 1.0, 2.0), tf.constant([2.0]))
+    assert value.numpy() == pytest.approx([-400.0])
+    assert np.allclose(tape.gradient(value, logits), [[-1.0, 0.0, 1.0]], atol=1e-6)
+
+
+def test_models_estimate_at_their_own_magnitudes():
+    model = lr.OLGRC(network(), ATTACK, [1.0, 4.0])
+    x = np.linspace(-6, 6, 9, dtype=np.float32)[:, None]
+    shares = np.exp(log_softmax(model.discriminator(x)))
+    for rank, magnitude in enumerate([0.0, 1.0, 4.0]):
+        found = np.exp(model.log_unexplored(x, magnitude))
+        assert np.allclose(found, shares[:, rank:].sum(axis=1), atol=1e-5)
+
+
+def functional():
+    inputs = keras.Input((4, 4, 1))
+    hidden = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    branch = keras.layers.Flatten()(hidden)
+    other = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Concatenate()([branch, other])))
+
+
+def linear():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+
+
+@pytest.mark.parametrize("make", [network, functional, linear])
+def test_default_discriminator_is_like_the_classifier_with_weights_of_its_own(make):
+    classifier = make()
+    discriminator = default_discriminator(classifier, 7)
+    assert discriminator.input_shape == classifier.input_shape
+    assert discriminator.output_shape == (None, 7)
+    own, others = discriminator.trainable_variables, classifier.trainable_variables
+    assert [v.shape for v in own[:-2]] == [v.shape for v in others[:-2]]
+    assert not {id(v) for v in own} & {id(v) for v in others}
+    kernels = [(a, b) for a, b in zip(own[:-2], others[:-2], strict=True) if len(a.shape) > 1]
+    assert not any(np.allclose(a, b) for a, b in kernels)
+    x = np.ones((2, *classifier.input_shape[1:]), np.float32)
+    assert discriminator(x).shape == (2, 7)
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        Subclassed(),
+        keras.Sequential([keras.layers.Dense(2)]),
+        keras.Sequential([keras.Input((2, 2)), keras.layers.Dense(2), keras.layers.Flatten()]),
+    ],
+    ids=["subclassed", "unbuilt", "last layer not dense"],
+)
+def test_no_discriminator_can_be_made_like_other_classifiers(classifier):
+    with pytest.raises(ValueError, match="`discriminator` must be given where the classifier"):
+        lr.OLGRC(classifier, ATTACK, [1.0])
+
+
+@pytest.mark.parametrize("sides", [1, 2, 3])
+def test_discriminator_loss_gives_every_class_the_same_weight(sides):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 2)).astype(np.float32)
+    perturbed = rng.normal(size=(sides, 3, 5, 2)).astype(np.float32)
+    discriminator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)])
+
+    def mean_of(rank, inputs):
+        inputs = inputs.reshape(-1, 2)
+        return np.mean(cross_entropy(discriminator(inputs), np.full(len(inputs), rank)))
+
+    expected = np.mean([mean_of(0, x), *(mean_of(t + 1, perturbed[:, t]) for t in range(3))])
+    found = discriminator_loss(discriminator, tf.constant(x), list(tf.constant(perturbed)))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
