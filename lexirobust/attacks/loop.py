@@ -89,7 +89,7 @@ def climb(
     def restart(index: tf.Tensor, best: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         state = (tf.constant(0), start(index), best)
         _, here, best = tf.while_loop(lambda number, *_: number < steps, step, state)
-        values = [_comparable(goal(moved(here))) for goal in goals]
+        values = [tf.cast(goal(moved(here)), tf.float32) for goal in goals]
         return index + 1, keep(best, values, here)
 
     worst = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
@@ -99,26 +99,20 @@ def climb(
 
 
 def _differentiate(goal: Goal, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A goal's comparable values `[N]`, and its gradient, shaped like `x`."""
+    """A goal's values `[N]` in float32, and its gradient, shaped like `x`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         values = goal(x)
     gradient = tape.gradient(values, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return _comparable(values), gradient
-
-
-def _comparable(values: tf.Tensor) -> tf.Tensor:
-    """In float32, and finite below: even the worst point beats no point at all."""
-    values = tf.cast(values, tf.float32)
-    return tf.where(values < tf.float32.min, tf.float32.min, values)
+    return tf.cast(values, tf.float32), gradient
 
 
 def _is_better(values: Sequence[tf.Tensor], best: Sequence[tf.Tensor]) -> tf.Tensor:
-    """`[N]` bool: lexicographically above. The first not-a-number counts, and is not hidden."""
+    """`[N]` bool: lexicographically above; not-a-number counts, so that it is not hidden."""
     better = tf.zeros_like(values[0], tf.bool)
     equal = tf.ones_like(better)
     for value, old in zip(values, best, strict=True):
-        better |= equal & ((value > old) | (tf.math.is_nan(value) & ~tf.math.is_nan(old)))
+        better |= equal & ((value > old) | tf.math.is_nan(value))
         equal &= value == old
     return better
 

@@ -210,8 +210,6 @@ class LexicographicModel(keras.Model):
             self._build_on(tf.nest.flatten(x.element_spec)[0].shape)
             return check_dataset(x, self.bounds, self._classes)
         if hasattr(x, "shape"):
-            if y is None:
-                raise ValueError("`y` must hold one label a sample. Received: None.")
             self._build_on(x.shape)
             check_data(x, y, self.bounds, self._classes)
         return x
@@ -258,8 +256,11 @@ class LexicographicModel(keras.Model):
     def _batch(self, data: Any) -> Batch:
         """What a step works on: inputs as Keras's floats, labels without an axis of length 1."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None:
+            raise ValueError("`y` must hold one label a sample. Received: None.")
         self._build_on(x.shape)
-        return Batch(tf.cast(x, keras.config.floatx()), flat_labels(y), sample_weight)
+        x, y = tf.cast(x, keras.config.floatx()), flat_labels(tf.convert_to_tensor(y))
+        return Batch(x, y, sample_weight)
 
     @property
     def metrics(self) -> list[keras.Metric]:

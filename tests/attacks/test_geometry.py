@@ -246,6 +246,14 @@ def test_perturbations_far_outside_a_small_l1_ball_keep_an_exact_norm():
         np.testing.assert_allclose(length(point, "l1"), 0.1, rtol=1e-5)
 
 
+def test_coordinates_that_cannot_use_their_size_do_not_cost_the_others_digits():
+    box = (tf.constant([[-1.0, -1.0, -1.0]]), tf.constant([[0.05, 1.0, 1.0]]))
+    flat = tf.constant([[2e4, 0.3, 0.2]])
+    for projection, radius in zip(PROJECTIONS, (0.45, 0.65), strict=True):
+        point, _ = projection(flat, radius, "l1", box)
+        np.testing.assert_allclose(length(point, "l1"), radius, rtol=1e-5)
+
+
 @given(
     norm=st.sampled_from(NORMS),
     scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e30]),

@@ -159,6 +159,15 @@ def test_best_point_seen_is_kept_not_the_last():
     assert bump(moved)[0, 1] <= bump(x)[0, 1] + 1e-6
 
 
+@pytest.mark.parametrize("attack", [FGSM, BIM])
+def test_input_itself_is_no_answer_where_the_norm_is_to_be_exact(attack):
+    x, y = np.full((1, 1), 0.3, np.float32), np.array([1])
+    moved = attack(norm="l2", bounds=None)(bump, x, y, 1.0).numpy()
+    np.testing.assert_allclose(np.abs(moved - x), 1.0, rtol=1e-6)
+    stays = attack(norm="l2", constraint="maximum", bounds=None)(bump, x, y, 1.0)
+    assert np.array_equal(stays, x)
+
+
 def two_cliffs(x):
     """Class 1 is right only between -2 and 4: the gradient at either end leads away from it."""
     return tf.concat([tf.zeros_like(x), tf.minimum(x + 2, 4 - x)], axis=1)
@@ -396,10 +405,10 @@ def test_classifier_that_gives_nan_is_not_hidden():
 
 
 def test_gradient_that_is_not_finite_leads_nowhere():
+    # The derivative at -1 is infinity times 0.
     def kinked(x):
-        return tf.concat([tf.zeros_like(x), tf.sqrt(tf.maximum(x, 0.0))], axis=1)
+        return tf.concat([tf.zeros_like(x), tf.sqrt(tf.square(x + 1))], axis=1)
 
-    # The derivative at -1 is 0 times infinity.
     x, y = np.zeros((20, 1), np.float32), np.ones(20, np.int32)
     moved = PGD(norm="l2", steps=3, restarts=2, bounds=None)(kinked, x, y, 1.0)
     assert np.all(moved == -1.0)

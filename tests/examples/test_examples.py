@@ -50,18 +50,17 @@ def is_picture(path):
 def toy(tmp_path_factory):
     """One short run of both experiments: what it printed, and where it wrote."""
     folder = tmp_path_factory.mktemp("toy")
-    methods = "--methods=standard,adversarial,olgrc"
+    methods = "--methods=adversarial,olgrc"
     return run(TOY, "--experiment=all", methods, "--epochs=300", f"--out={folder}"), folder
 
 
+@pytest.mark.slow
 def test_toy_writes_results_and_draws(toy):
     shown, folder = toy
     found = results(folder)
     assert [(result["experiment"], result["method"]) for result in found] == [
-        (1, "standard"),
         (1, "adversarial"),
         (1, "olgrc"),
-        (2, "standard"),
         (2, "olgrc"),
     ]
     for result in found:
@@ -77,6 +76,7 @@ def test_toy_writes_results_and_draws(toy):
     assert pictures == {"figures5to8", "figure9", "figure10", "figure11", "figure12"}
 
 
+@pytest.mark.slow
 def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
     result = results(toy[1])[-1]
     (boundary,) = result["boundaries"]

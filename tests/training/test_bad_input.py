@@ -114,7 +114,8 @@ def test_unbuilt_classifiers_learn_what_is_wrong_too(kind):
         assert int(model.optimizer.iterations) == 0
 
 
-def test_datasets_without_labels_are_refused(model):
+def test_data_without_labels_are_refused(model):
+    assert_refused(model, ValueError, "`y` must hold one label", lambda: model.train_on_batch(X))
     batches = tf.data.Dataset.from_tensor_slices(X).batch(20)
     assert_refused(model, ValueError, "`x` must yield", lambda: model.fit(batches, verbose=0))
 

@@ -261,6 +261,7 @@ def test_unbuilt_models_are_built_by_their_first_batch(data, train):
     assert slots == [v.shape for v in model.classifier.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "ways"),
     [
