@@ -27,3 +27,9 @@ hypothesis.settings.load_profile("lexirobust")
 def _seed():
     """Every test starts from the same seed, whatever ran before it."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def strategy():
+    """Two replicas on the one CPU; one strategy for all, as two would share TensorFlow's keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

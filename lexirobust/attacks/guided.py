@@ -17,9 +17,9 @@ explored before its magnitude, `[N]`: any increasing function of the probability
 class GuidedPGD(PGD):
     """`PGD` by two ranked goals: out of the explored region first, then up the loss.
 
-    A step never lowers the first goal to first order: the loss's gradient is projected against
-    the first goal's, sample by sample. Among all points visited, from every start, the one that
-    is lexicographically best is kept.
+    The loss's gradient is projected against the first goal's, sample by sample, so that a step
+    does not lower the first goal to first order; the way back onto the sphere, which follows, may.
+    Among all points visited, from every start, the one that is lexicographically best is kept.
 
     Args:
         unexplored: Maps inputs `[N, ...]` and magnitudes `[N]` to how surely each input lies

@@ -3,15 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import lexirobust as lr
 from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, weights
-
-
-@pytest.fixture(scope="module")
-def strategy():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.fixture
