@@ -25,7 +25,8 @@ class LexicographicModel(keras.Model):
 
     The first rank carries the classifier's own regularization losses, and its pass alone (in a
     weighted sum, those of its terms) updates batch normalization and other state: the ranks below
-    see the same dropout mask and leave no trace. Attacks see the classifier as it is in use (`training=False`).
+    see the same dropout mask and leave no trace. Attacks see the classifier as it is in use
+    (`training=False`).
 
     The logs of `fit` and `evaluate` hold `loss` (the ranks' losses weighted by `alphas`), the
     compiled metrics on clean inputs, `loss@NAME` and `accuracy@NAME` for each objective, such as
