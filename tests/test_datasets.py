@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexirobust import datasets
+from tests.helpers import store_mnist
 
 NAMES = ["f1", "f2", "f3", "f4"]
 ALL_NAMES = [*NAMES, "supplement"]
@@ -317,21 +318,10 @@ def digits(tmp_path_factory):
     images = rng.integers(256, size=(7, 28, 28, 1)).astype(np.uint8)
     images[0] = 255
     labels = rng.permutation(10)[:7]
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="mnist",
-        version="3.0.1",
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(28, 28, 1)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-        ),
-        split_datasets={
-            "train": tf.data.Dataset.from_tensor_slices({"image": images, "label": labels}),
-            "test": tf.data.Dataset.from_tensor_slices({"image": images[:2], "label": labels[:2]}),
-        },
-        data_dir=folder,
-        disable_shuffling=True,
+    store_mnist(
+        folder,
+        train={"image": images, "label": labels},
+        test={"image": images[:2], "label": labels[:2]},
     )
     return folder, images, labels
 

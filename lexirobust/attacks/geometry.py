@@ -309,22 +309,21 @@ def _grow_l2(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
     """
     direction = _unit(flat)
 
-    def hold(scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def raised(scale: tf.Tensor) -> tf.Tensor:
         reached = scale * direction
         held = (reached > high) | (reached < low)
-        bound = tf.where(held, tf.where(reached > high, high, low), 0.0)
+        bound = tf.where(held, tf.clip_by_value(reached, low, high), tf.zeros_like(reached))
         rest = tf.reduce_sum(tf.square(bound), axis=-1, keepdims=True)
-        free = tf.reduce_sum(
-            tf.square(tf.where(held, tf.zeros_like(direction), direction)), axis=-1, keepdims=True
-        )
+        free = tf.where(held, tf.zeros_like(direction), direction)
+        free = tf.reduce_sum(tf.square(free), axis=-1, keepdims=True)
         needed = tf.maximum(tf.square(radius) - rest, 0.0)
-        return tf.maximum(scale, tf.sqrt(_divide(needed, free))), held
+        return tf.maximum(scale, tf.sqrt(_divide(needed, free)))
 
     def going(_scale: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
         return more
 
     def step(scale: tf.Tensor, _more: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        larger, _ = hold(scale)
+        larger = raised(scale)
         return larger, tf.reduce_any(larger > scale * (1.0 + 1e-6))
 
     scale, _ = tf.while_loop(going, step, (radius, tf.constant(True)), maximum_iterations=256)

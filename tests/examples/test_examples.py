@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from lexirobust import datasets
+from tests.helpers import store_mnist
 from tests.training.by_hand import run_python
 
 # Nothing listens there: MNIST is out of reach on every machine.
@@ -118,20 +118,7 @@ def digits(tmp_path_factory):
         "image": rng.integers(256, size=(20, 28, 28, 1)).astype(np.uint8),
         "label": np.arange(20) % 10,
     }
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="mnist",
-        version="3.0.1",
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(28, 28, 1)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-        ),
-        split_datasets={
-            split: tf.data.Dataset.from_tensor_slices(rows) for split in ("train", "test")
-        },
-        data_dir=folder,
-    )
+    store_mnist(folder, train=rows, test=rows)
     return folder
 
 
