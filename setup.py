@@ -32,6 +32,9 @@ INSTALL_REQUIRES = [
     # The oldest release with wheels for every Python allowed below. It is the reference that the
     # dual solver is checked against (`solver="cvxopt"`).
     "cvxopt>=1.3.2",
+    # Tells how finely a variable's type rounds, bfloat16 too, which NumPy does not know. TensorFlow
+    # brings it; 0.5.1 is the oldest that it allows.
+    "ml_dtypes>=0.5.1",
     # tensorflow-datasets 4.9.10 imports it on Python 3.11 and later but requires it only below 3.9.
     # It uses `abc.Traversable` in an isinstance test, a runtime-checkable protocol since 5.0.
     "importlib_resources>=5.0",
@@ -46,6 +49,15 @@ EXTRAS_REQUIRE = {
         # Tables in the examples. Keras requires it without a bound; 12.6 lists Python 3.11.
         "rich>=12.6",
     ],
+    "examples": [
+        # It ships the images of examples/digits.py. The first release that allows NumPy 2.
+        "scikit-learn>=1.4.2",
+    ],
+    "benchmarks": [
+        # The solver of the original GEM, which benchmarks/gem.py compares with. The release that
+        # was tried with NumPy 2.4; no older one was.
+        "quadprog>=0.1.14",
+    ],
     "test": [
         # Since 8.1.1 import mode "importlib" imports a package's modules once, under their true
         # names. Otherwise doctests would import lexirobust twice and register its classes twice.
@@ -54,6 +66,8 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.170",
         # Independent reference solutions in tests. The first release that allows NumPy 2.
         "scipy>=1.13",
+        # The tests run the examples: bound as there.
+        "scikit-learn>=1.4.2",
         # A formatter's style changes between minor releases, and CI compares text.
         "ruff>=0.17.6,<0.18",
         # New minor releases find new errors. CI must not fail by itself.

@@ -1,7 +1,7 @@
 """Checks at the door: what is wrong is said before anything runs."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -74,7 +74,8 @@ def check_loss(loss: Any) -> Any:
     """Checks that a loss takes logits, and fills in the default.
 
     Args:
-        loss: Keras loss, its name, a function, or `None`.
+        loss: Keras loss, its name, a function, or `None`. A dict or list of losses belongs to
+            several outputs, which need not be logits: it is returned as it is.
 
     Returns:
         The loss; sparse categorical cross entropy on logits for `None`.
@@ -84,6 +85,8 @@ def check_loss(loss: Any) -> Any:
     """
     if loss is None:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if isinstance(loss, dict | list | tuple):
+        return loss
     resolved = keras.losses.get(loss)
     if isinstance(resolved, keras.losses.Loss):
         from_logits = resolved.get_config().get("from_logits", True)
@@ -97,6 +100,24 @@ def check_loss(loss: Any) -> Any:
             f"{loss!r}, which takes probabilities."
         )
     return loss
+
+
+def check_mean(loss: Any) -> None:
+    """Checks that a loss over a batch is the mean of losses over its parts, by their sizes.
+
+    Args:
+        loss: Keras loss, its name, a function, or a dict or list of these for several outputs.
+
+    Raises:
+        ValueError: If a loss is reduced otherwise.
+    """
+    for one in tf.nest.flatten(loss):
+        reduction = getattr(keras.losses.get(one), "reduction", "sum_over_batch_size")
+        if reduction not in ("sum_over_batch_size", "mean"):
+            raise ValueError(
+                "`loss` must be a mean over samples where `micro_batch_size` is set. Received: "
+                f"reduction {reduction!r}."
+            )
 
 
 def check_data(
@@ -114,11 +135,7 @@ def check_data(
         ValueError: If there is no data, counts differ, values are not finite or out of range.
         TypeError: If inputs are no numbers, or labels neither integers nor probabilities.
     """
-    x, y = np.asarray(x), np.asarray(y)
-    if x.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
-        raise TypeError(f"`x` must be one array of real numbers. Received: dtype {x.dtype}.")
-    if not x.ndim or not x.size:
-        raise ValueError(f"`x` must hold at least one sample. Received: shape {x.shape}.")
+    x, y = _checked_array(x), np.asarray(y)
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(
             f"`y` must hold one label a sample. Received: {x.shape[0]} samples and labels of "
@@ -145,6 +162,44 @@ def check_data(
         raise ValueError("`y` must hold probabilities between 0 and 1.")
 
 
+def _checked_array(x: Any) -> np.ndarray:
+    """Inputs as an array of real numbers, at least one sample."""
+    x = np.asarray(x)
+    if x.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
+        raise TypeError(f"`x` must be one array of real numbers. Received: dtype {x.dtype}.")
+    if not x.ndim or not x.size:
+        raise ValueError(f"`x` must hold at least one sample. Received: shape {x.shape}.")
+    return x
+
+
+def check_outputs(x: Any, y: Mapping[str, Any]) -> None:
+    """Checks inputs and the labels of several outputs that are held in memory.
+
+    Args:
+        x: `[N, ...]` inputs.
+        y: `[N, ...]` labels by the names of the outputs.
+
+    Raises:
+        ValueError: If there is no data, counts differ, or values are not finite.
+        TypeError: If inputs or labels are no numbers.
+    """
+    x = _checked_array(x)
+    problem = _input_problem(x, None)
+    if problem:
+        raise ValueError(problem)
+    for name, given in y.items():
+        labels = np.asarray(given)
+        if labels.dtype.kind in "OSUMmc":
+            raise TypeError(f"`y` of {name!r} must be real numbers. Received: {labels.dtype}.")
+        if labels.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"`y` of {name!r} must hold one label a sample. Received: {x.shape[0]} samples and "
+                f"labels of shape {labels.shape}."
+            )
+        if not np.isfinite(labels).all():
+            raise ValueError(f"`y` of {name!r} must be finite. Received: NaN or infinite values.")
+
+
 def _input_problem(x: np.ndarray, bounds: tuple[float, float] | None) -> str | None:
     if not np.isfinite(x).all():
         return "`x` must be finite. Received: NaN or infinite values."
@@ -162,7 +217,10 @@ def flat_labels(y: tf.Tensor) -> tf.Tensor:
 
 
 def check_dataset(
-    dataset: tf.data.Dataset, bounds: tuple[float, float] | None, classes: int | None
+    dataset: tf.data.Dataset,
+    bounds: tuple[float, float] | None,
+    classes: int | None,
+    named: Callable[[Any, str], dict[str, Any]] | None = None,
 ) -> tf.data.Dataset:
     """Checks a dataset's first batch now and every batch before it reaches the step.
 
@@ -170,13 +228,16 @@ def check_dataset(
         dataset: Yields `(x, y)` or `(x, y, sample_weight)` batches.
         bounds: Lowest and highest value of an input, or `None`.
         classes: Number of classes, where it is known.
+        named: Where the classifier has several outputs: turns labels, and what to call them in an
+            error, into a dict by the names of the outputs.
 
     Returns:
         The dataset, in which a batch that breaks the rules raises `InvalidArgumentError` before
         any step sees it.
 
     Raises:
-        ValueError: If there is no batch, or the first breaks the rules of `check_data`.
+        ValueError: If there is no batch, or the first breaks the rules of `check_data`, or of
+            `check_outputs`.
         TypeError: As `check_data`.
     """
     first = next(iter(dataset.take(1)), None)
@@ -184,18 +245,25 @@ def check_dataset(
         raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
     if not isinstance(first, tuple) or len(first) < 2:
         raise ValueError("`x` must yield (inputs, labels) batches.")
-    check_data(first[0], first[1], bounds, classes)
+    if named is None:
+        check_data(first[0], first[1], bounds, classes)
+    else:
+        check_outputs(first[0], named(first[1], "y"))
 
     def checked(*batch: Any) -> tuple[Any, ...]:
         x, y = batch[0], batch[1]
-        values = x if x.dtype.is_floating else tf.cast(x, tf.float64)
+        values = _as_floating(x)
         tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
         if bounds is not None:
             low, high = (tf.cast(bound, values.dtype) for bound in bounds)
             message = f"`x` must lie inside the attack's `bounds` {bounds}."
             tests.append(tf.debugging.assert_greater_equal(values, low, message))
             tests.append(tf.debugging.assert_less_equal(values, high, message))
-        if y.dtype.is_integer and classes is not None:
+        if named is not None:
+            for name, own in named(y, "y").items():
+                message = f"`y` of {name!r} must be finite."
+                tests.append(tf.debugging.assert_all_finite(_as_floating(own), message))
+        elif y.dtype.is_integer and classes is not None:
             message = f"`y` must hold labels from 0 to {classes - 1}."
             tests.append(tf.debugging.assert_non_negative(y, message))
             tests.append(tf.debugging.assert_less(y, tf.cast(classes, y.dtype), message))
@@ -203,3 +271,7 @@ def check_dataset(
             return (tf.identity(x), *batch[1:])
 
     return dataset.map(checked)
+
+
+def _as_floating(values: tf.Tensor) -> tf.Tensor:
+    return values if values.dtype.is_floating else tf.cast(values, tf.float64)

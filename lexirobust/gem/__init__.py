@@ -4,15 +4,18 @@ Tensors in, tensors out; nothing here knows Keras models or attacks.
 """
 
 from lexirobust.gem.dual import DualSolution, solve_dual
-from lexirobust.gem.gramian import Gradients, cosines, gramian
-from lexirobust.gem.onestep import combine, onestep_weights, project
+from lexirobust.gem.gramian import Gradients, cosines, gramian, inner_products
+from lexirobust.gem.onestep import Onestep, combine, onestep, onestep_weights, project
 
 __all__ = [
     "DualSolution",
     "Gradients",
+    "Onestep",
     "combine",
     "cosines",
     "gramian",
+    "inner_products",
+    "onestep",
     "onestep_weights",
     "project",
     "solve_dual",

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.gem.gramian import cosines
+
 _EPSILON = float(np.finfo(np.float64).eps)
 # Added to the diagonal of K while multipliers are searched for, in units in which every gradient
-# has norm 1. By itself it lets a constraint fail by half its root at most, 5e-8 of the product of
+# has norm 1. By itself it lets a constraint fail by half its root at most, 3.6e-8 of the product of
 # the norms; and a K that rounding made indefinite becomes definite again.
-_RIDGE = 1e-14
+_RIDGE = 5e-15
 
 
 class DualSolution(NamedTuple):
@@ -22,11 +24,14 @@ class DualSolution(NamedTuple):
             least 0. A projected gradient that vanished is measured against its original.
         kkt_residual: Scalar float64: the largest entry of `|min(v, Kv + q)|` in units in which
             every gradient has norm 1.
+        active: `[T, T]` bool: whether rank k constrains rank t, its multiplier being above its
+            lower bound.
     """
 
     multipliers: tf.Tensor
     violation: tf.Tensor
     kkt_residual: tf.Tensor
+    active: tf.Tensor
 
 
 def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> DualSolution:
@@ -70,33 +75,57 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
     if solver not in _SOLVERS:
         raise ValueError(f"`solver` must be one of {sorted(_SOLVERS)}. Received: {solver!r}.")
 
-    finite = tf.reduce_all(tf.math.is_finite(gram))
-    gram = tf.where(finite, gram, tf.eye(gram.shape[0], dtype=tf.float64))
-    norms = tf.sqrt(tf.linalg.diag_part(gram))
-    unit = _unit_rows(gram, norms)
     # v >= margin is v = margin + u with u >= 0: the plain problem for g_t + margin * sum_k g_k.
     shift = margin * _lower_ones(gram.shape[0])
     raised = tf.eye(gram.shape[0], dtype=tf.float64) + shift
-    raised_norms = tf.sqrt(tf.maximum(_quadratic(raised, gram), 0.0))
-    inner = tf.math.divide_no_nan(tf.linalg.matmul(raised, gram), norms[None, :])
-    inner = tf.math.divide_no_nan(inner, raised_norms[:, None])
+    lengths = tf.sqrt(tf.maximum(_quadratic(raised, gram), 0.0))
+    problem = _in_units(gram, tf.linalg.matmul(raised, gram), lengths)
+    scaled = _SOLVERS[solver](*problem)
 
-    above = tf.cast(_lower_ones(gram.shape[0]), tf.bool) & (norms > 0)[None, :]
-    scaled = _SOLVERS[solver](unit, inner, above)
-
-    ratio = tf.math.divide_no_nan(raised_norms[:, None], norms[None, :])
-    multipliers = shift + scaled * ratio
-    slack = inner + tf.linalg.matmul(scaled, unit)
-    lengths = _projected_lengths(scaled, unit, inner, raised_norms)
-    opposed = tf.math.divide_no_nan(-slack, lengths[:, None])
-    violation = tf.reduce_max(tf.where(above, opposed, 0.0))
-    residual = tf.reduce_max(_residuals(scaled, unit, inner, above))
+    finite = tf.reduce_all(tf.math.is_finite(gram))
     nan = tf.constant(np.nan, tf.float64)
     return DualSolution(
-        tf.where(finite, multipliers, nan * _lower_ones(gram.shape[0])),
-        tf.where(finite, violation, nan),
-        tf.where(finite, residual, nan),
+        tf.where(finite, shift + scaled * _per_norm(lengths, gram), nan),
+        tf.where(finite, _violation(scaled, *problem), nan),
+        tf.where(finite, tf.reduce_max(_residuals(scaled, *problem)), nan),
+        finite & (scaled > 0),
     )
+
+
+def correction(gram: tf.Tensor, inner: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    """Multipliers that turn T given vectors, and not the gradients, to where they oppose none.
+
+    Args:
+        gram: `[T, T]` Gramian of the gradients, rank 1 first.
+        inner: `[T, T]` inner products of every vector with every gradient.
+        lengths: `[T]` norms of the vectors.
+
+    Returns:
+        `[T, T]` float64, strictly lower triangular, as in `DualSolution`.
+    """
+    return _active_set(*_in_units(gram, inner, lengths)) * _per_norm(lengths, gram)
+
+
+def _in_units(
+    gram: tf.Tensor, inner: tf.Tensor, lengths: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """K and q in units in which every vector has norm 1, and the rows that each problem may use.
+
+    A vector of zeros keeps zeros. What is not finite gives a problem without any conflict.
+    """
+    ranks = gram.shape[0]
+    finite = tf.reduce_all(tf.math.is_finite(gram)) & tf.reduce_all(tf.math.is_finite(inner))
+    gram = tf.where(finite, gram, tf.eye(ranks, dtype=tf.float64))
+    inner = tf.where(finite, inner, 0.0)
+    norms = tf.sqrt(tf.linalg.diag_part(gram))
+    unit = tf.linalg.set_diag(cosines(gram), tf.cast(norms > 0, tf.float64))
+    inner = tf.math.divide_no_nan(tf.math.divide_no_nan(inner, norms), lengths[:, None])
+    return unit, inner, tf.cast(_lower_ones(ranks), tf.bool) & (norms > 0)
+
+
+def _per_norm(lengths: tf.Tensor, gram: tf.Tensor) -> tf.Tensor:
+    """`[T, T]` lengths as multiples of the gradients' norms: takes multipliers out of units."""
+    return tf.math.divide_no_nan(lengths[:, None], tf.sqrt(tf.linalg.diag_part(gram)))
 
 
 def _lower_ones(ranks: int) -> tf.Tensor:
@@ -104,28 +133,22 @@ def _lower_ones(ranks: int) -> tf.Tensor:
     return tf.constant(np.tri(ranks, k=-1))
 
 
-def _unit_rows(gram: tf.Tensor, norms: tf.Tensor) -> tf.Tensor:
-    """Gramian of the gradients scaled to norm 1; a zero gradient keeps a zero row."""
-    scaled = tf.math.divide_no_nan(tf.math.divide_no_nan(gram, norms[:, None]), norms[None, :])
-    return tf.linalg.set_diag(scaled, tf.cast(norms > 0, tf.float64))
-
-
 def _quadratic(rows: tf.Tensor, gram: tf.Tensor) -> tf.Tensor:
     """`[T]`: `rows[t] gram rows[t]` for every t."""
     return tf.reduce_sum(rows * tf.linalg.matmul(rows, gram), axis=-1)
 
 
-def _projected_lengths(
-    scaled: tf.Tensor, unit: tf.Tensor, inner: tf.Tensor, raised_norms: tf.Tensor
-) -> tf.Tensor:
-    """`[T]` norm of each projected gradient, as a share of its norm before.
+def _violation(scaled: tf.Tensor, unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
+    """The largest `-cos(projected_t, g_k)`, at least 0.
 
-    A Gramian in float64 holds lengths down to the root of its rounding error: what is shorter
-    counts as that long.
+    A Gramian in float64 holds lengths down to the root of its rounding error: a projected gradient
+    that is shorter counts as that long.
     """
-    squared = 1.0 + tf.reduce_sum(scaled * (2.0 * inner + tf.linalg.matmul(scaled, unit)), axis=-1)
-    squared = tf.where(raised_norms > 0, squared, 0.0)
-    return tf.sqrt(tf.maximum(squared, 4.0 * _EPSILON * (1.0 + tf.reduce_sum(scaled, axis=-1))))
+    slack = inner + tf.linalg.matmul(scaled, unit)
+    squared = 1.0 + tf.reduce_sum(scaled * (inner + slack), axis=-1)
+    rounding = 4.0 * _EPSILON * (1.0 + tf.reduce_sum(scaled, axis=-1))
+    lengths = tf.sqrt(tf.maximum(squared, rounding))
+    return tf.reduce_max(tf.where(above, -slack / lengths[:, None], 0.0))
 
 
 def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,10 @@ import tensorflow as tf
 Gradients: TypeAlias = Any
 """`[T, p]` tensor, or a list (per loss) of lists (per variable) of tensors, `None` allowed."""
 
+# Elements that are held in float64 at a time. 4 MiB stay in a processor's cache, so that the
+# gradients are read once and no copy of them is written back to memory.
+_BLOCK = 2**19
+
 
 def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> tf.Tensor:
     """Computes all inner products between the gradients of T ranked losses.
@@ -36,36 +40,115 @@ def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> 
     Reference:
         Section 4.2 of "Finding a human-like classifier"; Lopez-Paz and Ranzato, arXiv 1706.08840.
     """
-    columns = per_variable(gradients)
-    diagonals: list[Any] = [None] * len(columns)
+    return inner_products(gradients, gradients, metric)
+
+
+def inner_products(
+    left: Gradients, right: Gradients, metric: Sequence[Any] | Any | None = None
+) -> tf.Tensor:
+    """Computes the inner products of every vector of one set with every vector of another.
+
+    Args:
+        left: `[S, p]` tensor, or a list (per vector) of lists (per variable) of tensors, in which
+            `None` stands for zeros.
+        right: The same for T vectors.
+        metric: As in `gramian`.
+
+    Returns:
+        `[S, T]` float64 tensor of `<left_s, metric * right_t>`.
+
+    Raises:
+        ValueError: As `gramian`.
+
+    Example:
+
+    >>> inner_products([[3.0, 1.0]], [[1.0, 2.0], [-1.0, 1.0]]).numpy().tolist()
+    [[5.0, -2.0]]
+    """
+    lefts = per_variable(left)
+    rights = lefts if right is left else per_variable(right)
+    if len(lefts) != len(rights):
+        raise ValueError(
+            "`left` and `right` must hold the same number of variables. Received: "
+            f"{len(lefts)} and {len(rights)}."
+        )
+    diagonals: list[Any] = [None] * len(lefts)
     if metric is not None:
         diagonals = list(metric) if isinstance(metric, list | tuple) else [metric]
-        if len(diagonals) != len(columns):
+        if len(diagonals) != len(lefts):
             raise ValueError(
                 f"`metric` must hold one tensor per variable. Received: {len(diagonals)} for "
-                f"{len(columns)} variables."
+                f"{len(lefts)} variables."
             )
-    ranks = len(columns[0])
-    total = tf.zeros((ranks, ranks), tf.float64)
-    for column, diagonal in zip(columns, diagonals, strict=True):
-        present = [g for g in column if g is not None]
-        if not present:
-            continue
-        # A missing gradient is a row of zeros: it adds nothing to any inner product.
-        blank = tf.zeros_like(tf.cast(present[0], tf.float64))
-        rows = tf.stack([blank if g is None else tf.cast(g, tf.float64) for g in column])
-        scaled = rows
+    total = tf.zeros((len(lefts[0]), len(rights[0])), tf.float64)
+    for rows, columns, diagonal in zip(lefts, rights, diagonals, strict=True):
         if diagonal is not None:
-            diagonal = tf.cast(diagonal, tf.float64)
-            if not diagonal.shape.is_compatible_with(rows.shape[1:]):
-                raise ValueError(
-                    "`metric` must be shaped like one gradient. Received: shape "
-                    f"{diagonal.shape} for a gradient of shape {rows.shape[1:]}."
-                )
-            scaled = rows * diagonal
-        rows, scaled = tf.reshape(rows, (ranks, -1)), tf.reshape(scaled, (ranks, -1))
-        total += tf.linalg.matmul(scaled, rows, transpose_b=True)
+            diagonal = _checked_metric(diagonal, rows)
+        flat = _flat(rows)
+        others = flat if columns is rows else _flat(columns)
+        if flat is not None and others is not None:
+            total += _variable_products(flat, others, diagonal)
     return total
+
+
+def _checked_metric(diagonal: Any, column: Sequence[Any]) -> tf.Tensor:
+    """One variable's metric as a vector."""
+    diagonal = tf.convert_to_tensor(diagonal)
+    for gradient in column:
+        if gradient is not None and not diagonal.shape.is_compatible_with(gradient.shape):
+            raise ValueError(
+                f"`metric` must be shaped like one gradient. Received: shape {diagonal.shape} for "
+                f"a gradient of shape {gradient.shape}."
+            )
+    return tf.reshape(diagonal, [-1])
+
+
+def _flat(column: Sequence[Any]) -> tf.Tensor | list[tf.Tensor] | None:
+    """One variable's gradients as vectors, a missing one as zeros; `None` where all are missing."""
+    if tf.is_tensor(column):
+        return column
+    present = [tf.reshape(g, [-1]) for g in column if g is not None]
+    if not present:
+        return None
+    blank, remaining = tf.zeros_like(present[0]), iter(present)
+    return [blank if g is None else next(remaining) for g in column]
+
+
+def _variable_products(
+    rows: tf.Tensor | list[tf.Tensor],
+    columns: tf.Tensor | list[tf.Tensor],
+    diagonal: tf.Tensor | None,
+) -> tf.Tensor:
+    """`[S, T]` inner products over one variable of n elements, a block of elements at a time."""
+    size = tf.size(rows[0]) if rows[0].shape[0] is None else rows[0].shape[0]
+    width = _BLOCK // max(len(rows), len(columns)) + 1
+
+    def products(start: Any, count: Any) -> tf.Tensor:
+        left = _block(rows, start, count)
+        right = left if columns is rows else _block(columns, start, count)
+        if diagonal is not None:
+            right *= tf.cast(tf.slice(diagonal, [start], [count]), tf.float64)
+        return tf.linalg.matmul(left, right, transpose_b=True)
+
+    if isinstance(size, int) and size <= width:
+        return products(0, size)
+
+    def step(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return index + 1, total + products(index * width, width)
+
+    whole = size // width
+    rest = products(whole * width, size - whole * width)
+    return tf.while_loop(lambda index, _: index < whole, step, (tf.constant(0), rest))[1]
+
+
+def _block(vectors: tf.Tensor | list[tf.Tensor], start: Any, count: Any) -> tf.Tensor:
+    """Elements `start` to `start + count` of T vectors, as `[T, count]` float64."""
+    if tf.is_tensor(vectors):
+        return tf.cast(tf.slice(vectors, [0, start], [len(vectors), count]), tf.float64)
+    parts = [tf.slice(vector, [start], [count]) for vector in vectors]
+    if len({part.dtype for part in parts}) > 1:
+        parts = [tf.cast(part, tf.float64) for part in parts]
+    return tf.cast(tf.stack(parts), tf.float64)
 
 
 def cosines(gram: tf.Tensor) -> tf.Tensor:
@@ -87,8 +170,11 @@ def cosines(gram: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.math.divide_no_nan(gram, norms[:, None]), norms[None, :])
 
 
-def per_variable(gradients: Gradients) -> list[list[Any]]:
-    """Transposes gradients from `[loss][variable]` to `[variable][loss]`."""
+def per_variable(gradients: Gradients) -> list[Any]:
+    """Transposes gradients from `[loss][variable]` to `[variable][loss]`.
+
+    A `[T, p]` tensor is one variable and stays whole.
+    """
     if not _is_per_variable(gradients):
         matrix = tf.convert_to_tensor(gradients)
         if matrix.shape.rank != 2 or not matrix.shape[0]:
@@ -96,7 +182,7 @@ def per_variable(gradients: Gradients) -> list[list[Any]]:
                 "`gradients` must be a [T, p] tensor, T known and at least 1, or a list (per loss) "
                 f"of lists (per variable). Received: shape {matrix.shape}."
             )
-        return [tf.unstack(matrix)]
+        return [matrix]
     counts = {len(row) for row in gradients}
     if len(counts) != 1 or counts == {0}:
         raise ValueError(

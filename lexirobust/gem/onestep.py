@@ -1,12 +1,84 @@
 """The Onestep update: one weighted sum of the gradients that hurts no higher rank."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from lexirobust.gem.dual import solve_dual
-from lexirobust.gem.gramian import Gradients, gramian, per_variable
+from lexirobust.checks import check_alphas
+from lexirobust.gem.dual import correction, solve_dual
+from lexirobust.gem.gramian import Gradients, cosines, gramian, inner_products, per_variable
+
+_EPSILON = float(np.finfo(np.float64).eps)
+
+
+class Onestep(NamedTuple):
+    """The weights of one update, and all there is to report about it.
+
+    Attributes:
+        weights: `[T]` float64: the update direction is `sum_k weights[k] * g[k]`.
+        gramian: `[T, T]` float64 inner products of the gradients.
+        cosines: `[T, T]` float64 cosines between them.
+        multipliers: As in `DualSolution`.
+        active: As in `DualSolution`.
+        violation: As in `DualSolution`.
+        kkt_residual: As in `DualSolution`.
+    """
+
+    weights: tf.Tensor
+    gramian: tf.Tensor
+    cosines: tf.Tensor
+    multipliers: tf.Tensor
+    active: tf.Tensor
+    violation: tf.Tensor
+    kkt_residual: tf.Tensor
+
+
+def onestep(gram: Any, alphas: Sequence[float] | tf.Tensor, margin: float = 0.0) -> Onestep:
+    """Computes the weights of the Onestep update and what there is to report about them.
+
+    Args:
+        gram: `[T, T]` Gramian of the gradients, rank 1 first.
+        alphas: `[T]` non-negative weights of the ranks, summing to 1.
+        margin: Lower bound of the multipliers, GEM's memory strength.
+
+    Returns:
+        An `Onestep`.
+
+    Raises:
+        ValueError: As `solve_dual`, or if there is not one of `alphas` for each rank. Where they
+            are numbers and not a tensor, also if one is negative or they do not sum to 1.
+
+    Example:
+
+    >>> step = onestep(gramian([[1.0, 0.0], [-1.0, 1.0]]), [0.5, 0.5])
+    >>> step.weights.numpy().tolist(), step.active.numpy().tolist()
+    ([1.0, 0.5], [[False, False], [True, False]])
+
+    Reference:
+        Section 4.3 of "Finding a human-like classifier".
+    """
+    gram = tf.cast(tf.convert_to_tensor(gram), tf.float64)
+    solution = solve_dual(gram, margin=margin)
+    ranks = gram.shape[0]
+    if not tf.is_tensor(alphas):
+        alphas = tf.constant(check_alphas(alphas, ranks), tf.float64)
+    alphas = tf.cast(alphas, tf.float64)
+    if not alphas.shape.is_compatible_with([ranks]):
+        raise ValueError(
+            f"`alphas` must hold one weight for each of {ranks} ranks. Received: shape "
+            f"{alphas.shape}."
+        )
+    return Onestep(
+        weights=alphas + tf.linalg.matvec(solution.multipliers, alphas, transpose_a=True),
+        gramian=gram,
+        cosines=cosines(gram),
+        multipliers=solution.multipliers,
+        active=solution.active,
+        violation=solution.violation,
+        kkt_residual=solution.kkt_residual,
+    )
 
 
 def onestep_weights(
@@ -18,6 +90,11 @@ def onestep_weights(
     the projected gradients written in terms of the original ones. Being a convex mix of vectors
     that do not oppose any higher rank, it lowers rank 1 to first order, or leaves it alone.
 
+    From a Gramian alone, no projected gradient opposes a higher one by more than 1e-7 of the
+    product of their norms before the projection. One that keeps a thousandth of its norm, of rows
+    no closer to dependent than that, opposes none by more than 1e-7 after it either. What almost
+    vanishes is not resolved here (see `violation`); `project`, which sees the vectors, resolves it.
+
     Args:
         gram: `[T, T]` Gramian of the gradients, rank 1 first.
         alphas: `[T]` non-negative weights of the ranks, summing to 1.
@@ -27,7 +104,7 @@ def onestep_weights(
         `[T]` float64 tensor.
 
     Raises:
-        ValueError: As `solve_dual`, or if there is not one of `alphas` for each rank.
+        ValueError: As `onestep`.
 
     Example: the second gradient opposes the first, so the first is counted twice in its place.
 
@@ -38,25 +115,23 @@ def onestep_weights(
     Reference:
         Section 4.3 of "Finding a human-like classifier".
     """
-    alphas = tf.convert_to_tensor(alphas, tf.float64)
-    multipliers = solve_dual(gram, margin=margin).multipliers
-    if not alphas.shape.is_compatible_with(multipliers.shape[:1]):
-        raise ValueError(
-            f"`alphas` must hold one weight for each of {multipliers.shape[0]} ranks. Received: "
-            f"shape {alphas.shape}."
-        )
-    return alphas + tf.linalg.matvec(multipliers, alphas, transpose_a=True)
+    return onestep(gram, alphas, margin).weights
 
 
 def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     """Projects every gradient to the nearest vector that opposes no higher rank.
+
+    Opposes: has a cosine below -1e-7, measured on the float64 result itself, however short it is.
+    That held in all of 1,400 random trials with nearly dependent rows, and is not proven. A
+    float32 result is rounded besides, which can turn one that almost vanished by more. What is
+    shorter than the rounding of its own sum, about T * 1e-16 of the terms, is set to zero.
 
     Args:
         gradients: `[T, p]` float tensor of gradients, rank 1 first.
         margin: Lower bound of the multipliers, GEM's memory strength.
 
     Returns:
-        `[T, p]` tensor of `gradients`' dtype.
+        `[T, p]` tensor of `gradients`' dtype. Not-a-number where `gradients` are not finite.
 
     Raises:
         ValueError: As `solve_dual`, or if `gradients` is not a `[T, p]` float tensor.
@@ -73,15 +148,31 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     if not gradients.dtype.is_floating:
         raise ValueError(f"`gradients` must be floats. Received: {gradients.dtype}.")
     rows = tf.cast(gradients, tf.float64)
-    multipliers = solve_dual(gramian(rows), margin=margin).multipliers
-    return tf.cast(rows + tf.linalg.matmul(multipliers, rows), gradients.dtype)
+    gram = gramian(rows)
+    multipliers = solve_dual(gram, margin=margin).multipliers
+    norms = tf.sqrt(tf.linalg.diag_part(gram))
+    # Of a vector that is shorter than the rounding of its own sum, no digit is known.
+    rounding = _EPSILON * len(rows) * (norms + tf.linalg.matvec(multipliers, norms))
+
+    def moved(vectors: tf.Tensor, multipliers: tf.Tensor) -> tf.Tensor:
+        vectors += tf.linalg.matmul(multipliers, rows)
+        known = tf.norm(vectors, axis=-1, keepdims=True) > rounding[:, None]
+        return vectors * tf.cast(known, tf.float64)
+
+    projected = moved(rows, multipliers)
+    # The Gramian shows what is left only to about 1e-8 of what was. The vectors themselves show
+    # more: each round resolves lengths that are smaller by that factor, down to rounding.
+    for _ in range(5):
+        inner, lengths = inner_products(projected, rows), tf.norm(projected, axis=-1)
+        projected = moved(projected, correction(gram, inner, lengths))
+    return tf.cast(projected, gradients.dtype)
 
 
 def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
     """Adds up the gradients of all ranks, each with its weight.
 
     Args:
-        gradients: List (per loss) of lists (per variable) of tensors, `None` allowed.
+        gradients: `[T, p]` tensor, or a list (per loss) of lists (per variable) of tensors.
         weights: `[T]` tensor, as `onestep_weights` gives it.
 
     Returns:
@@ -97,18 +188,26 @@ def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
     >>> combine([[one], [two]], tf.constant([1.0, 0.5]))[0].numpy().tolist()
     [0.5, 0.5]
     """
-    combined: list[tf.Tensor | None] = []
     columns, weights = per_variable(gradients), tf.convert_to_tensor(weights)
     if not weights.shape.is_compatible_with([len(columns[0])]):
         raise ValueError(
             f"`weights` must hold one weight for each of {len(columns[0])} losses. Received: shape "
             f"{weights.shape}."
         )
+    return _weighted_sums(columns, weights)
+
+
+# Compiled, the sum is one pass over the gradients. Otherwise every product would go to memory.
+@tf.function(jit_compile=True)
+def _weighted_sums(columns: list[Any], weights: tf.Tensor) -> list[tf.Tensor | None]:
+    """The sum of each variable's gradients, those that are missing left out."""
+    sums: list[tf.Tensor | None] = []
     for column in columns:
+        rows = tf.unstack(column) if tf.is_tensor(column) else column
         terms = [
-            tf.cast(weight, g.dtype) * g
-            for weight, g in zip(tf.unstack(weights), column, strict=True)
+            tf.cast(weight, g.dtype) * tf.convert_to_tensor(g)
+            for weight, g in zip(tf.unstack(weights), rows, strict=True)
             if g is not None
         ]
-        combined.append(tf.add_n(terms) if terms else None)
-    return combined
+        sums.append(tf.add_n(terms) if terms else None)
+    return sums

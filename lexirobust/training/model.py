@@ -3,16 +3,43 @@
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 import keras
+import numpy as np
 import tensorflow as tf
+from keras.src.trainers.compile_utils import CompileLoss
 
-from lexirobust import gem
-from lexirobust.attacks import Classifier
-from lexirobust.checks import check_alphas, check_data, check_dataset, check_loss, flat_labels
+from lexirobust.checks import (
+    check_alphas,
+    check_data,
+    check_dataset,
+    check_loss,
+    check_mean,
+    check_outputs,
+    flat_labels,
+)
+from lexirobust.training.gradients import Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
-from lexirobust.training.objectives import Batch, Objective, Rank, perturb
+from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
+from lexirobust.training.objectives.base import Score
+from lexirobust.training.outputs import OutputLosses, Outputs
+from lexirobust.training.parts import over_parts
+from lexirobust.training.passes import Passes, Scores
+from lexirobust.training.update import Taken, take_step
+
+METRICS: Final = ("optimizer", "euclidean")
+UPDATES: Final = ("onestep", "per_rank")
+OPTIONS: Final = (
+    "margin",
+    "metric",
+    "update",
+    "micro_batch_size",
+    "keep_gradients",
+    "safeguard",
+    "report",
+)
+"""The constructor's arguments that all methods share."""
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -23,24 +50,42 @@ class LexicographicModel(keras.Model):
     mix of the projected gradients through the compiled optimizer, once. Inputs, labels, callbacks,
     saving and `predict` are Keras's own.
 
-    The first rank carries the classifier's own regularization losses, and its pass alone (in a
-    weighted sum, those of its terms) updates batch normalization and other state: the ranks below
-    see the same dropout mask and leave no trace. Attacks see the classifier as it is in use
-    (`training=False`).
+    The first rank carries the classifier's own regularization losses, unless `Regularization` is
+    among the objectives, and its pass alone (in a weighted sum, those of its terms) updates batch
+    normalization and other state: the ranks below see the same dropout mask and leave no trace.
+    Attacks see the classifier as it is in use (`training=False`).
 
     The logs of `fit` and `evaluate` hold `loss` (the ranks' losses weighted by `alphas`), the
-    compiled metrics on clean inputs, `loss@NAME` and `accuracy@NAME` for each objective, such as
-    `accuracy@l2=4`, and while training `min_cosine`, the smallest cosine between two ranks'
-    gradients: below 0 they conflict.
+    compiled metrics on clean inputs, `loss@NAME` for each objective and `accuracy@NAME` for each
+    that gives logits, such as `accuracy@l2=4`, and while training `min_cosine`, the smallest cosine
+    between two ranks' gradients: below 0 they conflict; and `step_cosine@NAME`, the cosine between
+    the step that reached the weights and the descent direction of each rank. With `report=True`
+    also, for each pair of ranks, `cosine@HIGHER,LOWER`, `multiplier@...` and `active@...`, for each
+    rank `norm@NAME`, and how exact the projection was, `violation` and `kkt_residual`.
 
     Args:
-        classifier: Keras model that maps inputs to logits `[N, classes]`. It shares its weights
-            with this model and can be used by itself.
+        classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs
+            that are ranked by `Output` objectives. It shares its weights with this model and can
+            be used by itself.
         objectives: The ranked losses, the most important first.
         alphas: One weight a rank, at least 0, summing to 1. `None`: half for rank 1, the rest
             shared.
         margin: Lower bound of the projection's multipliers, GEM's memory strength. Above 0, a
             lower rank is pulled toward the higher ones even where they agree.
+        metric: `"optimizer"`: ranks are compared by what the optimizer makes of their gradients,
+            and a step that would still raise rank 1's loss to first order (momentum, weight decay
+            and clipping can) is corrected. `"euclidean"`: gradients are ranked as they are, as in
+            the paper, whatever the optimizer makes of the result.
+        update: `"onestep"`: one update for all ranks. `"per_rank"`: one update a rank in turn,
+            each at the weights the last one left; T times the cost and more.
+        micro_batch_size: Most samples in memory at a time. Each rank's gradient is the batch's own
+            all the same: it is added up before the projection. `None`: the batch as it is.
+        keep_gradients: Whether all ranks' gradients are kept side by side. If not, no more than
+            three are in memory at a time, at the cost of about T / 2 times as many passes.
+        safeguard: Whether each step is checked by two more forward passes of rank 1: where its
+            loss on the batch has risen all the same, as it can to second order, the step is
+            shortened, and not taken where that is not enough.
+        report: Whether the logs hold everything there is to report about a step.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -58,8 +103,8 @@ class LexicographicModel(keras.Model):
     ... )
     >>> model.compile(optimizer="sgd")
     >>> history = model.fit(x, y, batch_size=20, epochs=1, verbose=0).history
-    >>> sorted(history)
-    ['accuracy@l2=0.5', 'accuracy@natural', 'loss', 'loss@l2=0.5', 'loss@natural', 'min_cosine']
+    >>> sorted(name for name in history if "natural" in name)
+    ['accuracy@natural', 'loss@natural', 'step_cosine@natural']
 
     Reference:
         Section 4 of "Finding a human-like classifier".
@@ -74,6 +119,12 @@ class LexicographicModel(keras.Model):
         objectives: Sequence[Rank],
         alphas: Sequence[float] | None = None,
         margin: float = 0.0,
+        metric: str = "optimizer",
+        update: str = "onestep",
+        micro_batch_size: int | None = None,
+        keep_gradients: bool = True,
+        safeguard: bool = False,
+        report: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,22 +135,41 @@ class LexicographicModel(keras.Model):
                 "`objectives` must be a non-empty list of lexirobust objectives. Received: "
                 f"{objectives!r}."
             )
-        if not margin >= 0:
-            raise ValueError(f"`margin` must be at least 0. Received: {margin}.")
+        if not 0 <= margin < float("inf"):
+            raise ValueError(f"`margin` must be finite and at least 0. Received: {margin}.")
+        for name, value, known in (("metric", metric, METRICS), ("update", update, UPDATES)):
+            if value not in known:
+                raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}.")
+        if safeguard and metric != "optimizer":
+            raise ValueError(f"`safeguard` needs metric='optimizer'. Received: {metric!r}.")
+        if micro_batch_size is not None and not (
+            isinstance(micro_batch_size, int | np.integer) and micro_batch_size > 0
+        ):
+            raise ValueError(
+                "`micro_batch_size` must be an integer of at least 1 or None. Received: "
+                f"{micro_batch_size!r}."
+            )
         self.classifier = classifier
         self.objectives = tuple(objectives)
         self.alphas = tuple(check_alphas(alphas, len(self.objectives)))
         self.margin = float(margin)
+        self.metric = metric
+        self.update = update
+        self.micro_batch_size = None if micro_batch_size is None else int(micro_batch_size)
+        self.keep_gradients = bool(keep_gradients)
+        self.safeguard = bool(safeguard)
+        self.report = bool(report)
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
         self.seed_generator = keras.random.SeedGenerator()
+        scored = [term.name for term in self._terms if term.gives_logits]
         self._term_means = Means(
-            [f"{quantity}@{name}" for quantity in ("loss", "accuracy") for name in names]
+            [*(f"loss@{name}" for name in names), *(f"accuracy@{name}" for name in scored)]
         )
+        self._outputs: Outputs | None = None
         # What only a training step can tell stays out of `evaluate`.
-        ranked = ["min_cosine"] if len(self.objectives) > 1 else []
-        self._training_means = Means([*ranked, *self.auxiliary_names])
+        self._training_means = Means([*self._reported_names, *self.auxiliary_names])
         self._evaluating = False
 
     @property
@@ -115,21 +185,44 @@ class LexicographicModel(keras.Model):
             return None
         return max(low for low, _ in known), min(high for _, high in known)
 
+    @property
+    def output_names(self) -> list[str] | None:
+        """The classifier's, by which Keras tells losses and metrics of several outputs apart."""
+        return getattr(self.classifier, "output_names", None)
+
     def build(self, input_shape: Any) -> None:
-        """Builds the classifier, and checks that it gives logits of shape `[N, classes]`."""
+        """Builds the classifier, and checks that its output is what the objectives need."""
         outputs = self.classifier(keras.KerasTensor(tuple(input_shape)))
+        self._outputs = Outputs.of(self.classifier, outputs)
+        self._classes = None if self._outputs else self._checked_classes(outputs)
+        if self._outputs:
+            self._outputs.check(self._terms)
+        if self.compiled:
+            self._build_on_compiled()
+
+    @property
+    def _named(self) -> Callable[..., dict[str, Any]] | None:
+        """Names several outputs, or what belongs to them."""
+        return None if self._outputs is None else self._outputs.named
+
+    def _checked_classes(self, outputs: Any) -> int:
+        """The number of classes of the one output."""
+        ranked = [term.output for term in self._terms if isinstance(term, Output)]
+        if ranked:
+            raise ValueError(
+                "`output` names one of several outputs, but the classifier has one. Received: "
+                f"{ranked[0]!r}."
+            )
         shape = getattr(outputs, "shape", None)
         if shape is None or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
             raise ValueError(
                 "`classifier` must map inputs to logits of shape [N, classes], at least two "
                 f"classes. Received: output {outputs!r}."
             )
-        self._classes = int(shape[-1])
-        if self.compiled:
-            self._build_optimizer()
+        return int(shape[-1])
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Returns the classifier's logits, `[N, classes]`."""
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
+        """Returns the classifier's logits, `[N, classes]`, or its several outputs."""
         return self.classifier(inputs, training=training)
 
     def compile(
@@ -143,13 +236,16 @@ class LexicographicModel(keras.Model):
 
         Args:
             optimizer: Keras optimizer or its name.
-            loss: Keras loss on logits. `None` is sparse categorical cross entropy on logits.
-            metrics: Metrics of the logits on clean inputs.
+            loss: Keras loss on logits. `None` is sparse categorical cross entropy on logits. For
+                several outputs: a dict or a list of any losses, as for any Keras model.
+            metrics: Metrics of the logits, or of the several outputs, on clean inputs.
             **kwargs: As of `keras.Model.compile`.
 
         Raises:
-            ValueError: If the loss expects probabilities, or the optimizer accumulates gradients
-                over steps: they would be accumulated after the projection, which is not linear.
+            ValueError: If the loss expects probabilities, is no mean over samples where
+                micro-batches need one, a ranked output has none, or the
+                optimizer accumulates gradients over steps: they would be accumulated after the
+                projection, which is not linear.
         """
         optimizer = keras.optimizers.get(optimizer)
         innermost = getattr(optimizer, "inner_optimizer", optimizer)
@@ -159,9 +255,16 @@ class LexicographicModel(keras.Model):
                 "`gradient_accumulation_steps` must be None: the optimizer would average gradients "
                 f"that are projected already. Use a larger batch. Received: {accumulation}."
             )
+        if isinstance(kwargs.get("loss_weights"), dict | list | tuple):
+            raise ValueError(
+                "`loss_weights` must be None: ranks are weighed by `alphas`. Received: "
+                f"{kwargs['loss_weights']}."
+            )
+        if self.micro_batch_size is not None:
+            check_mean(loss)
         super().compile(optimizer=optimizer, loss=check_loss(loss), metrics=metrics, **kwargs)
         if self.built:
-            self._build_optimizer()
+            self._build_on_compiled()
         elif isinstance(getattr(self.classifier, "input_shape", None), tuple):
             self.build(self.classifier.input_shape)
 
@@ -169,7 +272,20 @@ class LexicographicModel(keras.Model):
         """Compiles the model as it was when it was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def _build_optimizer(self) -> None:
+    def _build_on_compiled(self) -> None:
+        """Makes what needs both the classifier's shape and what was compiled."""
+        if self._outputs:
+            losses = self._outputs.losses(self.loss, self._terms)
+            losses = {name: CompileLoss(loss) for name, loss in losses.items()}
+            self._score: Score = OutputLosses(losses)
+            # Keras would score all outputs at once, with metrics of its own for each.
+            self._compile_loss: Any = None
+        elif isinstance(self.loss, dict | list | tuple):
+            raise ValueError(
+                f"`loss` must be one loss for a classifier with one output. Received: {self.loss}."
+            )
+        else:
+            self._score = self._compile_loss
         # The classifier's variables only: a subclass may hold others, with their own optimizer.
         if not self.optimizer.built:
             self.optimizer.build(self.classifier.trainable_variables)
@@ -183,7 +299,8 @@ class LexicographicModel(keras.Model):
 
         Args:
             x: Inputs inside the attacks' bounds, or a dataset of `(inputs, labels)` batches.
-            y: `[N]` integer labels, or `[N, classes]` probabilities.
+            y: `[N]` integer labels, or `[N, classes]` probabilities; for several outputs a dict or
+                a list of labels, as for any Keras model.
             *args: As of `keras.Model.fit`.
             **kwargs: As of `keras.Model.fit`.
 
@@ -209,10 +326,13 @@ class LexicographicModel(keras.Model):
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
         if isinstance(x, tf.data.Dataset):
             self._build_on(tf.nest.flatten(x.element_spec)[0].shape)
-            return check_dataset(x, self.bounds, self._classes)
+            return check_dataset(x, self.bounds, self._classes, self._named)
         if hasattr(x, "shape"):
             self._build_on(x.shape)
-            check_data(x, y, self.bounds, self._classes)
+            if self._outputs is None:
+                check_data(x, y, self.bounds, self._classes)
+            else:
+                check_outputs(x, self._outputs.named(y, "y"))
         return x
 
     def _build_on(self, shape: Any) -> None:
@@ -226,26 +346,49 @@ class LexicographicModel(keras.Model):
         batch = self._batch(data)
         seed = self.seed_generator.next()
         learned = self.learn_auxiliaries(batch, seed)
-        seen = perturb(self._terms, self.classifier, batch, seed)
-        gradients, scores = self._differentiate(batch, seen)
-        gram = gem.gramian(gradients)
-        weights = gem.onestep_weights(gram, self.alphas, self.margin)
-        # The optimizer sums over replicas what is here already the same on each of them.
-        weights /= tf.distribute.get_strategy().num_replicas_in_sync
-        update = gem.combine(gradients, weights)
-        self.optimizer.apply(update, self.classifier.trainable_variables)
+        scale = self.optimizer.scale_loss(1.0)
+        passes = self._passes(batch, self._perturbed(batch, seed), scale)
+        taken, scores = self._update(passes)
+        passes.settle()
         if len(self.objectives) > 1:
-            learned = [tf.reduce_min(gem.cosines(gram)), *learned]
+            learned = [*self._reported(taken), *learned]
         if learned:
             self._training_means.update_state(learned, [tf.shape(batch.x)[0]] * len(learned))
         return self._measured(batch, scores)
 
+    def _update(self, passes: Passes) -> tuple[Taken, list[Scores]]:
+        """One step for all ranks, or one a rank; what the last did, and every rank's scores."""
+        make = Kept if self.keep_gradients else Recomputed
+        ranks = len(self.objectives)
+
+        def take(gradients: RankedGradients, alphas: Sequence[float], share: float) -> Taken:
+            return take_step(
+                self.optimizer,
+                self.classifier.trainable_variables,
+                gradients,
+                alphas,
+                share,
+                self.margin,
+                # Where nothing is ranked, the optimizer is left alone.
+                in_metric=self.metric == "optimizer" and ranks > 1,
+                first_loss=passes.first_loss if self.safeguard else None,
+            )
+
+        if self.update == "onestep":
+            gradients = make(passes, ranks)
+            return take(gradients, self.alphas, 1.0), gradients.scores
+        scores = []
+        for rank, alpha in enumerate(self.alphas):
+            gradients = make(passes, rank + 1)
+            taken = take(gradients, [0.0] * rank + [1.0], alpha)
+            scores.append(gradients.scores[rank])
+        return taken, scores
+
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures every objective on a batch, perturbed as in training, without learning."""
         batch = self._batch(data)
-        seen = perturb(self._terms, self.classifier, batch, self.seed_generator.next())
-        forward = _once(lambda x: self.classifier(x, training=False))
-        scores = [self._score(rank, forward, batch, inputs) for rank, inputs in self._by_rank(seen)]
+        passes = self._passes(batch, self._perturbed(batch, self.seed_generator.next()))
+        scores = [passes.scores(rank, training=False) for rank in range(len(self.objectives))]
         with self._only_evaluating():
             return self._measured(batch, scores)
 
@@ -260,7 +403,12 @@ class LexicographicModel(keras.Model):
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
         self._build_on(x.shape)
-        x, y = tf.cast(x, keras.config.floatx()), flat_labels(tf.convert_to_tensor(y))
+        x = tf.cast(x, keras.config.floatx())
+        if self._outputs is None:
+            return Batch(x, flat_labels(tf.convert_to_tensor(y)), sample_weight)
+        y = tf.nest.map_structure(tf.convert_to_tensor, self._outputs.named(y, "y"))
+        if isinstance(sample_weight, dict | list | tuple):
+            sample_weight = self._outputs.named(sample_weight, "sample_weight")
         return Batch(x, y, sample_weight)
 
     @property
@@ -295,74 +443,84 @@ class LexicographicModel(keras.Model):
         del batch, seed
         return []
 
-    def _differentiate(
-        self, batch: Batch, seen: Sequence[tf.Tensor]
-    ) -> tuple[list[list[tf.Tensor | None]], list["_Scores"]]:
-        """One gradient a rank, summed over replicas; and every rank's scores."""
-        state = self.classifier.non_trainable_variables
-        before = [tf.identity(variable.value) for variable in state]
-        variables = [variable.value for variable in self.classifier.trainable_variables]
-        gradients: list[list[tf.Tensor | None]] = []
-        scores: list[_Scores] = []
-        # Rank 1 comes last, so that what its pass leaves in the classifier's state stays.
-        for index, (rank, inputs) in reversed(list(enumerate(self._by_rank(seen)))):
-            with tf.GradientTape() as tape:
-                forward = _once(lambda x: self.classifier(x, training=True))
-                score = self._score(rank, forward, batch, inputs)
-                if index == 0 and self.classifier.losses:
-                    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-                    penalty = tf.add_n(self.classifier.losses) / replicas
-                    score = score._replace(total=score.total + penalty)
-                loss = self.optimizer.scale_loss(score.total)
-            gradients.insert(0, _dense(tape.gradient(loss, variables)))
-            scores.insert(0, score)
-            if index:
-                for variable, value in zip(state, before, strict=True):
-                    variable.assign(value)
-        return _sum_over_replicas(gradients), scores
+    def _perturbed(self, batch: Batch, seed: tf.Tensor) -> list[list[tf.Tensor]]:
+        """What every term of every rank sees."""
 
-    def _by_rank(self, seen: Sequence[tf.Tensor]) -> list[tuple[Rank, list[tf.Tensor]]]:
-        """Every rank with what its terms see."""
+        def part(batch: Batch, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+            del share
+            own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
+            return [], perturb(self._terms, self.classifier, batch, own)
+
+        _, seen = over_parts(part, batch, self.micro_batch_size)
         remaining = iter(seen)
-        return [(rank, [next(remaining) for _ in rank.terms]) for rank in self.objectives]
+        return [[next(remaining) for _ in rank.terms] for rank in self.objectives]
 
-    def _score(
-        self, rank: Rank, forward: Classifier, batch: Batch, seen: Sequence[tf.Tensor]
-    ) -> "_Scores":
-        losses, logits = zip(
-            *[
-                term.loss(forward, batch, inputs, self._compile_loss)
-                for (_, term), inputs in zip(rank.terms, seen, strict=True)
-            ],
-            strict=True,
+    def _passes(self, batch: Batch, seen: list[list[tf.Tensor]], scale: Any = 1.0) -> Passes:
+        return Passes(
+            self.classifier,
+            self.objectives,
+            batch,
+            seen,
+            self._score,
+            scale,
+            self.micro_batch_size,
+            self._named,
         )
-        weights = [weight for weight, _ in rank.terms]
-        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-        return _Scores(total, losses, logits)
 
-    def _measured(self, batch: Batch, scores: Sequence["_Scores"]) -> dict[str, Any]:
+    @property
+    def _reported_names(self) -> list[str]:
+        """What the logs call what `_reported` returns."""
+        names = [rank.name for rank in self.objectives]
+        if len(names) == 1:
+            return []
+        aligned = names if self.keep_gradients else names[:1]
+        reported = ["min_cosine", *(f"step_cosine@{name}" for name in aligned)]
+        if self.report:
+            pairs = [f"{names[high]},{names[low]}" for low, high in self._pairs]
+            reported += ["violation", "kkt_residual", *(f"norm@{name}" for name in names)]
+            for quantity in ("cosine", "multiplier", "active"):
+                reported += [f"{quantity}@{pair}" for pair in pairs]
+        return reported
+
+    @property
+    def _pairs(self) -> list[tuple[int, int]]:
+        """All pairs of a lower and a higher rank."""
+        return [(low, high) for low in range(len(self.objectives)) for high in range(low)]
+
+    def _reported(self, taken: Taken) -> list[tf.Tensor]:
+        """What there is to report about a step."""
+        onestep = taken.onestep
+        reported = [tf.reduce_min(onestep.cosines), *tf.unstack(taken.step_cosines)]
+        if self.report:
+            norms = tf.sqrt(tf.linalg.diag_part(onestep.gramian))
+            reported += [onestep.violation, onestep.kkt_residual, *tf.unstack(norms)]
+            for matrix in (onestep.cosines, onestep.multipliers, onestep.active):
+                reported += [matrix[pair] for pair in self._pairs]
+        return reported
+
+    def _measured(self, batch: Batch, scores: Sequence[Scores]) -> dict[str, Any]:
         """Updates all metrics, and returns their values."""
         count = tf.shape(batch.x)[0]
         # Keras divides a loss by the number of replicas; the means over replicas do once more.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         losses = [loss * replicas for score in scores for loss in score.losses]
-        labels = tf.argmax(batch.y, axis=-1) if batch.y.shape.rank == 2 else batch.y
-        weights = tf.ones(count) if batch.sample_weight is None else batch.sample_weight
-        weights = tf.cast(weights, tf.float32)
         logits = [values for score in scores for values in score.logits]
-        right = [
-            tf.cast(tf.argmax(values, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
-            for values in logits
-        ]
-        counted = tf.reduce_sum(weights)
-        accuracies = [tf.math.divide_no_nan(tf.reduce_sum(r * weights), counted) for r in right]
+        accuracies, counted = _accuracies(batch, logits) if logits else ([], 0)
         self._term_means.update_state(
             [*losses, *accuracies], [count] * len(losses) + [counted] * len(accuracies)
         )
         total = sum(alpha * score.total for alpha, score in zip(self.alphas, scores, strict=True))
         self._loss_tracker.update_state(total * replicas, sample_weight=count)
-        # The first objective of the first rank stands for the model's prediction.
-        return self.compute_metrics(batch.x, batch.y, logits[0], batch.sample_weight)
+        clean = [outputs for score in scores for outputs in score.clean]
+        if not clean:
+            clean = [Forward(self.classifier, training=False, named=self._named)(batch.x)]
+        x, y, sample_weight = batch
+        outputs = clean[0]
+        if self._outputs is not None:
+            y, outputs = self._outputs.structured(y), self._outputs.structured(outputs)
+            if isinstance(sample_weight, dict):
+                sample_weight = self._outputs.structured(sample_weight)
+        return self.compute_metrics(x, y, outputs, sample_weight)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """Writes a SavedModel from inputs to logits; as `keras.Model.export`."""
@@ -384,12 +542,11 @@ class LexicographicModel(keras.Model):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, the base class's aside."""
+        """The constructor's arguments, those that all methods share aside."""
         return {
             "classifier": self.classifier,
             "objectives": list(self.objectives),
             "alphas": list(self.alphas),
-            "margin": self.margin,
         }
 
     def get_config(self) -> dict[str, Any]:
@@ -398,7 +555,8 @@ class LexicographicModel(keras.Model):
             name: keras.saving.serialize_keras_object(value)
             for name, value in self.settings.items()
         }
-        return {**super().get_config(), **settings}
+        options = {name: getattr(self, name) for name in OPTIONS}
+        return {**super().get_config(), **options, **settings}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
@@ -410,37 +568,15 @@ class LexicographicModel(keras.Model):
         return cls(**restored)
 
 
-class _Scores(NamedTuple):
-    """One rank's loss, and the loss and the logits of each of its terms."""
-
-    total: tf.Tensor
-    losses: Sequence[tf.Tensor]
-    logits: Sequence[tf.Tensor]
-
-
-def _once(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Calls a function once for each tensor."""
-    known: dict[Any, tf.Tensor] = {}
-
-    def call(x: tf.Tensor) -> tf.Tensor:
-        if x.ref() not in known:
-            known[x.ref()] = function(x)
-        return known[x.ref()]
-
-    return call
-
-
-def _dense(gradients: Sequence[Any]) -> list[tf.Tensor | None]:
-    return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-
-
-def _sum_over_replicas(
-    gradients: list[list[tf.Tensor | None]],
-) -> list[list[tf.Tensor | None]]:
-    """Sums each rank's gradient before the projection, which is not linear."""
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return gradients
-    present = [g for row in gradients for g in row if g is not None]
-    context = tf.distribute.get_replica_context()
-    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
-    return [[None if g is None else next(summed) for g in row] for row in gradients]
+def _accuracies(batch: Batch, logits: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The accuracy of each of several logits `[N, C]`, and the sum of the samples' weights."""
+    labels = tf.argmax(batch.y, axis=-1) if batch.y.shape.rank == 2 else batch.y
+    count = tf.shape(batch.x)[0]
+    weights = tf.ones(count) if batch.sample_weight is None else batch.sample_weight
+    weights = tf.cast(weights, tf.float32)
+    right = [
+        tf.cast(tf.argmax(values, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
+        for values in logits
+    ]
+    counted = tf.reduce_sum(weights)
+    return [tf.math.divide_no_nan(tf.reduce_sum(r * weights), counted) for r in right], counted

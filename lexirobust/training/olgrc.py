@@ -10,6 +10,7 @@ from lexirobust.attacks import PGD, GuidedPGD
 from lexirobust.checks import check_magnitudes
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
+from lexirobust.training.parts import over_parts
 from lexirobust.training.region import (
     default_discriminator,
     discriminator_loss,
@@ -112,21 +113,28 @@ class OLGRC(LexicographicModel):
 
     def learn_auxiliaries(self, batch: Batch, seed: tf.Tensor) -> list[tf.Tensor]:
         """Trains the discriminator on one batch; see `LexicographicModel.learn_auxiliaries`."""
-        perturbed = [
-            attack.sweep_in_graph(self.classifier, batch.x, batch.y, self.magnitudes, seed)
-            for attack in (self.attack, self._opponent)
-        ]
         variables = self.discriminator.trainable_variables
-        with tf.GradientTape() as tape:
-            loss = discriminator_loss(self.discriminator, batch.x, perturbed)
-            shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
-        gradients = tape.gradient(shared, [variable.value for variable in variables])
+        values = [variable.value for variable in variables]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+
+        def part(batch: Batch, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+            own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
+            perturbed = [
+                attack.sweep_in_graph(self.classifier, batch.x, batch.y, self.magnitudes, own)
+                for attack in (self.attack, self._opponent)
+            ]
+            with tf.GradientTape() as tape:
+                loss = share * discriminator_loss(self.discriminator, batch.x, perturbed)
+                shared = loss / replicas
+            return (tape.gradient(shared, values), loss), []
+
+        (gradients, loss), _ = over_parts(part, batch, self.micro_batch_size)
         self.discriminator_optimizer.apply(gradients, variables)
         return [loss]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, the base class's aside."""
+        """The constructor's arguments, those that all methods share aside."""
         return {
             "classifier": self.classifier,
             "attack": self.attack,
@@ -134,5 +142,4 @@ class OLGRC(LexicographicModel):
             "alphas": list(self.alphas),
             "discriminator": self.discriminator,
             "discriminator_optimizer": self.discriminator_optimizer,
-            "margin": self.margin,
         }

@@ -57,11 +57,10 @@ class OLSRC(LexicographicModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, the base class's aside."""
+        """The constructor's arguments, those that all methods share aside."""
         return {
             "classifier": self.classifier,
             "attack": self.attack,
             "magnitudes": list(self.magnitudes),
             "alphas": list(self.alphas),
-            "margin": self.margin,
         }

@@ -32,5 +32,5 @@ class Standard(LexicographicModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, the base class's aside."""
+        """The constructor's arguments, those that all methods share aside."""
         return {"classifier": self.classifier}

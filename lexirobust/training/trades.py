@@ -55,7 +55,7 @@ class TRADES(LexicographicModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, the base class's aside."""
+        """The constructor's arguments, those that all methods share aside."""
         return {
             "classifier": self.classifier,
             "attack": self.attack,

@@ -13,7 +13,7 @@ from tests.training.by_hand import run_python
 
 # Nothing listens there: MNIST is out of reach on every machine.
 OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "ftp")}
-TOY, MNIST = "examples/toy.py", "examples/mnist.py"
+TOY, MNIST, DIGITS = "examples/toy.py", "examples/mnist.py", "examples/digits.py"
 FIELDS = {
     "method": str,
     "seed": int,
@@ -90,6 +90,8 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((TOY, "--methods=olsrc,nope"), "--methods"),
         ((TOY, "--methods=trades", "--experiment=2"), "trades"),
         ((MNIST, "--magnitudes=much"), "--magnitudes"),
+        ((DIGITS, "--methods=ranked,nope"), "--methods"),
+        ((DIGITS, "--coefficients=0.1,0"), "--coefficients"),
     ],
 )
 def test_bad_flags_give_a_usage_error(arguments, named, tmp_path):
@@ -138,3 +140,24 @@ def test_mnist_trains_measures_and_saves(digits, tmp_path):
     assert np.allclose(served.serve(x), logits, atol=1e-5)
     assert result["natural_accuracy"] == np.mean(np.argmax(logits, axis=1) == y)
     assert int(model.optimizer.iterations) == 1
+
+
+def test_digits_ranks_the_main_loss_above_its_regularization(tmp_path):
+    settings = ["--seeds=0", "--epochs=300", "--learning_rate=1e-2", "--coefficients=1e-3"]
+    shown = run(DIGITS, *settings, f"--out={tmp_path}")
+    found = json.loads((tmp_path / "results.json").read_text())
+    runs = {result["method"]: result for result in found}
+    assert list(runs) == ["none", "weighted", "ranked", "per-rank"]
+    assert all(name in shown for name in runs)
+    assert is_picture(tmp_path / "digits.png")
+    for result in found:
+        assert result["coefficient"] == (0.0 if result["method"] == "none" else 1e-3)
+        assert result["samples"] == 200
+        assert 0.85 < result["natural_accuracy"] < 1
+    loss, size = (
+        {name: result[field] for name, result in runs.items()}
+        for field in ("natural_training_loss", "squared_weights")
+    )
+    for name in ("ranked", "per-rank"):
+        assert loss[name] < 0.6 * loss["weighted"]
+        assert size[name] < 0.6 * size["none"]

@@ -117,6 +117,23 @@ def test_interior_point_solver_agrees(ranks, decades, seed):
     np.testing.assert_allclose(projected(rows), projected(rows, solver="cvxopt"), rtol=0, atol=1e-5)
 
 
+@given(ranks=st.integers(2, 6), decades=st.floats(0, 9), seed=st.integers(0, 2**32 - 1))
+def test_unique_multipliers_are_those_of_the_interior_point_solver(ranks, decades, seed):
+    rng = np.random.default_rng(seed)
+    # Independent gradients: an orthogonal basis, tilted.
+    rows = np.linalg.qr(rng.normal(size=(8, ranks)))[0].T @ (
+        np.eye(8) + 0.1 * rng.normal(size=(8, 8))
+    )
+    rows[1:] -= rng.uniform(0, 2, size=(ranks - 1, 1)) * rows[0]
+    rows *= 10.0 ** rng.uniform(-decades / 2, decades / 2, size=(ranks, 1))
+    norms = np.linalg.norm(rows, axis=1)
+    ours, theirs = (
+        gem.solve_dual(gem.gramian(rows), solver=solver).multipliers * norms / norms[:, None]
+        for solver in ("active_set", "cvxopt")
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
 @given(
     ranks=st.integers(2, 5), margin=st.sampled_from([0.1, 0.5, 2.0]), seed=st.integers(0, 2**32 - 1)
 )

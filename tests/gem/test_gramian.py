@@ -54,6 +54,48 @@ def test_sparse_gradients_count_as_dense_ones():
     assert reverse[::-1, ::-1].tolist() == expected
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gradients_longer_than_a_block_are_summed_whole(jit_compile):
+    rng = np.random.default_rng(0)
+    matrix, diagonal = rng.normal(size=(3, 400_001)), rng.uniform(1, 2, size=400_001)
+    left, lists = matrix[:2], [[tf.constant(row.reshape(-1, 1))] for row in matrix]
+
+    @tf.function(jit_compile=jit_compile)
+    def products():
+        return (
+            gem.inner_products(left, matrix, metric=diagonal),
+            gem.gramian(lists, metric=[diagonal[:, None]]),
+        )
+
+    expected = matrix @ (diagonal * matrix).T
+    for product in products():
+        np.testing.assert_allclose(product, expected[: len(product)], rtol=1e-12, atol=1e-7)
+
+
+def test_number_of_elements_may_be_unknown():
+    @tf.function(input_signature=[tf.TensorSpec([2, None]), tf.TensorSpec([None])])
+    def products(matrix, metric):
+        return gem.gramian(matrix, metric)
+
+    for size in (3, 300_000):
+        assert (
+            products(tf.ones((2, size)), 2 * tf.ones(size)).numpy().tolist() == [[2 * size] * 2] * 2
+        )
+
+
+def test_inner_products_between_two_sets():
+    matrix = np.random.default_rng(0).normal(size=(5, 11))
+    expected = matrix[:2] @ matrix[2:].T
+    np.testing.assert_allclose(gem.inner_products(matrix[:2], matrix[2:]), expected, rtol=1e-12)
+    left, right = per_variable(matrix[:2]), per_variable(matrix[2:])
+    np.testing.assert_allclose(gem.inner_products(left, right), expected, rtol=1e-12)
+    left[1][0], matrix[1, :6] = None, 0
+    expected = matrix[:2] @ matrix[2:].T
+    np.testing.assert_allclose(gem.inner_products(left, right), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"`left` and `right` must .* Received: 3 and 1"):
+        gem.inner_products(left, matrix[2:])
+
+
 def test_metric_weighs_every_coordinate():
     rng = np.random.default_rng(0)
     matrix, diagonal = rng.normal(size=(3, 11)), rng.uniform(0.1, 9, size=(1, 11))

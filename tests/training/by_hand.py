@@ -17,10 +17,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ATTACK = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
 METHODS = {
     "standard": lr.Standard,
-    "adversarial": lambda classifier: lr.AdversarialTraining(classifier, ATTACK, 4.0),
-    "trades": lambda classifier: lr.TRADES(classifier, ATTACK, 4.0),
-    "olsrc": lambda classifier: lr.OLSRC(classifier, ATTACK, [1.0, 4.0]),
-    "olgrc": lambda classifier: lr.OLGRC(classifier, ATTACK, [1.0, 4.0]),
+    "adversarial": lambda classifier, **options: lr.AdversarialTraining(
+        classifier, ATTACK, 4.0, **options
+    ),
+    "trades": lambda classifier, **options: lr.TRADES(classifier, ATTACK, 4.0, **options),
+    "olsrc": lambda classifier, **options: lr.OLSRC(classifier, ATTACK, [1.0, 4.0], **options),
+    "olgrc": lambda classifier, **options: lr.OLGRC(classifier, ATTACK, [1.0, 4.0], **options),
 }
 
 
@@ -104,7 +106,8 @@ def gradient(classifier, loss):
     """Gradient of `loss()` as one float64 vector, and the loss."""
     with tf.GradientTape() as tape:
         value = loss()
-    rows = tape.gradient(value, [v.value for v in classifier.trainable_variables])
+    variables = [v.value for v in classifier.trainable_variables]
+    rows = tape.gradient(value, variables, unconnected_gradients="zero")
     return np.concatenate([np.ravel(row).astype(np.float64) for row in rows]), float(value)
 
 

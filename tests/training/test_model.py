@@ -45,6 +45,9 @@ def test_step_is_gradient_descent_along_the_onestep_mix(data, alphas):
     assert logs["min_cosine"] == pytest.approx(
         min(cosine(gradients[s], gradients[t]) for s, t in [(0, 1), (0, 2), (1, 2)]), abs=1e-5
     )
+    for name, row in zip(("natural", "l2=2.5", "l2=4"), gradients, strict=True):
+        taken = cosine(before - weights(model), row)
+        assert logs[f"step_cosine@{name}"] == pytest.approx(taken, abs=1e-4)
     # Without the projection the step would be another one.
     plain = sum(share * row for share, row in zip(shares, gradients, strict=True))
     assert not np.allclose(weights(model), before - 0.1 * plain, atol=1e-3)
@@ -106,6 +109,7 @@ def test_logs_are_means_over_the_epoch_and_metrics_see_clean_inputs(data):
         pairs = [(0, 1), (0, 2), (1, 2)]
         minima.append(min(cosine(rows[s], rows[t]) for s, t in pairs))
     training_only = {"min_cosine": np.average(minima, weights=[8, 8, 4])}
+    training_only |= {f"step_cosine@{name}": 0.0 for name in seen}
     assert logs == pytest.approx(expected | training_only, abs=1e-5)
 
     evaluated = model.evaluate(
@@ -120,7 +124,8 @@ def test_evaluation_knows_nothing_of_training(data, method):
     logs = fit(model, *data, epochs=2, validation_data=data)
     training = {name for name in logs if not name.startswith("val_")}
     validation = {name.removeprefix("val_") for name in logs if name.startswith("val_")}
-    ranked = {"min_cosine"} if method in RANKED else set()
+    steps = {f"step_cosine@{name}" for name in ("natural", "l2=1", "l2=4")}
+    ranked = {"min_cosine", *steps} if method in RANKED else set()
     learned = {"loss@discriminator"} if method == "olgrc" else set()
     assert training - validation == ranked | learned
     assert validation <= training

@@ -150,6 +150,8 @@ def test_objectives_check_attack_and_magnitude(kind):
         lr.objectives.Natural("clean"),
         lr.objectives.Adversarial(ATTACK, 1.5, name="mine"),
         lr.objectives.Divergence(ATTACK, 2.0),
+        lr.objectives.Regularization("penalty"),
+        lr.objectives.Output("digit", name="mine"),
         lr.objectives.WeightedSum(
             [lr.objectives.Natural(), lr.objectives.Adversarial(ATTACK, 1.0)], [0.2, 0.8]
         ),

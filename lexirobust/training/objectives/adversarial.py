@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import Attack, Classifier
+from lexirobust.attacks import Attack
 from lexirobust.training.objectives.base import Batch, Objective, Score
+from lexirobust.training.objectives.forward import Forward
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -39,7 +40,7 @@ class Adversarial(Objective):
         super().__init__(name or f"{attack.norm}={magnitude:g}", attack, float(magnitude))
 
     def loss(
-        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores the classifier on perturbed inputs; see `Objective.loss`."""
         logits = forward(seen)

@@ -7,13 +7,18 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 
 from lexirobust.attacks import Attack, Classifier
+from lexirobust.training.objectives.forward import Forward
 
 Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
-"""The compiled loss: labels, logits and sample weights to a scalar."""
+"""The compiled loss: labels, logits and sample weights to a scalar. Where the classifier has
+several outputs: dicts of labels and of outputs, all or some of them, to the sum of their losses."""
 
 
 class Batch(NamedTuple):
-    """A batch as `fit` brings it: inputs, labels, and sample weights or `None`."""
+    """A batch as `fit` brings it: inputs, labels, and sample weights or `None`.
+
+    Where the classifier has several outputs, labels are a dict by their names.
+    """
 
     x: Any
     y: Any
@@ -49,13 +54,39 @@ class Objective(Rank):
     """One loss: what it sees, and how that is scored.
 
     A subclass writes `loss` and `get_config`; one that sees perturbed inputs sets `attack` and
-    `magnitude` too.
+    `magnitude` too; one whose loss comes without logits sets `gives_logits = False`.
 
     Args:
         name: What the logs call it.
         attack: Perturbs the inputs, or `None`.
         magnitude: Norm of the perturbation.
+
+    Example:
+
+    >>> import keras, lexirobust as lr, tensorflow as tf
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class Confidence(lr.objectives.Objective):
+    ...     # A rank that is a function of the outputs: small logits, whatever the labels.
+    ...     def loss(self, forward, batch, seen, score):
+    ...         logits = forward(seen)
+    ...         return tf.reduce_mean(tf.square(logits)), logits
+    ...
+    ...     def get_config(self):
+    ...         return {"name": self.name}
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> ranks = [lr.objectives.Natural(), Confidence("confidence")]
+    >>> model = lr.LexicographicModel(classifier, ranks)
+    >>> model.compile("sgd")
+    >>> history = model.fit(*lr.datasets.toy(20, seed=0), verbose=0).history
+    >>> sorted(name for name in history if name.endswith("@confidence"))
+    ['accuracy@confidence', 'loss@confidence', 'step_cosine@confidence']
+
+    Reference:
+        Section 4.2 of the paper.
     """
+
+    gives_logits = True
+    """Whether `loss` gives logits too; the logs then hold their accuracy."""
 
     def __init__(self, name: str, attack: Attack | None = None, magnitude: float = 0.0) -> None:
         super().__init__(name)
@@ -82,19 +113,20 @@ class Objective(Rank):
 
     @abc.abstractmethod
     def loss(
-        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Scores the classifier on what this objective sees.
 
         Args:
-            forward: The classifier in training, inputs to logits; calls with the same tensor
-                share one pass.
+            forward: The classifier in training, inputs to logits (to a dict where it has several
+                outputs); calls with the same tensor share one pass.
             batch: The clean batch.
             seen: The perturbed inputs, or the clean ones where there is no attack.
             score: The compiled loss.
 
         Returns:
-            The scalar loss, and the `[N, C]` logits at `seen`.
+            The scalar loss, and the `[N, C]` logits at `seen`, or `None` in their place where
+            `gives_logits` is false.
         """
 
 

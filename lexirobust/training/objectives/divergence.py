@@ -7,6 +7,7 @@ from lexirobust.attacks import Classifier
 from lexirobust.attacks.attack import logits_of
 from lexirobust.training.objectives.adversarial import Adversarial
 from lexirobust.training.objectives.base import Batch, Score
+from lexirobust.training.objectives.forward import Forward
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -37,7 +38,7 @@ class Divergence(Adversarial):
         return tf.nn.softmax(logits_of(classifier, batch.x))
 
     def loss(
-        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the divergence, gradients through both predictions; see `Objective.loss`."""
         del score

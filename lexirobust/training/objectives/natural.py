@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import Classifier
 from lexirobust.training.objectives.base import Batch, Objective, Score
+from lexirobust.training.objectives.forward import Forward
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -26,7 +26,7 @@ class Natural(Objective):
         super().__init__(name)
 
     def loss(
-        self, forward: Classifier, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores the classifier on clean inputs; see `Objective.loss`."""
         logits = forward(seen)

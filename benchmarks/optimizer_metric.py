@@ -1,0 +1,202 @@
+"""What ranking in the optimizer's own metric changes, against GEM before the optimizer.
+
+    python benchmarks/optimizer_metric.py --part=first,optimizers,frontier
+    python benchmarks/optimizer_metric.py --part=second
+
+Runs that docs/results/optimizer_metric.json holds already are not repeated; to measure anew, name
+another file by --out. Each prints a table; `frontier` draws docs/figures/frontier.png as well.
+
+Reference: section 8 of "Finding a human-like classifier", which leaves adaptive optimizers open.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import rich.console
+import rich.table
+import shared
+import tqdm.keras
+from absl import app, flags, logging
+
+import lexirobust as lr
+
+PARTS = ("first", "second", "optimizers", "frontier")
+PART = flags.DEFINE_list("part", ["first"], f"What to run, out of {', '.join(PARTS)}.")
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the first trial.")
+EPOCHS = flags.DEFINE_integer("epochs", None, "Full-batch steps, in place of each part's own.", 1)
+SAMPLES = flags.DEFINE_integer("samples", None, "Images, in place of each part's own number.", 1)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
+OUT = flags.DEFINE_string("out", "docs/results/optimizer_metric.json", "Where runs are kept.")
+FIGURE = flags.DEFINE_string("figure", "docs/figures/frontier.png", "Where the frontier is drawn.")
+
+# A first-order rise below this is the rounding of the cosine that is logged.
+TOLERANCE = 1e-6
+METHODS: dict[str, dict[str, Any] | None] = {
+    "weighted sum": None,
+    "GEM, then the optimizer": {"metric": "euclidean"},
+    "ours": {"metric": "optimizer"},
+    "ours, safeguarded": {"metric": "optimizer", "safeguard": True},
+}
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "first": {"samples": 500, "network": "small", "magnitude": 2.0, "epochs": 200},
+    "second": {"samples": 2000, "network": "paper", "magnitude": 4.0, "epochs": 100},
+    "optimizers": {"samples": 500, "network": "small", "magnitude": 4.0, "epochs": 60},
+    "frontier": {"samples": 500, "network": "small", "magnitude": 4.0, "epochs": 200},
+}
+NETWORKS = {"small": shared.small_network, "paper": shared.paper_network}
+ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
+    "SGD": lambda: keras.optimizers.SGD(0.05),
+    "SGD, momentum 0.9": lambda: keras.optimizers.SGD(0.02, momentum=0.9),
+    "SGD, Nesterov 0.9": lambda: keras.optimizers.SGD(0.02, momentum=0.9, nesterov=True),
+    "Adam": lambda: keras.optimizers.Adam(1e-3),
+    "Adam, AMSGrad": lambda: keras.optimizers.Adam(1e-3, amsgrad=True),
+    "Adam, clipnorm 0.1": lambda: keras.optimizers.Adam(1e-3, clipnorm=0.1),
+    "Adam, clipvalue 0.001": lambda: keras.optimizers.Adam(1e-3, clipvalue=0.001),
+    "AdamW, decay 0.1": lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.1),
+    "Nadam": lambda: keras.optimizers.Nadam(1e-3),
+    "Adamax": lambda: keras.optimizers.Adamax(2e-3),
+    "RMSprop": lambda: keras.optimizers.RMSprop(3e-4),
+    "RMSprop, momentum, centered": lambda: keras.optimizers.RMSprop(
+        1e-4, momentum=0.9, centered=True
+    ),
+    "Adagrad": lambda: keras.optimizers.Adagrad(2e-2),
+    "Adadelta": lambda: keras.optimizers.Adadelta(1.0),
+    "Lion": lambda: keras.optimizers.Lion(1e-4),
+    "Adafactor": lambda: keras.optimizers.Adafactor(1e-3),
+    "Ftrl": lambda: keras.optimizers.Ftrl(1e-2),
+    "Lamb": lambda: keras.optimizers.Lamb(1e-3),
+}
+
+
+def train(settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains once, and returns the settings with what was measured."""
+    keras.utils.set_random_seed(settings["seed"])
+    images, labels = lr.datasets.mnist("train", DATA_DIR.value)
+    x, y = lr.datasets.subset(images, labels, settings["samples"], seed=settings["seed"])
+    attack = shared.WarmStart(x, settings["magnitude"], seed=settings["seed"])
+    classifier, alpha = NETWORKS[settings["network"]](), settings["alpha"]
+    options = METHODS[settings["method"]]
+    model: lr.LexicographicModel
+    if options is None:
+        model = lr.AdversarialTraining(classifier, attack, settings["magnitude"], alpha)
+    else:
+        alphas = [alpha, 1 - alpha]
+        model = lr.OLSRC(classifier, attack, [settings["magnitude"]], alphas, **options)
+    model.compile(optimizer=OPTIMIZERS[settings["optimizer"]]())
+    start = time.perf_counter()
+    history = model.fit(
+        x,
+        y,
+        batch_size=len(x),
+        epochs=settings["epochs"],
+        shuffle=False,
+        verbose=0,
+        callbacks=[tqdm.keras.TqdmCallback(verbose=0, desc=f"{settings['method']}, a={alpha}")],
+    ).history
+    natural = np.array(history["loss@natural"])
+    cosines = np.array(history.get("step_cosine@natural", []))
+    return {
+        **settings,
+        "natural_loss": natural[-1],
+        "adversarial_loss": history[f"loss@l2={settings['magnitude']:g}"][-1],
+        "rises_to_first_order": int(np.sum(cosines < -TOLERANCE)) if len(cosines) else None,
+        "rises_in_fact": int(np.sum(np.diff(natural) > 0)),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def runs_of(part: str) -> list[dict[str, Any]]:
+    """The settings of all runs of one part."""
+    problem = dict(PROBLEMS[part])
+    problem["epochs"] = EPOCHS.value or problem["epochs"]
+    problem["samples"] = SAMPLES.value or problem["samples"]
+    seeds = [int(seed) for seed in SEEDS.value] if part == "first" else [0]
+    optimizers = list(OPTIMIZERS) if part == "optimizers" else ["Adam"]
+    alphas = ALPHAS if part == "frontier" else (0.5,)
+    methods = [m for m in METHODS if part != "optimizers" or m != "weighted sum"]
+    return [
+        {**problem, "method": method, "optimizer": optimizer, "alpha": alpha, "seed": seed}
+        for seed in seeds
+        for optimizer in optimizers
+        for alpha in alphas
+        for method in methods
+    ]
+
+
+def show(part: str, runs: list[dict[str, Any]]) -> None:
+    """Prints one line a run."""
+    table = rich.table.Table(title=f"{part}: {PROBLEMS[part]}", title_justify="left")
+    varying = {"first": "seed", "frontier": "alpha", "optimizers": "optimizer"}.get(part, "seed")
+    for heading in (varying, "method", "natural loss", "adversarial loss", "steps"):
+        table.add_column(heading)
+    table.add_column("rises, first order")
+    table.add_column("rises, in fact")
+    for run in runs:
+        first_order = run["rises_to_first_order"]
+        table.add_row(
+            str(run[varying]),
+            run["method"],
+            f"{run['natural_loss']:.5f}",
+            f"{run['adversarial_loss']:.4f}",
+            str(run["epochs"]),
+            "-" if first_order is None else str(first_order),
+            str(run["rises_in_fact"]),
+        )
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console.width = 120  # A pipe or a log has no width of its own.
+    console.print(table)
+
+
+def draw_frontier(runs: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Natural against adversarial training loss, one line a method, one point an alpha."""
+    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    for method in METHODS:
+        points = [run for run in runs if run["method"] == method]
+        natural = [run["natural_loss"] for run in points]
+        adversarial = [run["adversarial_loss"] for run in points]
+        axes.plot(natural, adversarial, "o-", label=method, markersize=5, linewidth=1.2)
+        for run in (points[0], points[-1]):
+            at = (run["natural_loss"], run["adversarial_loss"])
+            label = f"α₁ = {run['alpha']:g}"
+            axes.annotate(label, at, xytext=(5, 5), textcoords="offset points", fontsize=7)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("natural training loss")
+    axes.set_ylabel("adversarial training loss, l2 4")
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    unknown = set(PART.value) - set(PARTS)
+    if unknown:
+        raise app.UsageError(f"--part must be out of {PARTS}. Received: {sorted(unknown)}.")
+    results = shared.Results(pathlib.Path(OUT.value))
+    for part in PART.value:
+        runs = []
+        for settings in runs_of(part):
+            run = results.get(settings)
+            if run is None:
+                run = train(settings)
+                results.add(run)
+            runs.append(run)
+        show(part, runs)
+        if part == "frontier":
+            draw_frontier(runs, pathlib.Path(FIGURE.value))
+
+
+if __name__ == "__main__":
+    app.run(main)

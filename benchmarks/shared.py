@@ -1,0 +1,111 @@
+"""What the benchmarks share: the warm-started attack, networks, and results that survive a stop."""
+
+import json
+import pathlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import lexirobust as lr
+from lexirobust.attacks import geometry
+from lexirobust.attacks.attack import classification_loss, logits_of
+
+
+class WarmStart(lr.attacks.Attack):
+    """A few l2 steps from where the last epoch's ended, for one full batch in fixed order.
+
+    Args:
+        x: `[N, ...]` all inputs, inside [0, 1].
+        magnitude: Exact norm of the perturbations.
+        steps: Gradient steps an epoch.
+        seed: Seed of the first perturbations.
+    """
+
+    def __init__(self, x: tf.Tensor, magnitude: float, steps: int = 3, seed: int = 0) -> None:
+        super().__init__(norm="l2", bounds=(0.0, 1.0), seed=seed)
+        self.steps = steps
+        magnitudes = tf.fill([len(x)], magnitude)
+        drawn = geometry.random_perturbation(x, magnitudes, "l2", tf.constant([seed, 1]), True)
+        self.last = tf.Variable(drawn, trainable=False)
+
+    def perturb(
+        self, classifier: Any, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Perturbs the batch, and keeps where it ended."""
+        del seed
+        box = geometry.box_around(x, self.bounds)
+        length = 0.25 * tf.reshape(magnitude, [-1, 1, 1, 1])
+        here = self.last.value()
+        for _ in range(self.steps):
+            moved = x + here
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(moved)
+                losses = classification_loss(logits_of(classifier, moved), y)
+            direction = geometry.steepest_direction(tape.gradient(losses, moved), "l2")
+            here, _ = geometry.project_sphere(here + length * direction, magnitude, "l2", box)
+        self.last.assign(here)
+        return tf.stop_gradient(tf.clip_by_value(x + here, 0.0, 1.0))
+
+    def get_config(self) -> dict[str, Any]:
+        """The perturbations are part of a run, not of a configuration."""
+        raise NotImplementedError
+
+
+def small_network() -> keras.Model:
+    """Two strided convolutions and two dense layers, 116,874 parameters."""
+    convolution = {"kernel_size": 5, "strides": 2, "padding": "same", "activation": "relu"}
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(16, **convolution),
+            keras.layers.Conv2D(32, **convolution),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+def paper_network() -> keras.Model:
+    """The paper's network for MNIST, 3,274,634 parameters."""
+    convolution = {"kernel_size": 5, "padding": "same", "activation": "relu"}
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(32, **convolution),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, **convolution),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1024, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+class Results:
+    """Runs by their settings, in one JSON file that is rewritten whole after each.
+
+    Args:
+        path: The file; runs that it holds already are not repeated.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.runs: list[dict[str, Any]] = []
+        if path.exists():
+            self.runs = json.loads(path.read_text(encoding="utf-8"))
+
+    def get(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The run with these settings, or `None`."""
+        return next((run for run in self.runs if settings.items() <= run.items()), None)
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Adds a run, and writes all of them: whole or not at all."""
+        self.runs.append(run)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".part")
+        lines = ",\n".join(json.dumps(run) for run in self.runs)
+        unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        unfinished.replace(self.path)

@@ -1,0 +1,162 @@
+"""Classifiers with several outputs: what belongs to which."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lexirobust.training.objectives import Objective, Output
+
+
+class Outputs:
+    """The outputs of a classifier that has several.
+
+    Args:
+        names: Their names, in the classifier's order.
+        listed: Whether the classifier gives them as a list, rather than as a dict.
+    """
+
+    def __init__(self, names: Sequence[str], listed: bool) -> None:
+        self.names = tuple(names)
+        self._listed = listed
+
+    @classmethod
+    def of(cls, classifier: keras.Model, given: Any) -> "Outputs | None":
+        """Recognizes several outputs.
+
+        Args:
+            classifier: Keras model.
+            given: What it maps symbolic inputs to.
+
+        Returns:
+            The outputs, or `None` where there is one alone.
+
+        Raises:
+            ValueError: If outputs are nested deeper, or come as a list without names.
+        """
+        listed = isinstance(given, list | tuple)
+        if not listed and not isinstance(given, Mapping):
+            return None
+        names = getattr(classifier, "output_names", ()) if listed else tuple(given)
+        tensors = given if listed else given.values()
+        if len(names) != len(given) or not all(hasattr(t, "shape") for t in tensors):
+            raise ValueError(
+                "`classifier` must give one tensor, a dict of tensors, or a list of tensors with "
+                f"`output_names`. Received: output {given!r} with names {names!r}."
+            )
+        return cls(names, listed)
+
+    def named(self, values: Any, argument: str = "classifier") -> dict[str, Any]:
+        """Turns what there is one of for each output into a dict.
+
+        Args:
+            values: A dict, or a list where the classifier gives a list.
+            argument: What the caller's argument is called.
+
+        Returns:
+            The values by the names of the outputs.
+
+        Raises:
+            ValueError: If it does not hold each output once.
+        """
+        if self._listed and isinstance(values, list | tuple) and len(values) == len(self.names):
+            values = dict(zip(self.names, values, strict=True))
+        if not isinstance(values, Mapping) or set(values) != set(self.names):
+            raise ValueError(
+                f"`{argument}` must be a dict{' or a list' * self._listed} with an entry for each "
+                f"of the outputs {list(self.names)}. Received: {_described(values)}."
+            )
+        return {name: values[name] for name in self.names}
+
+    def structured(self, named: dict[str, Any]) -> Any:
+        """Turns a dict into what the classifier gives, and what Keras's metrics expect."""
+        return [named[name] for name in self.names] if self._listed else named
+
+    def check(self, terms: Sequence[Objective]) -> None:
+        """Checks that objectives fit.
+
+        Args:
+            terms: All objectives.
+
+        Raises:
+            ValueError: If one needs a single output, or an output that does not exist.
+        """
+        for term in terms:
+            if term.gives_logits or term.attack is not None:
+                raise ValueError(
+                    "`objectives` must be Output, Regularization, or your own without logits and "
+                    f"attack where the classifier has several outputs, {list(self.names)}. "
+                    f"Received: {term.name!r}, which needs one output of shape [N, classes]."
+                )
+            if isinstance(term, Output) and term.output not in self.names:
+                raise ValueError(
+                    f"`output` must be one of {list(self.names)}. Received: {term.output!r}."
+                )
+
+    def losses(self, loss: Any, terms: Sequence[Objective]) -> dict[str, Any]:
+        """Tells which loss belongs to which output.
+
+        Args:
+            loss: As compiled: a dict, a list where the classifier gives a list, or one for all.
+            terms: All objectives.
+
+        Returns:
+            The losses by output; outputs without one are left out.
+
+        Raises:
+            ValueError: If there is a loss for no output, or none for a ranked one.
+        """
+        if isinstance(loss, Mapping):
+            loss = {**dict.fromkeys(self.names), **loss}
+        elif not isinstance(loss, list | tuple):
+            loss = dict.fromkeys(self.names, loss)
+        known = {name: own for name, own in self.named(loss, "loss").items() if own is not None}
+        ranked = [term.output for term in terms if isinstance(term, Output)]
+        missing = [name for name in ranked if name not in known]
+        if missing:
+            raise ValueError(
+                f"`loss` must hold a loss for each ranked output. Received: none for {missing}."
+            )
+        return known
+
+
+class OutputLosses:
+    """The compiled losses of several outputs; called, it adds up those of the outputs given.
+
+    Args:
+        losses: One for each output, labels, output and sample weights to a scalar.
+    """
+
+    def __init__(self, losses: Mapping[str, Callable[..., tf.Tensor]]) -> None:
+        self._losses = dict(losses)
+
+    def __call__(
+        self, y: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
+    ) -> tf.Tensor:
+        """Scores outputs.
+
+        Args:
+            y: Labels by output.
+            outputs: Outputs by name, all or some.
+            sample_weight: `[N]`, the same for all outputs, or by output, or `None`.
+
+        Returns:
+            Scalar, the sum of the losses.
+        """
+        if not isinstance(sample_weight, Mapping):
+            sample_weight = dict.fromkeys(outputs, sample_weight)
+        return sum(
+            loss(y[name], outputs[name], sample_weight[name])
+            for name, loss in self._losses.items()
+            if name in outputs
+        )
+
+
+def _described(values: Any) -> str:
+    """What was received, without its numbers."""
+    if isinstance(values, Mapping):
+        return f"a dict with {sorted(map(str, values))}"
+    if isinstance(values, list | tuple):
+        return f"a list of {len(values)}"
+    return type(values).__name__

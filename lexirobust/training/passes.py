@@ -1,0 +1,192 @@
+"""Passes of the classifier: every rank's loss and gradient on one batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from lexirobust.training.objectives import Batch, Forward, Rank, Regularization
+from lexirobust.training.objectives.base import Score
+from lexirobust.training.parts import Part, over_parts
+
+Gradient: TypeAlias = list[tf.Tensor | None]
+"""One tensor a variable of the classifier; `None` where a loss does not depend on it."""
+
+
+class Scores(NamedTuple):
+    """How one rank does.
+
+    Attributes:
+        total: Its loss.
+        losses: The loss of each of its terms.
+        logits: `[N, C]` of each of its terms that gives logits.
+        clean: What the classifier gives for clean inputs; an empty list if no term asked.
+    """
+
+    total: tf.Tensor
+    losses: Sequence[tf.Tensor]
+    logits: Sequence[tf.Tensor]
+    clean: Sequence[Any]
+
+
+def score_rank(
+    rank: Rank, forward: Forward, batch: Batch, seen: Sequence[tf.Tensor], score: Score
+) -> Scores:
+    """Scores one rank on what each of its terms sees."""
+    losses, logits = zip(
+        *[
+            term.loss(forward, batch, inputs, score)
+            for (_, term), inputs in zip(rank.terms, seen, strict=True)
+        ],
+        strict=True,
+    )
+    for (_, term), values in zip(rank.terms, logits, strict=True):
+        if (values is not None) != term.gives_logits:
+            raise ValueError(
+                f"`loss` of objective {term.name!r} must give logits where its `gives_logits` is "
+                f"true, and None in their place where it is not. Received: {values!r}."
+            )
+    total = sum(weight * loss for (weight, _), loss in zip(rank.terms, losses, strict=True))
+    given = [values for values in logits if values is not None]
+    return Scores(total, list(losses), given, forward.known(batch.x))
+
+
+class Passes:
+    """The ranks' losses and gradients on one batch, at whatever weights the classifier has.
+
+    All passes start from the same state (batch normalization's statistics, dropout's seeds), so
+    that a rank's gradient is the same however often it is asked for. What the first pass of
+    rank 1 made of the state is what `settle` leaves.
+
+    Args:
+        classifier: Keras model.
+        ranks: All ranks, the most important first; the first carries the classifier's own
+            regularization losses, unless they are a rank of their own.
+        batch: The clean batch.
+        seen: For each rank, what each of its terms sees.
+        score: The compiled loss.
+        scale: What losses are multiplied by for mixed precision; gradients come back unscaled.
+        micro_batch_size: Most samples in one pass, or `None`.
+        named: Turns what a classifier with several outputs gives into a dict.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        ranks: Sequence[Rank],
+        batch: Batch,
+        seen: Sequence[Sequence[tf.Tensor]],
+        score: Score,
+        scale: Any = 1.0,
+        micro_batch_size: int | None = None,
+        named: Callable[[Any], dict[str, Any]] | None = None,
+    ) -> None:
+        self.classifier = classifier
+        self.ranks = ranks
+        self.batch = batch
+        self.seen = seen
+        self.score = score
+        self.micro_batch_size = micro_batch_size
+        self.scale = scale
+        self.named = named
+        terms = [term for rank in ranks for _, term in rank.terms]
+        self._penalized = not any(isinstance(term, Regularization) for term in terms)
+        self._before = [tf.identity(v.value) for v in classifier.non_trainable_variables]
+        self._after: list[tf.Tensor] | None = None
+
+    def gradient(self, index: int) -> tuple[Gradient, Scores]:
+        """Differentiates one rank's loss by the classifier's trainable variables.
+
+        Args:
+            index: The rank, 0 for the first.
+
+        Returns:
+            Its gradient, summed over replicas, and this replica's scores.
+        """
+        variables = [variable.value for variable in self.classifier.trainable_variables]
+
+        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+            del number
+            with tf.GradientTape() as tape:
+                scores = self._part(index, tensors, training=True)
+                loss = share * scores.total * self.scale
+            row = [
+                None if g is None else tf.convert_to_tensor(g)
+                for g in tape.gradient(loss, variables)
+            ]
+            return (row, _shares(share, scores)), (scores.logits, scores.clean)
+
+        (row, losses), (logits, clean) = self._over_parts(part, index)
+        row = [None if g is None else g / self.scale for g in row]
+        return sum_over_replicas(row), losses._replace(logits=logits, clean=clean)
+
+    def scores(self, index: int, training: bool) -> Scores:
+        """One rank's scores alone: a forward pass.
+
+        Args:
+            index: The rank, 0 for the first.
+            training: Whether the classifier is in training, or in use.
+
+        Returns:
+            This replica's scores.
+        """
+
+        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+            del number
+            scores = self._part(index, tensors, training)
+            return _shares(share, scores), (scores.logits, scores.clean)
+
+        losses, (logits, clean) = self._over_parts(part, index)
+        return losses._replace(logits=logits, clean=clean)
+
+    def first_loss(self) -> tf.Tensor:
+        """Rank 1's loss in training, summed over replicas."""
+        return sum_over_replicas([self.scores(0, training=True).total])[0]
+
+    def settle(self) -> None:
+        """Leaves the classifier's state as the first pass of rank 1 made it."""
+        if self._after is not None:
+            self._set_state(self._after)
+
+    def _part(self, index: int, tensors: Any, training: bool) -> Scores:
+        batch, seen = tensors
+        rank = self.ranks[index]
+        # A micro-batch of what is seen is another tensor than one of the same clean inputs.
+        seen = [
+            batch.x if term.attack is None else inputs
+            for (_, term), inputs in zip(rank.terms, seen, strict=True)
+        ]
+        forward = Forward(self.classifier, training, self.named)
+        scores = score_rank(rank, forward, batch, seen, self.score)
+        if training and index == 0 and self._penalized:
+            scores = scores._replace(total=scores.total + forward.regularization())
+        return scores
+
+    def _over_parts(self, part: Part, index: int) -> tuple[Any, Any]:
+        result = over_parts(part, (self.batch, self.seen[index]), self.micro_batch_size)
+        if index == 0 and self._after is None:
+            state = self.classifier.non_trainable_variables
+            self._after = [tf.identity(v.value) for v in state]
+        self._set_state(self._before)
+        return result
+
+    def _set_state(self, values: Sequence[tf.Tensor]) -> None:
+        state = self.classifier.non_trainable_variables
+        for variable, value in zip(state, values, strict=True):
+            variable.assign(value)
+
+
+def _shares(share: Any, scores: Scores) -> Scores:
+    """What a part adds to the losses of the whole batch, without logits and outputs."""
+    return Scores(share * scores.total, [share * loss for loss in scores.losses], [], [])
+
+
+def sum_over_replicas(tensors: Gradient) -> Gradient:
+    """Sums before the projection, which is not linear."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tensors
+    present = [t for t in tensors if t is not None]
+    context = tf.distribute.get_replica_context()
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return [None if t is None else next(summed) for t in tensors]

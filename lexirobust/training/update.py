@@ -1,0 +1,192 @@
+"""From the ranks' gradients to the weights: metric, projection, optimizer, correction."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+import ml_dtypes
+import tensorflow as tf
+
+from lexirobust import gem
+from lexirobust.training.gradients import RankedGradients
+from lexirobust.training.passes import Gradient
+from lexirobust.training.preconditioners import Diagonals, preconditioner
+
+
+class Taken(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        onestep: What the projection reports.
+        step_cosines: `[known]` float64 cosines between the step that reached the weights and the
+            descent direction of each rank whose gradient is at hand, the first rank first.
+    """
+
+    onestep: gem.Onestep
+    step_cosines: tf.Tensor
+
+
+def take_step(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    gradients: RankedGradients,
+    alphas: Sequence[float],
+    share: float,
+    margin: float,
+    in_metric: bool,
+    first_loss: Callable[[], tf.Tensor] | None,
+) -> Taken:
+    """Takes one ranked step through a Keras optimizer.
+
+    In the optimizer's metric, the Gramian is weighed by the preconditioner that the optimizer is
+    about to apply. What a diagonal does not know of (momentum, weight decay, clipping) may still
+    turn the step against rank 1: then the weights are moved by the smallest correction in that
+    metric after which rank 1's loss does not rise to first order.
+
+    Args:
+        optimizer: Built Keras optimizer, maybe wrapped for loss scaling.
+        variables: What it was built on.
+        gradients: The ranks' gradients, summed over replicas, unscaled.
+        alphas: `[T]` weights of the ranks, summing to 1.
+        share: What the update is multiplied by before the optimizer sees it.
+        margin: Lower bound of the multipliers.
+        in_metric: Whether to rank, and correct, in the optimizer's metric. Otherwise the
+            projection is Euclidean, and the optimizer makes of it what it will.
+        first_loss: Computes rank 1's loss at the present weights, summed over replicas. A step in
+            the optimizer's metric is checked by it, shortened where the loss has risen, and not
+            taken where that is not enough. `None`: it is not checked.
+
+    Returns:
+        What the step did.
+    """
+    metric = _metric(optimizer, gradients, alphas, margin) if in_metric else None
+    onestep = gem.onestep(gradients.gramian(metric), alphas, margin)
+    before = [tf.identity(variable.value) for variable in variables]
+    _apply(optimizer, variables, gradients.combined(share * onestep.weights))
+    if in_metric:
+        descent = _Descent(gradients.first, metric, onestep.gramian[0, 0])
+        slope = _correct(variables, before, descent)
+        if first_loss is not None:
+            rise = tf.cast(first_loss() - gradients.first_loss, tf.float64)
+            _shorten(variables, before, descent, slope, rise)
+            # What half a step does not mend is not taken.
+            kept = tf.where(first_loss() > gradients.first_loss, 0.0, 1.0)
+            _move(variables, before, kept, descent, tf.zeros([], tf.float64))
+    aligned = [_step_since(before, variables), *gradients.known()]
+    return Taken(onestep, -gem.cosines(gem.gramian(aligned))[0, 1:])
+
+
+class _Descent(NamedTuple):
+    """Rank 1's gradient and metric, and how steep the way down is: `<g, metric * g>`."""
+
+    gradient: Gradient
+    metric: Diagonals | None
+    steepness: tf.Tensor
+
+
+def _metric(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: RankedGradients,
+    alphas: Sequence[float],
+    margin: float,
+) -> Diagonals | None:
+    """The preconditioner of this very step, which depends on the update that it decides.
+
+    It is found by one round of substitution: ranked as if no rank conflicted, the update gives a
+    metric; ranked in that metric, it gives one that is close to the one that will be applied.
+    """
+    metric_of = preconditioner(getattr(optimizer, "inner_optimizer", optimizer))
+    if metric_of is None:
+        return None
+    metric = metric_of(gradients.combined(alphas))
+    weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin)
+    return metric_of(gradients.combined(weights))
+
+
+def _apply(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable], update: Gradient
+) -> None:
+    """Hands the optimizer what it expects: scaled, and to be summed over replicas."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    scale = optimizer.scale_loss(1.0) / replicas
+    optimizer.apply([None if g is None else g * scale for g in update], variables)
+
+
+def _step_since(before: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> Gradient:
+    """What has been added to the variables."""
+    return [variable.value - old for variable, old in zip(variables, before, strict=True)]
+
+
+def _correct(
+    variables: Sequence[keras.Variable], before: Sequence[tf.Tensor], descent: _Descent
+) -> tf.Tensor:
+    """Takes out of a step what raises rank 1's loss to first order.
+
+    Returns:
+        Scalar float64: by how much that loss changes to first order, at most 0.
+    """
+    step = _step_since(before, variables)
+    slope = gem.inner_products([step], [descent.gradient])[0, 0]
+    excess = tf.where(slope > 0, slope + _rounding(variables, descent.gradient), 0.0)
+    _move(variables, before, 1.0, descent, excess)
+    return slope - excess
+
+
+def _rounding(variables: Sequence[keras.Variable], gradient: Gradient) -> tf.Tensor:
+    """The most that rounding of the variables can add to a slope along a gradient."""
+    sizes = [
+        float(ml_dtypes.finfo(variable.dtype).eps) * tf.abs(variable.value)
+        for variable in variables
+    ]
+    return gem.inner_products([sizes], [[None if g is None else tf.abs(g) for g in gradient]])[0, 0]
+
+
+def _shorten(
+    variables: Sequence[keras.Variable],
+    before: Sequence[tf.Tensor],
+    descent: _Descent,
+    slope: tf.Tensor,
+    rise: tf.Tensor,
+) -> None:
+    """Mends a step after which rank 1's loss is higher, to second order.
+
+    Where it has risen by `rise`, the parabola through both losses tells the curvature along the
+    step. Half the step feels a quarter of it; twice what is left of the rise is taken back by a
+    descent of rank 1, no longer than the half step.
+    """
+    curvature = rise - slope
+    left = tf.maximum(0.5 * slope + 0.25 * curvature, 0.0)
+    step = _step_since(before, variables)
+    reciprocal = None if descent.metric is None else [1.0 / d for d in descent.metric]
+    length = tf.sqrt(gem.gramian([step], reciprocal)[0, 0])
+    bound = 0.5 * length * tf.sqrt(descent.steepness)
+    fall = tf.where(rise > 0, tf.minimum(2.0 * left, bound), 0.0)
+    _move(variables, before, tf.where(rise > 0, 0.5, 1.0), descent, fall)
+
+
+def _move(
+    variables: Sequence[keras.Variable],
+    before: Sequence[tf.Tensor],
+    kept: tf.Tensor | float,
+    descent: _Descent,
+    fall: tf.Tensor,
+) -> None:
+    """Keeps a part of a step, and moves down until rank 1's loss falls by `fall` to first order.
+
+    Of all ways down it is the shortest in the metric. Where nothing is to be done, nothing that
+    is not finite is written: a step that loss scaling has skipped stays skipped.
+    """
+    amount = tf.where(fall > 0, tf.math.divide_no_nan(fall, descent.steepness), 0.0)
+    diagonals = descent.metric or [1.0] * len(before)
+    for variable, old, g, diagonal in zip(
+        variables, before, descent.gradient, diagonals, strict=True
+    ):
+        # Exactly where it was, or is, at both ends: a step that is not taken leaves no rounding.
+        there = tf.where(
+            kept < 1, old + tf.cast(kept, old.dtype) * (variable.value - old), variable.value
+        )
+        if g is not None:
+            there -= tf.math.multiply_no_nan(diagonal * g, tf.cast(amount, g.dtype))
+        variable.assign(there)
+        if variable.constraint is not None:
+            variable.assign(variable.constraint(variable))
