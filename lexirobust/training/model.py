@@ -58,10 +58,11 @@ class LexicographicModel(keras.Model):
     The logs of `fit` and `evaluate` hold `loss` (the ranks' losses weighted by `alphas`), the
     compiled metrics on clean inputs, `loss@NAME` for each objective and `accuracy@NAME` for each
     that gives logits, such as `accuracy@l2=4`, and while training `min_cosine`, the smallest cosine
-    between two ranks' gradients: below 0 they conflict; and `step_cosine@NAME`, the cosine between
-    the step that reached the weights and the descent direction of each rank. With `report=True`
-    also, for each pair of ranks, `cosine@HIGHER,LOWER`, `multiplier@...` and `active@...`, for each
-    rank `norm@NAME`, and how exact the projection was, `violation` and `kkt_residual`.
+    between two ranks' gradients in the metric they are ranked in: below 0 they conflict; and
+    `step_cosine@NAME`, the cosine between the step that reached the weights and the descent
+    direction of each rank. With `report=True` also, for each pair of ranks, `cosine@HIGHER,LOWER`,
+    `multiplier@...` and `active@...`, for each rank `norm@NAME`, and how exact the projection was,
+    `violation` and `kkt_residual`.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs
