@@ -84,8 +84,9 @@ def ways_of(ranks: int, size: int) -> dict[str, Way]:
         "ours, with its report": report,
         "floor in float32": floor,
         "floor in float64": floor64,
-        "quadprog per loss": lambda: per_loss(matrix, alphas, solve_quadprog),
-        "cvxopt per loss": lambda: per_loss(matrix, alphas, solve_cvxopt),
+        "quadprog per loss": lambda: per_loss(matrix, alphas, solve_quadprog, np.float64),
+        "quadprog, float32 products": lambda: per_loss(matrix, alphas, solve_quadprog, np.float32),
+        "cvxopt per loss": lambda: per_loss(matrix, alphas, solve_cvxopt, np.float64),
     }
     if size > 1000:
         lists = [cut(row) for row in tf.unstack(matrix)]
@@ -106,17 +107,24 @@ def cut(row: tf.Tensor) -> list[tf.Tensor]:
     return [tf.reshape(part, shape) for part, shape in zip(parts, SHAPES, strict=False)]
 
 
-def per_loss(gradients: tf.Tensor, alphas: list[float], solve: Callable[..., Any]) -> tf.Tensor:
-    """As the original GEM does: to the host, one quadratic program a loss, the mean back."""
+def per_loss(
+    gradients: tf.Tensor, alphas: list[float], solve: Callable[..., Any], dtype: Any
+) -> tf.Tensor:
+    """As the original GEM does: to the host, one quadratic program a loss, the mean back.
+
+    The original converts the gradients of the higher losses and the loss's own to float64 for each
+    loss anew (`project2cone2` in facebookresearch/GradientEpisodicMemory); float32 is kinder.
+    """
     rows = gradients.numpy()
-    update = alphas[0] * rows[0]
+    update = alphas[0] * rows[0].astype(dtype)
     for rank in range(1, len(rows)):
-        higher = rows[:rank]
+        higher, own = rows[:rank].astype(dtype), rows[rank].astype(dtype)
         product = (higher @ higher.T).astype(np.float64)
-        linear = (higher @ rows[rank]).astype(np.float64)
-        multipliers = solve(product + GEM_EPS * np.eye(rank), linear)
-        update += alphas[rank] * (rows[rank] + multipliers.astype(np.float32) @ higher)
-    return tf.constant(update)
+        multipliers = solve(
+            product + GEM_EPS * np.eye(rank), (higher @ own).astype(np.float64)
+        ).astype(dtype)
+        update += alphas[rank] * (own + multipliers @ higher)
+    return tf.constant(update.astype(np.float32))
 
 
 def solve_quadprog(product: np.ndarray, linear: np.ndarray) -> np.ndarray:

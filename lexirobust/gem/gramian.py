@@ -1,5 +1,7 @@
 """Inner products between the gradients of ranked losses."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +13,12 @@ Gradients: TypeAlias = Any
 # Elements that are held in float64 at a time. 4 MiB stay in a processor's cache, so that the
 # gradients are read once and no copy of them is written back to memory.
 _BLOCK = 2**19
+# Where so few vectors are so long, products are summed pair by pair in one compiled pass, which
+# converts on the way. Below, its compilation costs more than it saves; above, there are too many
+# pairs, and blocks are multiplied as matrices.
+_FEW, _LONG = 8, 2**16
+# Sums that run side by side, as a processor adds several numbers at a time.
+_LANES = 8
 
 
 def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> tf.Tensor:
@@ -81,14 +89,19 @@ def inner_products(
                 f"{len(lefts)} variables."
             )
     total = tf.zeros((len(lefts[0]), len(rights[0])), tf.float64)
+    long = []
     for rows, columns, diagonal in zip(lefts, rights, diagonals, strict=True):
         if diagonal is not None:
             diagonal = _checked_metric(diagonal, rows)
         flat = _flat(rows)
         others = flat if columns is rows else _flat(columns)
-        if flat is not None and others is not None:
+        if flat is None or others is None:
+            continue
+        if _is_long(flat) and max(len(rows), len(columns)) <= _FEW:
+            long.append((flat, None if others is flat else others, diagonal))
+        else:
             total += _variable_products(flat, others, diagonal)
-    return total
+    return total + _pairwise(long) if long else total
 
 
 def _checked_metric(diagonal: Any, column: Sequence[Any]) -> tf.Tensor:
@@ -112,6 +125,48 @@ def _flat(column: Sequence[Any]) -> tf.Tensor | list[tf.Tensor] | None:
         return None
     blank, remaining = tf.zeros_like(present[0]), iter(present)
     return [blank if g is None else next(remaining) for g in column]
+
+
+def _is_long(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
+    size = vectors[0].shape[0]
+    return size is not None and size >= _LONG
+
+
+# Compiled: products, conversions and sums are one pass over each pair of vectors.
+@tf.function(jit_compile=True)
+def _pairwise(variables: list[Any]) -> tf.Tensor:
+    """`[S, T]` inner products, added up over variables.
+
+    Args:
+        variables: For each, the vectors of one set and of the other, `None` where it is the same
+            set, and the metric or `None`.
+    """
+    totals = []
+    for left, right, diagonal in variables:
+        rows, columns = (tf.unstack(v) if tf.is_tensor(v) else v for v in (left, right))
+        columns = rows if columns is None else columns
+        entries: dict[tuple[int, int], tf.Tensor] = {}
+        for s, row in enumerate(rows):
+            for t, column in enumerate(columns):
+                known = columns is rows and t < s
+                entries[s, t] = entries[t, s] if known else _dot(row, column, diagonal)
+        totals.append(tf.reshape(tf.stack(list(entries.values())), (len(rows), len(columns))))
+    return tf.add_n(totals)
+
+
+def _dot(one: tf.Tensor, other: tf.Tensor, diagonal: tf.Tensor | None) -> tf.Tensor:
+    """The inner product of two vectors of known size in a metric, in float64."""
+    width = one.shape[0] // _LANES
+
+    def product(start: int, stop: int) -> tf.Tensor:
+        factors = [one, other] if diagonal is None else [one, other, diagonal]
+        return functools.reduce(
+            operator.mul, (tf.cast(factor[start:stop], tf.float64) for factor in factors)
+        )
+
+    lanes = [product(lane * width, (lane + 1) * width) for lane in range(_LANES)]
+    rest = product(_LANES * width, one.shape[0])
+    return tf.reduce_sum(functools.reduce(operator.add, lanes)) + tf.reduce_sum(rest)
 
 
 def _variable_products(

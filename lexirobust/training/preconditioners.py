@@ -9,6 +9,7 @@ import tensorflow as tf
 
 Diagonals: TypeAlias = list[tf.Tensor]
 """One positive tensor a variable, shaped like it."""
+Moments: TypeAlias = dict[str, tf.Tensor]
 Preconditioner: TypeAlias = Callable[[Sequence[tf.Tensor | None]], Diagonals]
 """Maps the gradient that an optimizer is about to be given, one tensor a variable or `None`, to
 what it will be multiplied by, up to a common factor."""
@@ -45,75 +46,99 @@ def preconditioner(optimizer: Any) -> Preconditioner | None:
     return None
 
 
-def _of_moments(
-    diagonal: Callable[[Any, int, tf.Tensor], tf.Tensor],
-) -> Callable[[Any], Preconditioner]:
-    """Lifts a function of an optimizer, a variable's index and its clipped gradient."""
+def _of_moments(*slots: str) -> Callable[[Callable[..., tf.Tensor]], Callable[..., Preconditioner]]:
+    """Makes a preconditioner of a formula for one variable.
 
-    def of_optimizer(optimizer: Any) -> Preconditioner:
-        def of_gradient(gradient: Sequence[tf.Tensor | None]) -> Diagonals:
-            # Keras has no public way to clip as the optimizer will.
-            clipped = optimizer._clip_gradients(list(gradient))
+    Args:
+        *slots: The optimizer's attributes that hold one moment a variable. Those that it does not
+            keep, as it is set, are left out.
+
+    Returns:
+        A decorator of functions that map an optimizer, a clipped gradient, the variable's moments
+        by slot, and the number of steps that were taken to a diagonal.
+    """
+
+    def lift(formula: Callable[..., tf.Tensor]) -> Callable[..., Preconditioner]:
+        # Compiled, each diagonal is one pass over the variable.
+        @tf.function(jit_compile=True)
+        def diagonals(optimizer: Any, gradient: Any, moments: Any, steps: tf.Tensor) -> Diagonals:
             return [
                 # A variable that no loss depends on is not moved: any metric does.
-                tf.ones([]) if g is None else diagonal(optimizer, index, g)
-                for index, g in enumerate(clipped)
+                tf.ones([]) if g is None else formula(optimizer, g, own, steps)
+                for g, own in zip(gradient, moments, strict=True)
             ]
 
-        return of_gradient
+        def of_optimizer(optimizer: Any) -> Preconditioner:
+            kept = [slot for slot in slots if getattr(optimizer, slot, None)]
 
-    return of_optimizer
+            def of_gradient(gradient: Sequence[tf.Tensor | None]) -> Diagonals:
+                # Keras has no public way to clip as the optimizer will.
+                clipped = optimizer._clip_gradients(list(gradient))
+                # As tensors: a variable that is mirrored differs between replicas.
+                moments = [
+                    {slot: _tensor(getattr(optimizer, slot)[index]) for slot in kept}
+                    for index in range(len(clipped))
+                ]
+                return diagonals(optimizer, clipped, moments, _tensor(optimizer.iterations))
+
+            return of_gradient
+
+        return of_optimizer
+
+    return lift
 
 
-def _mixed(moment: Any, value: tf.Tensor, decay: float) -> tf.Tensor:
+def _tensor(variable: keras.Variable) -> tf.Tensor:
+    return tf.convert_to_tensor(variable.value)
+
+
+def _mixed(moment: tf.Tensor, value: tf.Tensor, decay: float) -> tf.Tensor:
     """An exponential mean after its next step."""
-    return decay * moment.value + (1.0 - decay) * value
+    return decay * moment + (1.0 - decay) * value
 
 
 @preconditioner.register(keras.optimizers.Adam)
-@_of_moments
-def _adam(optimizer: Any, index: int, gradient: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(optimizer._velocities[index], tf.square(gradient), optimizer.beta_2)
+@_of_moments("_velocities", "_velocity_hats")
+def _adam(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_velocities"], tf.square(gradient), optimizer.beta_2)
     if optimizer.amsgrad:
-        moment = tf.maximum(optimizer._velocity_hats[index].value, moment)
+        moment = tf.maximum(moments["_velocity_hats"], moment)
     return 1.0 / (tf.sqrt(moment) + optimizer.epsilon)
 
 
 @preconditioner.register(keras.optimizers.Nadam)
-@_of_moments
-def _nadam(optimizer: Any, index: int, gradient: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(optimizer._velocities[index], tf.square(gradient), optimizer.beta_2)
-    step = tf.cast(optimizer.iterations.value + 1, moment.dtype)
-    return 1.0 / (tf.sqrt(moment / (1.0 - optimizer.beta_2**step)) + optimizer.epsilon)
+@_of_moments("_velocities")
+def _nadam(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_velocities"], tf.square(gradient), optimizer.beta_2)
+    bias = 1.0 - optimizer.beta_2 ** tf.cast(steps + 1, moment.dtype)
+    return 1.0 / (tf.sqrt(moment / bias) + optimizer.epsilon)
 
 
 @preconditioner.register(keras.optimizers.Adamax)
-@_of_moments
-def _adamax(optimizer: Any, index: int, gradient: tf.Tensor) -> tf.Tensor:
-    bound = tf.maximum(optimizer.beta_2 * optimizer._u[index].value, tf.abs(gradient))
+@_of_moments("_u")
+def _adamax(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
+    bound = tf.maximum(optimizer.beta_2 * moments["_u"], tf.abs(gradient))
     return 1.0 / (bound + optimizer.epsilon)
 
 
 @preconditioner.register(keras.optimizers.RMSprop)
-@_of_moments
-def _rmsprop(optimizer: Any, index: int, gradient: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(optimizer._velocities[index], tf.square(gradient), optimizer.rho)
+@_of_moments("_velocities", "_average_gradients")
+def _rmsprop(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_velocities"], tf.square(gradient), optimizer.rho)
     if optimizer.centered:
-        mean = _mixed(optimizer._average_gradients[index], gradient, optimizer.rho)
-        moment -= tf.square(mean)
+        moment -= tf.square(_mixed(moments["_average_gradients"], gradient, optimizer.rho))
     return tf.math.rsqrt(moment + optimizer.epsilon)
 
 
 @preconditioner.register(keras.optimizers.Adagrad)
-@_of_moments
-def _adagrad(optimizer: Any, index: int, gradient: tf.Tensor) -> tf.Tensor:
-    total = optimizer._accumulators[index].value + tf.square(gradient)
-    return tf.math.rsqrt(total + optimizer.epsilon)
+@_of_moments("_accumulators")
+def _adagrad(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
+    return tf.math.rsqrt(moments["_accumulators"] + tf.square(gradient) + optimizer.epsilon)
 
 
 @preconditioner.register(keras.optimizers.Adadelta)
-@_of_moments
-def _adadelta(optimizer: Any, index: int, gradient: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(optimizer._accumulated_grads[index], tf.square(gradient), optimizer.rho)
-    moved = optimizer._accumulated_delta_vars[index].value
+@_of_moments("_accumulated_grads", "_accumulated_delta_vars")
+def _adadelta(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_accumulated_grads"], tf.square(gradient), optimizer.rho)
+    moved = moments["_accumulated_delta_vars"]
     return tf.sqrt((moved + optimizer.epsilon) / (moment + optimizer.epsilon))

@@ -61,7 +61,7 @@ def take_step(
     """
     metric = _metric(optimizer, gradients, alphas, margin) if in_metric else None
     onestep = gem.onestep(gradients.gramian(metric), alphas, margin)
-    before = [tf.identity(variable.value) for variable in variables]
+    before = _values(variables)
     _apply(optimizer, variables, gradients.combined(share * onestep.weights))
     if in_metric:
         descent = _Descent(gradients.first, metric, onestep.gramian[0, 0])
@@ -72,8 +72,7 @@ def take_step(
             # What half a step does not mend is not taken.
             kept = tf.where(first_loss() > gradients.first_loss, 0.0, 1.0)
             _move(variables, before, kept, descent, tf.zeros([], tf.float64))
-    aligned = [_step_since(before, variables), *gradients.known()]
-    return Taken(onestep, -gem.cosines(gem.gramian(aligned))[0, 1:])
+    return Taken(onestep, _descents(_values(variables), before, gradients.known()))
 
 
 class _Descent(NamedTuple):
@@ -112,9 +111,27 @@ def _apply(
     optimizer.apply([None if g is None else g * scale for g in update], variables)
 
 
-def _step_since(before: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> Gradient:
+def _values(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+    """The present values, as tensors: a variable that is mirrored differs between replicas."""
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+# Compiled, here and below: a step is read where it is needed, and not written to memory first.
+@tf.function(jit_compile=True)
+def _descents(
+    after: list[tf.Tensor], before: list[tf.Tensor], gradients: list[Gradient]
+) -> tf.Tensor:
+    """`[len(gradients)]` float64 cosines between a step and the way down of each gradient."""
+    step = _difference(after, before)
+    inner = gem.inner_products([step], [step, *gradients])[0]
+    squares = [gem.inner_products([gradient], [gradient])[0, 0] for gradient in gradients]
+    cosines = tf.math.divide_no_nan(inner[1:], tf.sqrt(tf.stack(squares)))
+    return -tf.math.divide_no_nan(cosines, tf.sqrt(inner[0]))
+
+
+def _difference(after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """What has been added to the variables."""
-    return [variable.value - old for variable, old in zip(variables, before, strict=True)]
+    return [new - old for new, old in zip(after, before, strict=True)]
 
 
 def _correct(
@@ -125,20 +142,24 @@ def _correct(
     Returns:
         Scalar float64: by how much that loss changes to first order, at most 0.
     """
-    step = _step_since(before, variables)
-    slope = gem.inner_products([step], [descent.gradient])[0, 0]
-    excess = tf.where(slope > 0, slope + _rounding(variables, descent.gradient), 0.0)
+    slope, rounding = _slope(_values(variables), before, descent.gradient)
+    excess = tf.where(slope > 0, slope + rounding, 0.0)
     _move(variables, before, 1.0, descent, excess)
     return slope - excess
 
 
-def _rounding(variables: Sequence[keras.Variable], gradient: Gradient) -> tf.Tensor:
-    """The most that rounding of the variables can add to a slope along a gradient."""
-    sizes = [
-        float(ml_dtypes.finfo(variable.dtype).eps) * tf.abs(variable.value)
-        for variable in variables
-    ]
-    return gem.inner_products([sizes], [[None if g is None else tf.abs(g) for g in gradient]])[0, 0]
+@tf.function(jit_compile=True)
+def _slope(
+    after: list[tf.Tensor], before: list[tf.Tensor], gradient: Gradient
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A step's inner product with a gradient, and the most that rounding of weights adds to it."""
+    sizes = [float(ml_dtypes.finfo(v.dtype.as_numpy_dtype).eps) * tf.abs(v) for v in after]
+    steep = [None if g is None else tf.abs(g) for g in gradient]
+    step = _difference(after, before)
+    return (
+        gem.inner_products([step], [gradient])[0, 0],
+        gem.inner_products([sizes], [steep])[0, 0],
+    )
 
 
 def _shorten(
@@ -156,7 +177,7 @@ def _shorten(
     """
     curvature = rise - slope
     left = tf.maximum(0.5 * slope + 0.25 * curvature, 0.0)
-    step = _step_since(before, variables)
+    step = _difference(_values(variables), before)
     reciprocal = None if descent.metric is None else [1.0 / d for d in descent.metric]
     length = tf.sqrt(gem.gramian([step], reciprocal)[0, 0])
     bound = 0.5 * length * tf.sqrt(descent.steepness)
@@ -177,16 +198,30 @@ def _move(
     is not finite is written: a step that loss scaling has skipped stays skipped.
     """
     amount = tf.where(fall > 0, tf.math.divide_no_nan(fall, descent.steepness), 0.0)
-    diagonals = descent.metric or [1.0] * len(before)
-    for variable, old, g, diagonal in zip(
-        variables, before, descent.gradient, diagonals, strict=True
-    ):
-        # Exactly where it was, or is, at both ends: a step that is not taken leaves no rounding.
-        there = tf.where(
-            kept < 1, old + tf.cast(kept, old.dtype) * (variable.value - old), variable.value
-        )
-        if g is not None:
-            there -= tf.math.multiply_no_nan(diagonal * g, tf.cast(amount, g.dtype))
-        variable.assign(there)
+    moved = _moved(_values(variables), before, kept, descent.gradient, descent.metric, amount)
+    for variable, value in zip(variables, moved, strict=True):
+        variable.assign(value)
         if variable.constraint is not None:
             variable.assign(variable.constraint(variable))
+
+
+@tf.function(jit_compile=True)
+def _moved(
+    after: list[tf.Tensor],
+    before: list[tf.Tensor],
+    kept: tf.Tensor,
+    gradient: Gradient,
+    metric: Diagonals | None,
+    amount: tf.Tensor,
+) -> list[tf.Tensor]:
+    """A part of a step, less a multiple of `metric * gradient`."""
+    moved = []
+    for new, old, g, diagonal in zip(
+        after, before, gradient, metric or [1.0] * len(after), strict=True
+    ):
+        # Exactly where it was, or is, at both ends: a step that is not taken leaves no rounding.
+        there = tf.where(kept < 1, old + tf.cast(kept, old.dtype) * (new - old), new)
+        if g is not None:
+            there -= tf.math.multiply_no_nan(diagonal * g, tf.cast(amount, g.dtype))
+        moved.append(there)
+    return moved
