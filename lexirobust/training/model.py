@@ -83,9 +83,9 @@ class LexicographicModel(keras.Model):
             all the same: it is added up before the projection. `None`: the batch as it is.
         keep_gradients: Whether all ranks' gradients are kept side by side. If not, no more than
             three are in memory at a time, at the cost of about T / 2 times as many passes.
-        safeguard: Whether each step is checked by two more forward passes of rank 1: where its
-            loss on the batch has risen all the same, as it can to second order, the step is
-            shortened, and not taken where that is not enough.
+        safeguard: Whether each step is checked by one more forward pass of rank 1: where its loss
+            on the batch has risen all the same, as it can to second order, the step is shortened,
+            and not taken where a second pass shows that this is not enough.
         report: Whether the logs hold everything there is to report about a step.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 

@@ -70,9 +70,17 @@ def take_step(
             rise = tf.cast(first_loss() - gradients.first_loss, tf.float64)
             _shorten(variables, before, descent, slope, rise)
             # What half a step does not mend is not taken.
-            kept = tf.where(first_loss() > gradients.first_loss, 0.0, 1.0)
+            again = _where_risen(rise, first_loss, gradients.first_loss)
+            kept = tf.where(again > gradients.first_loss, 0.0, 1.0)
             _move(variables, before, kept, descent, tf.zeros([], tf.float64))
     return Taken(onestep, _descents(_values(variables), before, gradients.known()))
+
+
+def _where_risen(rise: tf.Tensor, loss: Callable[[], tf.Tensor], before: tf.Tensor) -> tf.Tensor:
+    """A loss computed again where it has risen; where it has not, what it was before."""
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        return loss()  # It sums over replicas, which cannot depend on a condition.
+    return tf.cond(rise > 0, loss, lambda: before)
 
 
 class _Descent(NamedTuple):
