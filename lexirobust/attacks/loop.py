@@ -11,6 +11,32 @@ from lexirobust.attacks import geometry
 Goal: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps inputs `[N, ...]` to what is to be raised, `[N]`."""
 
+Mix: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
+"""Maps the perturbed inputs `[N, ...]` and each goal's gradient there to the one gradient that is
+followed, all shaped like the inputs."""
+
+
+def ranked(inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Mixes up to two goals' gradients so that the first goal never falls, sample by sample.
+
+    It is the projection of `lexirobust.gem` for two gradients of norm 1, in closed form.
+
+    Args:
+        inputs: `[N, ...]` perturbed inputs, which do not matter here.
+        gradients: One or two gradients, the more important goal's first.
+
+    Returns:
+        The gradient to follow, shaped like the inputs.
+    """
+    del inputs
+    if len(gradients) == 1:
+        return gradients[0]
+    first, second = (geometry.steepest_direction(g, "l2") for g in gradients)
+    axes = list(range(1, first.shape.rank))
+    inner = tf.reduce_sum(first * second, axis=axes, keepdims=True)
+    projected = second - tf.minimum(inner, 0.0) * first
+    return first + geometry.steepest_direction(projected, "l2")
+
 
 def climb(
     goals: Sequence[Goal],
@@ -25,6 +51,8 @@ def climb(
     restarts: Any,
     bounds: tuple[float, float] | None,
     random_start: bool,
+    mix: Mix = ranked,
+    first: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Climbs one or two ranked goals by projected gradient steps, and keeps the best point seen.
 
@@ -43,6 +71,8 @@ def climb(
         restarts: Number of starts, scalar.
         bounds: Lowest and highest value of an input, or `None`.
         random_start: Whether to start at a random perturbation, or at the input itself.
+        mix: Makes one gradient of all goals' gradients.
+        first: Perturbation that the first start is projected from, shaped like `x`, or `None`.
 
     Returns:
         The perturbed inputs, shaped like `x`.
@@ -61,6 +91,15 @@ def climb(
         return shifted if bounds is None else tf.clip_by_value(shifted, *bounds)
 
     def start(index: tf.Tensor) -> tf.Tensor:
+        if first is None:
+            return drawn_start(index)
+        return tf.cond(
+            tf.equal(index, 0),
+            lambda: project(first, magnitude, norm, box)[0],
+            lambda: drawn_start(index),
+        )
+
+    def drawn_start(index: tf.Tensor) -> tf.Tensor:
         if not random_start:
             return tf.zeros_like(x)
         pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)
@@ -76,13 +115,15 @@ def climb(
         kept = [tf.where(better, new, old) for new, old in zip(values, best[1:], strict=True)]
         return [tf.where(spread, here, best[0]), *kept]
 
+    starts_count = not exact or random_start or first is not None
+
     def step(number: tf.Tensor, here: tf.Tensor, best: list[tf.Tensor]) -> tuple[Any, ...]:
         values, gradients = zip(*[_differentiate(goal, moved(here)) for goal in goals], strict=True)
         # The input itself is no answer where the norm must be exact.
-        counts = (number > 0) if exact and not random_start else tf.constant(True)
+        counts = tf.constant(True) if starts_count else number > 0
         best = keep(best, [tf.where(counts, value, -np.inf) for value in values], here)
         left = None if box is None else (box[0] - here, box[1] - here)
-        direction = geometry.steepest_direction(_ranked(gradients), norm, left)
+        direction = geometry.steepest_direction(mix(moved(here), gradients), norm, left)
         here, _ = project(here + length * direction, magnitude, norm, box)
         return number + 1, here, best
 
@@ -93,8 +134,8 @@ def climb(
         return index + 1, keep(best, values, here)
 
     worst = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
-    first = (tf.constant(0), [tf.zeros_like(x), *worst])
-    _, best = tf.while_loop(lambda index, _: index < restarts, restart, first)
+    state = (tf.constant(0), [tf.zeros_like(x), *worst])
+    _, best = tf.while_loop(lambda index, _: index < restarts, restart, state)
     return moved(best[0])
 
 
@@ -115,17 +156,3 @@ def _is_better(values: Sequence[tf.Tensor], best: Sequence[tf.Tensor]) -> tf.Ten
         better |= equal & ((value > old) | tf.math.is_nan(value))
         equal &= value == old
     return better
-
-
-def _ranked(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Mixes up to two goals' gradients so that the first goal never falls, sample by sample.
-
-    It is the projection of `lexirobust.gem` for two gradients of norm 1, in closed form.
-    """
-    if len(gradients) == 1:
-        return gradients[0]
-    first, second = (geometry.steepest_direction(g, "l2") for g in gradients)
-    axes = list(range(1, first.shape.rank))
-    inner = tf.reduce_sum(first * second, axis=axes, keepdims=True)
-    projected = second - tf.minimum(inner, 0.0) * first
-    return first + geometry.steepest_direction(projected, "l2")

@@ -1,5 +1,6 @@
 """Projected gradient descent, at an exact norm or inside a ball."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, classification_loss, logits_of
-from lexirobust.attacks.loop import Goal, climb
+from lexirobust.attacks.loop import Goal, climb, ranked
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
@@ -111,10 +112,40 @@ class PGD(Attack):
         sign = 1.0 if self.goal == "maximize" else -1.0
         return [lambda x: sign * classification_loss(logits_of(classifier, x), y)]
 
+    def mix(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Makes the one gradient that is followed of all goals' gradients.
+
+        Args:
+            inputs: `[N, ...]` perturbed inputs.
+            gradients: One gradient a goal, each shaped like the inputs.
+
+        Returns:
+            Tensor shaped like the inputs.
+        """
+        return ranked(inputs, gradients)
+
     def perturb(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        magnitude: Any,
+        seed: tf.Tensor,
+        first: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Perturbs a batch inside a graph; see `Attack.perturb`."""
+        """Perturbs a batch inside a graph; see `Attack.perturb`.
+
+        Args:
+            classifier: Maps inputs to logits.
+            x: `[N, ...]` float tensor.
+            y: `[N]` integer labels, or `[N, C]` probabilities.
+            magnitude: Scalar or `[N]` tensor.
+            seed: `[2]` integer tensor.
+            first: Perturbation to start from, shaped like `x`, in place of the first random one.
+
+        Returns:
+            The perturbed inputs, shaped like `x`.
+        """
         magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
         moved = climb(
             self.goals(classifier, y, magnitude),
@@ -128,5 +159,7 @@ class PGD(Attack):
             restarts=self.restarts,
             bounds=self.bounds,
             random_start=self.random_start,
+            mix=self.mix,
+            first=first,
         )
         return tf.stop_gradient(moved)

@@ -99,7 +99,7 @@ def test_norm_is_exact_where_nothing_is_unexplored():
 
 
 def ranked(first, second):
-    direction = loop._ranked([tf.constant(first), tf.constant(second)]).numpy()
+    direction = loop.ranked(first, [tf.constant(first), tf.constant(second)]).numpy()
     return direction, [g / np.linalg.norm(g, axis=1, keepdims=True) for g in (first, second)]
 
 
@@ -125,7 +125,7 @@ def test_goals_that_agree_are_added_up(seed):
 
 
 def test_first_goal_without_a_gradient_leaves_the_second():
-    direction = loop._ranked([tf.zeros((1, 2)), tf.constant([[3.0, 4.0]])])
+    direction = loop.ranked(tf.zeros((1, 2)), [tf.zeros((1, 2)), tf.constant([[3.0, 4.0]])])
     np.testing.assert_allclose(direction, [[0.6, 0.8]], rtol=1e-6)
 
 
