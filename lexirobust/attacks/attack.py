@@ -1,13 +1,15 @@
 """What every attack is: settings, a perturbation in the graph, and one compiled call."""
 
 import abc
+import copy
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from lexirobust.attacks import geometry
 from lexirobust.checks import check_data, check_magnitudes, flat_labels
@@ -19,7 +21,9 @@ Classifier: TypeAlias = Callable[..., Any]
 class Attack(abc.ABC):
     """Moves inputs by a given norm, to make a classifier's loss as large or small as it can.
 
-    A subclass writes `perturb`, in TensorFlow operations only, and `get_config`.
+    A subclass writes `perturb`, in TensorFlow operations only, and `get_config`. One that is all
+    that its configuration says may share graphs with its equals: it defines `structure`, and names
+    in `values` those settings that reach the graph as tensors, and so may differ.
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
@@ -30,6 +34,8 @@ class Attack(abc.ABC):
     Raises:
         ValueError: If a setting is not one of those above.
     """
+
+    values: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, norm: str, bounds: tuple[float, float] | None, seed: int | None) -> None:
         self.norm = geometry.check_norm(norm)
@@ -43,9 +49,6 @@ class Attack(abc.ABC):
         self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
         self.seed = seed
         self._generator: keras.random.SeedGenerator | None = None
-        # One graph for a classifier and a shape of its samples, whatever the batch, the
-        # magnitudes and their number. The most recent few are kept.
-        self._graph = functools.lru_cache(maxsize=8)(self._trace)
 
     @abc.abstractmethod
     def perturb(
@@ -73,7 +76,13 @@ class Attack(abc.ABC):
         """Makes an attack from what `get_config` returned."""
         return cls(**config)
 
-    def __call__(self, classifier: Classifier, x: Any, y: Any, magnitude: Any) -> tf.Tensor:
+    def structure(self) -> Hashable:
+        """What attacks that share a graph have in common; the attack itself where none do."""
+        return self
+
+    def __call__(
+        self, classifier: Classifier, x: Any, y: Any, magnitude: Any, batch_size: int | None = None
+    ) -> tf.Tensor:
         """Perturbs inputs.
 
         Args:
@@ -81,12 +90,14 @@ class Attack(abc.ABC):
             x: `[N, ...]` float array or tensor, inside the bounds.
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitude: Norm of the perturbation, scalar or `[N]`.
+            batch_size: Number of samples perturbed at a time. `None`, or inside a graph: all.
 
         Returns:
             The perturbed inputs, shaped like `x`.
 
         Raises:
-            ValueError: If the data, the magnitude, or the shape of the logits is not as above.
+            ValueError: If the data, the magnitude, the batch size, or the shape of the logits is
+                not as above.
         """
         x, y = self._checked(classifier, x, y)
         if tf.executing_eagerly():
@@ -98,18 +109,26 @@ class Attack(abc.ABC):
                 f"Received: shape {magnitude.shape}."
             )
         magnitude = tf.broadcast_to(magnitude, tf.shape(x)[:1])
-        return self._run(classifier, x, y, magnitude[None])[0]
+        parts = _batches(batch_size, x, y, magnitude)
+        moved = [self._run(classifier, *part) for part in _shown(parts, len(parts))]
+        return tf.concat(moved, axis=0)
 
     def sweep(
-        self, classifier: Classifier, x: Any, y: Any, magnitudes: Sequence[float] | tf.Tensor
+        self,
+        classifier: Classifier,
+        x: Any,
+        y: Any,
+        magnitudes: Sequence[float] | tf.Tensor,
+        batch_size: int | None = None,
     ) -> tf.Tensor:
-        """Perturbs the same inputs by several magnitudes, in one compiled call.
+        """Perturbs the same inputs by several magnitudes, through one compiled graph.
 
         Args:
             classifier: Maps inputs to logits.
             x: `[N, ...]` float array or tensor, inside the bounds.
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitudes: `[K]` norms.
+            batch_size: Number of samples perturbed at a time. `None`, or inside a graph: all.
 
         Returns:
             `[K, N, ...]` tensor.
@@ -118,10 +137,25 @@ class Attack(abc.ABC):
             ValueError: As for a call.
         """
         x, y = self._checked(classifier, x, y)
-        if tf.executing_eagerly():
-            check_magnitudes(magnitudes, ranked=False)
-        magnitudes = tf.reshape(tf.cast(magnitudes, x.dtype), (-1, 1))
-        return self._run(classifier, x, y, tf.repeat(magnitudes, tf.shape(x)[0], axis=1))
+        if not tf.executing_eagerly():
+            return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())
+        magnitudes = check_magnitudes(magnitudes, ranked=False)
+        ascending = np.unique(magnitudes)
+        parts = _batches(batch_size, x, y)
+        rungs = (
+            rung for x, y in parts for rung in self._ladder(classifier, x, y, ascending.tolist())
+        )
+        moved = list(_shown(rungs, len(parts) * len(ascending)))
+        columns = [tf.concat(moved[i :: len(ascending)], axis=0) for i in range(len(ascending))]
+        order = np.searchsorted(ascending, magnitudes)
+        return tf.stack([columns[index] for index in order])
+
+    def _ladder(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
+    ) -> Iterator[tf.Tensor]:
+        """Yields the inputs perturbed by each of several ascending magnitudes."""
+        for magnitude in magnitudes:
+            yield self._run(classifier, x, y, tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype)))
 
     def sweep_in_graph(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: Any, seed: tf.Tensor
@@ -140,7 +174,14 @@ class Attack(abc.ABC):
         """
         magnitudes = tf.reshape(tf.cast(magnitudes, x.dtype), (-1, 1))
         magnitudes = tf.repeat(magnitudes, tf.shape(x)[0], axis=1)
-        return self._sweep(classifier, x, y, magnitudes, seed)
+        times = tf.shape(magnitudes)[0]
+        labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))
+        inputs = tf.tile(x, tf.concat([[times], tf.ones_like(tf.shape(x)[1:])], axis=0))
+        moved = self.perturb(classifier, inputs, labels, tf.reshape(magnitudes, (-1,)), seed)
+        shape = tf.concat([tf.shape(magnitudes), tf.shape(x)[1:]], axis=0)
+        return tf.ensure_shape(
+            tf.reshape(moved, shape), [magnitudes.shape[0], x.shape[0], *x.shape[1:]]
+        )
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:
         """Says where the bounds leave room for a perturbation of exactly this norm.
@@ -156,47 +197,23 @@ class Attack(abc.ABC):
         reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
         return reach >= tf.cast(magnitude, x.dtype) * (1.0 - 1e-6)
 
-    def _sweep(
-        self,
-        classifier: Classifier,
-        x: tf.Tensor,
-        y: tf.Tensor,
-        magnitudes: tf.Tensor,
-        seed: tf.Tensor,
-    ) -> tf.Tensor:
-        """Perturbs `[N, ...]` inputs by `[K, N]` magnitudes as one batch of K*N samples."""
-        times = tf.shape(magnitudes)[0]
-        labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))
-        inputs = tf.tile(x, tf.concat([[times], tf.ones_like(tf.shape(x)[1:])], axis=0))
-        moved = self.perturb(classifier, inputs, labels, tf.reshape(magnitudes, (-1,)), seed)
-        shape = tf.concat([tf.shape(magnitudes), tf.shape(x)[1:]], axis=0)
-        return tf.ensure_shape(
-            tf.reshape(moved, shape), [magnitudes.shape[0], x.shape[0], *x.shape[1:]]
-        )
-
     def _run(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: tf.Tensor
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any
     ) -> tf.Tensor:
-        graph = self._graph(classifier, x.dtype, tuple(x.shape[1:]), y.dtype, tuple(y.shape[1:]))
-        return graph(x, y, magnitudes, tf.cast(self._next_seed(), tf.int32))
+        """Perturbs through the graph for this classifier and this kind of attack and data.
 
-    def _trace(
-        self,
-        classifier: Classifier,
-        x_dtype: tf.DType,
-        x_shape: tuple[int, ...],
-        y_dtype: tf.DType,
-        y_shape: tuple[int, ...],
-    ) -> Callable[..., tf.Tensor]:
-        def sweep(x: tf.Tensor, y: tf.Tensor, magnitudes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return self._sweep(classifier, x, y, magnitudes, seed)
-
-        return tf.function(sweep, autograph=False).get_concrete_function(
-            tf.TensorSpec([None, *x_shape], x_dtype),
-            tf.TensorSpec([None, *y_shape], y_dtype),
-            tf.TensorSpec([None, None], x_dtype),
-            tf.TensorSpec([2], tf.int32),
-        )
+        `given` holds other values of numbers, and more of what `perturb` takes, by sample.
+        """
+        numbers = {name: given.pop(name, getattr(self, name)) for name in self.values}
+        numbers = {name: tf.constant(value) for name, value in numbers.items() if value is not None}
+        batch = {"x": x, "y": y, "magnitude": magnitude, **given}
+        rest = {"seed": tf.cast(self._next_seed(), tf.int32), **numbers}
+        specs = [
+            *((name, tf.TensorSpec([None, *t.shape[1:]], t.dtype)) for name, t in batch.items()),
+            *((name, tf.TensorSpec(t.shape, t.dtype)) for name, t in rest.items()),
+        ]
+        graph = _graph(_Shared(self, self.structure()), classifier, tuple(specs), tuple(numbers))
+        return graph(**batch, **rest)
 
     def _checked(self, classifier: Classifier, x: Any, y: Any) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
@@ -250,6 +267,53 @@ def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     if y.shape.rank == 2:
         return tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, logits.dtype), logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int32), logits)
+
+
+class _Shared:
+    """An attack that equals all those of its structure, as a key of the cache of graphs."""
+
+    def __init__(self, attack: Attack, structure: Hashable) -> None:
+        self.attack = attack
+        self.structure = structure
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Shared) and self.structure == other.structure
+
+    def __hash__(self) -> int:
+        return hash(self.structure)
+
+
+@functools.lru_cache(maxsize=16)  # The most recent ones: each holds on to its classifier.
+def _graph(
+    shared: _Shared,
+    classifier: Classifier,
+    specs: tuple[tuple[str, tf.TensorSpec], ...],
+    numbers: tuple[str, ...],
+) -> Callable[..., tf.Tensor]:
+    """Compiles an attack once for all that equal it but for numbers, which are tensors here."""
+
+    def perturb(**given: tf.Tensor) -> tf.Tensor:
+        attack = copy.copy(shared.attack)
+        for name in numbers:
+            setattr(attack, name, given.pop(name))
+        return attack.perturb(classifier, **given)
+
+    return tf.function(perturb, autograph=False).get_concrete_function(**dict(specs))
+
+
+def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+    """Cuts tensors along their first axis, where they are at hand."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1 or None. Received: {batch_size}.")
+    if batch_size is None or not tf.executing_eagerly():
+        return [tensors]
+    starts = range(0, len(tensors[0]), batch_size)
+    return [tuple(each[start : start + batch_size] for each in tensors) for start in starts]
+
+
+def _shown(parts: Iterable[Any], count: int) -> Iterable[Any]:
+    """Shows a bar once a run has taken a few seconds."""
+    return tqdm.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
 
 
 def _as_float(x: Any) -> tf.Tensor:

@@ -14,8 +14,6 @@ Box: TypeAlias = tuple[tf.Tensor, tf.Tensor]
 
 NORMS: Final = ("l1", "l2", "linf")
 
-# Tramèr and Boneh's sparse l1 step (arXiv 1904.13000) moves a fixed share of the coordinates.
-_SPARSE_SHARE = 0.01
 # The share of a radius that counts as all of it: a corner exactly at the radius is room, which
 # rounding must not deny.
 _ENOUGH = 1.0 - 1e-6
@@ -165,20 +163,22 @@ def project_sphere(
 
 
 def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -> tf.Tensor:
-    """Computes the direction of norm 1 in which a linear function rises fastest.
+    """Computes the direction in which steps, projected back, raise a linear function fastest.
 
-    Coordinates that the box does not let move in that direction, or whose derivative is not
-    finite, are left out. For l1 the direction is spread over the few largest coordinates, as one
-    alone would take many steps.
+    For l1 and l2 it is the gradient itself: of l2 norm 1, or for l1 with a largest entry of 1. The
+    projection makes it sparse on an l1 ball, the sparser the longer the step. For linf it is the
+    gradient's sign. Coordinates whose derivative is not finite are left out.
 
     Args:
         gradient: `[N, ...]` gradient of the function.
-        norm: The norm that the direction is measured in.
-        box: How far each coordinate may still move, or `None`.
+        norm: The norm that steps are projected to.
+        box: How far each coordinate may still move, or `None`. Only coordinates that may move
+            count for the size. The others are pushed on all the same, or projecting a long step
+            to a norm would draw them back.
 
     Returns:
-        Tensor shaped like `gradient`, of norm 1, or 0 where no coordinate can rise. Any scale of
-        gradient, however small, gives the same direction.
+        Tensor shaped like `gradient`, or 0 where no coordinate can rise. Any scale of gradient,
+        however small, gives the same direction.
 
     Example:
 
@@ -186,23 +186,19 @@ def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -
     [[ 0.6 -0.8]]
 
     Reference:
-        Section 1.0.1 of the paper; Tramèr and Boneh, arXiv 1904.13000, for l1.
+        Section 1.0.1 of the paper.
     """
     flat = _flat(gradient)
     flat = tf.where(tf.math.is_finite(flat), flat, 0.0)
+    free = flat
     if box is not None:
         low, high = _flat(box[0]), _flat(box[1])
-        free = ((flat > 0) & (high > 0)) | ((flat < 0) & (low < 0))
-        flat = tf.where(free, flat, 0.0)
+        free = tf.where(((flat > 0) & (high > 0)) | ((flat < 0) & (low < 0)), flat, 0.0)
     if norm == "linf":
         direction = tf.sign(flat)
-    elif norm == "l2":
-        direction = _unit(flat)
     else:
-        count = max(1, round(_SPARSE_SHARE * flat.shape[-1]))
-        kept = tf.abs(flat) >= tf.math.top_k(tf.abs(flat), count).values[:, -1:]
-        signs = tf.where(kept, tf.sign(flat), 0.0)
-        direction = tf.math.divide_no_nan(signs, _norm(signs, "l1")[:, None])
+        size = _norm(free, "linf" if norm == "l1" else "l2")
+        direction = _divide(flat, size[:, None])
     return tf.reshape(direction, tf.shape(gradient))
 
 

@@ -1,7 +1,7 @@
 """The one loop behind all gradient attacks."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -53,6 +53,7 @@ def climb(
     random_start: bool,
     mix: Mix = ranked,
     first: tf.Tensor | None = None,
+    solved: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Climbs one or two ranked goals by projected gradient steps, and keeps the best point seen.
 
@@ -66,13 +67,16 @@ def climb(
         seed: `[2]` integer tensor.
         norm: `"l1"`, `"l2"` or `"linf"`.
         steps: Number of gradient steps, scalar.
-        step_size: Norm of a step; `None` is 2.5 times the magnitude over the steps.
+        step_size: Size of a step; `None` adapts it to each sample.
         exact: Whether the norm is the magnitude, or at most the magnitude.
         restarts: Number of starts, scalar.
         bounds: Lowest and highest value of an input, or `None`.
         random_start: Whether to start at a random perturbation, or at the input itself.
         mix: Makes one gradient of all goals' gradients.
-        first: Perturbation that the first start is projected from, shaped like `x`, or `None`.
+        first: Perturbations that the first pair of starts is made of, shaped like `x`, or `None`.
+            A row of zeros leaves its sample's start as it is without.
+        solved: Maps inputs to whether nothing more is asked, `[N]` bool, or `None`. A sample is
+            left alone from then on, and the loop ends when all are.
 
     Returns:
         The perturbed inputs, shaped like `x`.
@@ -80,10 +84,7 @@ def climb(
     magnitude = tf.cast(magnitude, x.dtype)
     box = geometry.box_around(x, bounds)
     project = geometry.project_sphere if exact else geometry.project_ball
-    if step_size is None:
-        step_size = 2.5 * magnitude / tf.cast(steps, x.dtype)
-    length = tf.cast(step_size, x.dtype) * tf.ones_like(magnitude)
-    length = tf.reshape(length, [-1] + [1] * (x.shape.rank - 1))
+    nowhere = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
 
     def moved(perturbation: tf.Tensor) -> tf.Tensor:
         # Adding rounds: the box is kept to the last bit all the same.
@@ -91,52 +92,153 @@ def climb(
         return shifted if bounds is None else tf.clip_by_value(shifted, *bounds)
 
     def start(index: tf.Tensor) -> tf.Tensor:
-        if first is None:
-            return drawn_start(index)
-        return tf.cond(
-            tf.equal(index, 0),
-            lambda: project(first, magnitude, norm, box)[0],
-            lambda: drawn_start(index),
-        )
-
-    def drawn_start(index: tf.Tensor) -> tf.Tensor:
-        if not random_start:
-            return tf.zeros_like(x)
-        pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)
-        drawn = geometry.random_perturbation(x, magnitude, norm, pair, surface=exact)
+        if random_start:
+            pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)
+            drawn = geometry.random_perturbation(x, magnitude, norm, pair, surface=exact)
+        else:
+            drawn = tf.zeros_like(x)
+        if first is not None:
+            given = tf.cast(first, x.dtype)
+            drawn = choose(_any(given) & (index < 2), given, drawn)
         side = tf.cast(1 - 2 * (index % 2), x.dtype)
-        return project(side * drawn, magnitude, norm, box)[0]
+        # The input itself is no answer where the norm must be exact, but may be a start.
+        return choose(_any(drawn), project(side * drawn, magnitude, norm, box)[0], drawn)
 
-    def keep(
-        best: list[tf.Tensor], values: Sequence[tf.Tensor], here: tf.Tensor
-    ) -> list[tf.Tensor]:
-        better = _is_better(values, best[1:])
-        spread = tf.reshape(better, [-1] + [1] * (x.shape.rank - 1))
-        kept = [tf.where(better, new, old) for new, old in zip(values, best[1:], strict=True)]
-        return [tf.where(spread, here, best[0]), *kept]
+    def is_answer(perturbation: tf.Tensor) -> tf.Tensor:
+        return _any(perturbation) | (magnitude == 0) if exact else tf.ones_like(magnitude, tf.bool)
 
-    starts_count = not exact or random_start or first is not None
+    def is_solved(inputs: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(magnitude, tf.bool) if solved is None else solved(inputs)
 
-    def step(number: tf.Tensor, here: tf.Tensor, best: list[tf.Tensor]) -> tuple[Any, ...]:
-        values, gradients = zip(*[_differentiate(goal, moved(here)) for goal in goals], strict=True)
-        # The input itself is no answer where the norm must be exact.
-        counts = tf.constant(True) if starts_count else number > 0
-        best = keep(best, [tf.where(counts, value, -np.inf) for value in values], here)
+    def visit(here: tf.Tensor, best: _Best, values: Any, gradient: Any, inputs: Any) -> _Best:
+        """The better of a point and the best one so far; what is solved stays."""
+        counts = is_answer(here)
+        values = [tf.where(counts, value, -np.inf) for value in values]
+        done = counts & is_solved(inputs)
+        better = (done | _is_better(values, best.values, ties=True)) & ~best.done
+        return choose(better, _Best(here, values, gradient, done), best)
+
+    def step(
+        number: tf.Tensor, here: tf.Tensor, best: _Best, seen: list[tf.Tensor], stride: _Stride
+    ) -> tuple[Any, ...]:
+        inputs = moved(here)
+        values, gradients = zip(*[_differentiate(goal, inputs) for goal in goals], strict=True)
+        gradient = mix(inputs, gradients)
+        best = visit(here, best, values, gradient, inputs)
+        if step_size is None:
+            rose = _is_better(values, seen, ties=True) & (number > 0)
+            stride, back = _judge(stride, number, steps, rose, best.values)
+            here = choose(back, best.perturbation, here)
+            gradient = choose(back, best.gradient, gradient)
+            values = choose(back, best.values, list(values))
         left = None if box is None else (box[0] - here, box[1] - here)
-        direction = geometry.steepest_direction(mix(moved(here), gradients), norm, left)
-        here, _ = project(here + length * direction, magnitude, norm, box)
-        return number + 1, here, best
+        direction = geometry.steepest_direction(gradient, norm, left)
+        onward = here + _spread(stride.length, x) * direction
+        here = choose(best.done, here, project(onward, magnitude, norm, box)[0])
+        return number + 1, here, best, list(values), stride
 
-    def restart(index: tf.Tensor, best: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        state = (tf.constant(0), start(index), best)
-        _, here, best = tf.while_loop(lambda number, *_: number < steps, step, state)
-        values = [tf.cast(goal(moved(here)), tf.float32) for goal in goals]
-        return index + 1, keep(best, values, here)
+    def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
+        here = start(index)
+        own = _Best(here, nowhere, tf.zeros_like(x), best.done)
+        state = (
+            tf.constant(0),
+            here,
+            own,
+            nowhere,
+            _first_stride(magnitude, steps, step_size, nowhere),
+        )
+        _, here, own, *_ = tf.while_loop(
+            lambda number, _here, own, *_: (number < steps) & ~tf.reduce_all(own.done), step, state
+        )
+        inputs = moved(here)
+        values = [tf.cast(goal(inputs), tf.float32) for goal in goals]
+        own = visit(here, own, values, own.gradient, inputs)
+        better = (own.done | _is_better(own.values, best.values, ties=True)) & ~best.done
+        return index + 1, choose(better, own, best)
 
-    worst = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
-    state = (tf.constant(0), [tf.zeros_like(x), *worst])
-    _, best = tf.while_loop(lambda index, _: index < restarts, restart, state)
-    return moved(best[0])
+    worst = _Best(tf.zeros_like(x), nowhere, tf.zeros_like(x), tf.zeros_like(magnitude, tf.bool))
+    _, best = tf.while_loop(
+        lambda index, best: (index < restarts) & ~tf.reduce_all(best.done),
+        restart,
+        (tf.constant(0), worst),
+    )
+    return moved(best.perturbation)
+
+
+class _Best(NamedTuple):
+    """The best point seen of each sample."""
+
+    perturbation: tf.Tensor
+    values: list[tf.Tensor]
+    gradient: tf.Tensor
+    done: tf.Tensor
+
+
+class _Stride(NamedTuple):
+    """How far each sample steps, and what that is judged by at the next checkpoint."""
+
+    length: tf.Tensor
+    rises: tf.Tensor
+    before: list[tf.Tensor]
+    halved: tf.Tensor
+    gap: tf.Tensor
+    checkpoint: tf.Tensor
+
+
+def _first_stride(
+    magnitude: tf.Tensor, steps: Any, step_size: Any | None, nowhere: list[tf.Tensor]
+) -> _Stride:
+    """An adaptive stride starts at the ball's diameter."""
+    length = 2.0 * magnitude
+    if step_size is not None:
+        length = tf.cast(step_size, magnitude.dtype) * tf.ones_like(magnitude)
+    none = tf.zeros_like(magnitude, tf.int32)
+    gap = _share(steps, 0.22)
+    return _Stride(length, none, nowhere, tf.ones_like(none, tf.bool), gap, gap)
+
+
+def _judge(
+    stride: _Stride, number: tf.Tensor, steps: Any, rose: tf.Tensor, best: list[tf.Tensor]
+) -> tuple[_Stride, tf.Tensor]:
+    """Halves the steps of samples that have stalled, and doubles those of samples that only rise.
+
+    As in APGD (arXiv 2003.01690), a sample has stalled if fewer than three quarters of its steps
+    since the last checkpoint rose, or if its best value is what it was there, at the same step
+    size. Doubling is what brings a linear goal to its exact end, for l1 above all.
+
+    Args:
+        stride: The strides so far.
+        number: How many steps were made, scalar.
+        steps: How many there are, scalar.
+        rose: `[N]` bool: whether the last step did not lower the goals.
+        best: The best point's values, `[N]` each.
+
+    Returns:
+        The strides from here on, and `[N]` bool: where to go back to the best point.
+    """
+    at = number >= stride.checkpoint
+    rises = stride.rises + tf.cast(rose, tf.int32)
+    few = 4 * rises < 3 * stride.gap
+    stuck = ~stride.halved & ~_is_better(best, stride.before)
+    stalled = at & (few | stuck)
+    growing = at & ~stalled & (rises >= tf.maximum(stride.gap, 4))
+    factor = tf.where(stalled, 0.5, tf.where(growing, 2.0, 1.0))
+    gap = tf.maximum(stride.gap - _share(steps, 0.03), _share(steps, 0.06))
+    gap = tf.where(at, gap, stride.gap)
+    judged = _Stride(
+        stride.length * tf.cast(factor, stride.length.dtype),
+        tf.where(at, 0, rises),
+        [tf.where(at, new, old) for new, old in zip(best, stride.before, strict=True)],
+        tf.where(at, stalled, stride.halved),
+        gap,
+        tf.where(at, number + gap, stride.checkpoint),
+    )
+    return judged, stalled
+
+
+def _share(steps: Any, share: float) -> tf.Tensor:
+    """A share of the steps, at least one."""
+    return tf.maximum(tf.cast(share * tf.cast(steps, tf.float32), tf.int32), 1)
 
 
 def _differentiate(goal: Goal, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -148,11 +250,42 @@ def _differentiate(goal: Goal, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(values, tf.float32), gradient
 
 
-def _is_better(values: Sequence[tf.Tensor], best: Sequence[tf.Tensor]) -> tf.Tensor:
-    """`[N]` bool: lexicographically above; not-a-number counts, so that it is not hidden."""
+def _is_better(
+    values: Sequence[tf.Tensor], best: Sequence[tf.Tensor], ties: bool = False
+) -> tf.Tensor:
+    """`[N]` bool: lexicographically above; not-a-number counts, so that it is not hidden.
+
+    Where values round to the same, the later point is as good, and farther along: `ties`.
+    """
     better = tf.zeros_like(values[0], tf.bool)
     equal = tf.ones_like(better)
     for value, old in zip(values, best, strict=True):
         better |= equal & ((value > old) | tf.math.is_nan(value))
         equal &= value == old
-    return better
+    return better | equal if ties else better
+
+
+def _any(tensor: tf.Tensor) -> tf.Tensor:
+    """`[N]` bool: whether a row has an entry that is not 0."""
+    return tf.reduce_any(tensor != 0, axis=list(range(1, tensor.shape.rank)))
+
+
+def _spread(per_sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """`[N]` as `[N, 1, ...]`, of the rank of another tensor."""
+    return tf.reshape(per_sample, [-1] + [1] * (like.shape.rank - 1))
+
+
+def choose(condition: tf.Tensor, yes: Any, no: Any) -> Any:
+    """Chooses sample by sample.
+
+    Args:
+        condition: `[N]` bool tensor.
+        yes: Tensor `[N, ...]`, or a structure of them, taken where the condition holds.
+        no: The same, taken where it does not.
+
+    Returns:
+        As `yes`.
+    """
+    return tf.nest.map_structure(
+        lambda one, other: tf.where(_spread(condition, one), one, other), yes, no
+    )

@@ -1,17 +1,21 @@
 """Projected gradient descent, at an exact norm or inside a ball."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, ClassVar, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier, classification_loss, logits_of
-from lexirobust.attacks.loop import Goal, climb, ranked
+from lexirobust.attacks.attack import Attack, Classifier, logits_of
+from lexirobust.attacks.loop import Goal, choose, climb, ranked
+from lexirobust.attacks.losses import LOSSES, most_likely
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
+
+# A magnitude that starts from the one below needs a share of the steps: one in so many.
+CHAINED_SHARE: Final = 3
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -24,13 +28,19 @@ class PGD(Attack):
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
         steps: Number of gradient steps.
-        step_size: Norm of one step. `None` is 2.5 times the magnitude over the steps.
+        step_size: Size of one step: its l2 norm, or its largest entry for l1 and linf. `None`, the
+            default and the better choice, adapts it to each sample: from the ball's diameter down
+            wherever progress stalls.
         constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
-        goal: `"maximize"` the loss (adversarial samples) or `"minimize"` it (their opponents).
+        goal: `"maximize"` the loss (adversarial samples) or `"minimize"` it: opponents where `y` is
+            the right label, targeted adversarial samples where `y` is the wanted one.
         restarts: Number of random starts. They come in pairs that start at opposite points.
         bounds: Lowest and highest value of an input, or `None`.
         random_start: Whether to start at random, or at the input itself.
         seed: Integer seed for the random starts of an attack called on its own.
+        loss: `"cross_entropy"`, `"margin"` (of logits) or `"dlr"` (margin over spread).
+        early_stop: Whether only success is asked: a sample that is misclassified, or classified as
+            `y` where the loss is minimized, is left alone from then on.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -38,14 +48,24 @@ class PGD(Attack):
     Example: a linear classifier's worst point at l2 norm 1 is known.
 
     >>> classifier = lambda x: x @ tf.constant([[0.6, -0.6], [0.8, -0.8]])
-    >>> attack = PGD(norm="l2", steps=20, step_size=1.0, bounds=None)
+    >>> attack = PGD(norm="l2", bounds=None)
     >>> x = attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0)
     >>> print(x.numpy().round(2))
     [[-0.6 -0.8]]
 
+    Example: a targeted attack minimizes the loss of the labels that it wants.
+
+    >>> attack = PGD(norm="l2", goal="minimize", bounds=None)
+    >>> x = attack(classifier, tf.zeros((1, 2)), tf.constant([1]), 1.0)
+    >>> tf.argmax(classifier(x), axis=-1).numpy().tolist()
+    [1]
+
     Reference:
-        Madry et al., arXiv 1706.06083; section 1.0.1 of the paper.
+        Madry et al., arXiv 1706.06083; Croce and Hein, arXiv 2003.01690, for the step; section
+        1.0.1 of the paper.
     """
+
+    values: ClassVar[tuple[str, ...]] = ("sign", "steps", "step_size", "restarts")
 
     def __init__(
         self,
@@ -58,6 +78,8 @@ class PGD(Attack):
         bounds: tuple[float, float] | None = (0.0, 1.0),
         random_start: bool = True,
         seed: int | None = None,
+        loss: str = "cross_entropy",
+        early_stop: bool = False,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         for name, value in (("steps", steps), ("restarts", restarts)):
@@ -71,17 +93,22 @@ class PGD(Attack):
             )
         if goal not in GOALS:
             raise ValueError(f"`goal` must be one of {GOALS}. Received: {goal!r}.")
+        if loss not in LOSSES:
+            raise ValueError(f"`loss` must be one of {tuple(LOSSES)}. Received: {loss!r}.")
         if restarts > 1 and not random_start:
             raise ValueError(
                 "`restarts` above 1 need `random_start=True`: from one start they all end alike. "
                 f"Received: restarts={restarts}."
             )
-        self.steps = steps
-        self.step_size = step_size
+        self.steps = int(steps)
+        self.step_size = None if step_size is None else float(step_size)
         self.constraint = constraint
         self.goal = goal
-        self.restarts = restarts
+        self.restarts = int(restarts)
         self.random_start = random_start
+        self.loss = loss
+        self.early_stop = early_stop
+        self.sign = 1.0 if goal == "maximize" else -1.0
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
@@ -95,7 +122,16 @@ class PGD(Attack):
             "bounds": None if self.bounds is None else list(self.bounds),
             "random_start": self.random_start,
             "seed": self.seed,
+            "loss": self.loss,
+            "early_stop": self.early_stop,
         }
+
+    def structure(self) -> Hashable:
+        """The settings other than numbers; see `Attack.structure`."""
+        numbers = {"steps", "restarts", "goal", "seed", "bounds"}
+        config = {name: value for name, value in self.get_config().items() if name not in numbers}
+        config["step_size"] = self.step_size is None
+        return type(self), self.bounds, frozenset(config.items())
 
     def goals(self, classifier: Classifier, y: tf.Tensor, magnitude: tf.Tensor) -> list[Goal]:
         """What the attack raises, the most important goal first.
@@ -109,8 +145,28 @@ class PGD(Attack):
             One or two functions of the inputs.
         """
         del magnitude
-        sign = 1.0 if self.goal == "maximize" else -1.0
-        return [lambda x: sign * classification_loss(logits_of(classifier, x), y)]
+        loss, targeted = LOSSES[self.loss], tf.less(self.sign, 0.0)
+
+        def goal(x: tf.Tensor) -> tf.Tensor:
+            logits = logits_of(classifier, x)
+            return tf.cast(self.sign, logits.dtype) * loss(logits, y, targeted)
+
+        return [goal]
+
+    def solved(self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Says which inputs are misclassified, or classified as the label where that is the goal.
+
+        Args:
+            classifier: Maps inputs to logits.
+            x: `[N, ...]` perturbed inputs.
+            y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+
+        Returns:
+            `[N]` bool tensor.
+        """
+        labels = most_likely(y)
+        given = tf.argmax(logits_of(classifier, x), axis=-1, output_type=labels.dtype)
+        return tf.equal(given == labels, tf.less(self.sign, 0.0))
 
     def mix(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Makes the one gradient that is followed of all goals' gradients.
@@ -147,8 +203,9 @@ class PGD(Attack):
             The perturbed inputs, shaped like `x`.
         """
         magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
+        forward = _shared_pass(classifier)
         moved = climb(
-            self.goals(classifier, y, magnitude),
+            self.goals(forward, y, magnitude),
             x,
             magnitude,
             seed,
@@ -161,5 +218,51 @@ class PGD(Attack):
             random_start=self.random_start,
             mix=self.mix,
             first=first,
+            solved=(lambda inputs: self.solved(forward, inputs, y)) if self.early_stop else None,
         )
         return tf.stop_gradient(moved)
+
+    def _ladder(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
+    ) -> Iterator[tf.Tensor]:
+        """Starts each magnitude from the one below, which then needs fewer steps.
+
+        Without random starts there is nothing to replace: each magnitude is attacked alone.
+        """
+        if not self.random_start:
+            yield from super()._ladder(classifier, x, y, magnitudes)
+            return
+        moved, below, exact = x, 0.0, self.constraint == "exact"
+        for magnitude in magnitudes:
+            if magnitude:
+                start = moved - x
+                if exact and below:
+                    start *= magnitude / below
+                steps = -(-self.steps // CHAINED_SHARE) if below else self.steps
+                norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
+                last, moved = moved, self._run(classifier, x, y, norms, first=start, steps=steps)
+                if not exact:
+                    lost = self.solved(classifier, last, y) & ~self.solved(classifier, moved, y)
+                    moved = choose(lost, last, moved)
+            below = magnitude
+            yield moved
+
+    def _run(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any
+    ) -> tf.Tensor:
+        """Gives every graph a place for a first start, so that chained runs need none of theirs."""
+        if self.random_start:
+            given.setdefault("first", tf.zeros_like(x))
+        return super()._run(classifier, x, y, magnitude, **given)
+
+
+def _shared_pass(classifier: Classifier) -> Classifier:
+    """The classifier's logits, in which calls with the same tensor share one pass."""
+    last: list[Any] = [None, None]
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        if last[0] is not x:
+            last[:] = x, logits_of(classifier, x)
+        return last[1]
+
+    return forward

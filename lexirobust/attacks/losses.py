@@ -1,0 +1,114 @@
+"""What attacks raise or lower: losses whose gradients never vanish because a classifier is sure."""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks.attack import classification_loss
+
+AttackLoss: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""Maps logits `[N, C]`, labels, and whether the labels are targets, a scalar bool, to `[N]`."""
+
+
+def cross_entropy(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
+    """Computes what ranks points as the cross entropy does, without its saturation.
+
+    The cross entropy is `log(1 + exp(odds))`, with the log-odds of being wrong. Its gradient
+    vanishes, and its values tie at 0, once the right class's probability rounds to 1. The log-odds
+    rise wherever it rises, in the same direction, and do neither. Labels that are no single class
+    keep the cross entropy: it cannot come near 0.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N]` integer labels, or `[N, C]` probabilities.
+        targeted: Whether the labels are targets, which does not matter here.
+
+    Returns:
+        `[N]` tensor: log-odds, or cross entropies where `y` is spread over classes.
+
+    Example: a gradient of float32 cross entropy would be 0 here.
+
+    >>> logits = tf.constant([[900.0, 0.0]])
+    >>> cross_entropy(logits, tf.constant([0]), tf.constant(False)).numpy().tolist()
+    [-900.0]
+    """
+    del targeted
+    if y.shape.rank == 1:
+        return _log_odds(logits, y)
+    sure = tf.reduce_max(y, axis=-1) == 1
+    odds = _log_odds(logits, most_likely(y))
+    return tf.where(sure, odds, classification_loss(logits, y))
+
+
+def margin(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
+    """Computes how far the best other logit is above the label's.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+        targeted: Whether the labels are targets, which does not matter here.
+
+    Returns:
+        `[N]` tensor, above 0 where another class wins.
+
+    Reference:
+        Carlini and Wagner, arXiv 1608.04644.
+    """
+    del targeted
+    own, others = _split(logits, most_likely(y))
+    return tf.reduce_max(others, axis=-1) - own
+
+
+def dlr(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
+    """Computes the difference of logits ratio: the margin over the spread of the largest logits.
+
+    Neither a shift nor a scale of the logits changes it. The spread is the first logit, in
+    descending order, less the third, or less the mean of third and fourth where labels are targets
+    (with three classes, less the third).
+
+    Args:
+        logits: `[N, C]`, at least three classes.
+        y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+        targeted: Whether the labels are targets, scalar bool.
+
+    Returns:
+        `[N]` tensor.
+
+    Raises:
+        ValueError: If there are fewer than three classes.
+
+    Reference:
+        Croce and Hein, arXiv 2003.01690.
+    """
+    classes = logits.shape[-1]
+    if classes < 3:
+        raise ValueError(f'`loss="dlr"` needs at least three classes. Received: {classes}.')
+    largest = tf.math.top_k(logits, min(classes, 4)).values
+    floor = tf.where(targeted, tf.reduce_mean(largest[:, 2:], axis=-1), largest[:, 2])
+    return tf.math.divide_no_nan(margin(logits, y, targeted), largest[:, 0] - floor)
+
+
+LOSSES: Final[dict[str, AttackLoss]] = {
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "dlr": dlr,
+}
+
+
+def most_likely(y: tf.Tensor) -> tf.Tensor:
+    """Returns `[N]` labels: those given, or the class of largest probability."""
+    return tf.argmax(y, axis=-1, output_type=tf.int32) if y.shape.rank == 2 else y
+
+
+def _log_odds(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    own, others = _split(logits, y)
+    return tf.reduce_logsumexp(others, axis=-1) - own
+
+
+def _split(logits: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The label's logit `[N]`, and all logits with the label's at minus infinity `[N, C]`."""
+    own = tf.one_hot(y, logits.shape[-1], True, False)
+    never = tf.constant(-np.inf, logits.dtype)
+    return tf.reduce_sum(tf.where(own, logits, 0.0), axis=-1), tf.where(own, never, logits)
