@@ -1,11 +1,11 @@
 """The attack that first leaves the explored region, and only then raises the loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Classifier
+from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.loop import Goal
 from lexirobust.attacks.pgd import PGD
 
@@ -42,6 +42,10 @@ class GuidedPGD(PGD):
 
     def __init__(self, unexplored: Unexplored, **settings: Any) -> None:
         super().__init__(**settings)
+        if self.early_stop:
+            raise ValueError(
+                "`early_stop` must be False: success is not all that a guided attack is asked for."
+            )
         self.unexplored = unexplored
 
     def get_config(self) -> dict[str, Any]:
@@ -52,3 +56,9 @@ class GuidedPGD(PGD):
         """Being outside the explored region, then the loss; see `PGD.goals`."""
         losses = super().goals(classifier, y, magnitude)
         return [lambda x: self.unexplored(x, magnitude), *losses]
+
+    def _ladder(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
+    ) -> Iterator[tf.Tensor]:
+        """Attacks each magnitude alone: every one has an explored region of its own."""
+        return Attack._ladder(self, classifier, x, y, magnitudes)

@@ -84,6 +84,7 @@ def climb(
     magnitude = tf.cast(magnitude, x.dtype)
     box = geometry.box_around(x, bounds)
     project = geometry.project_sphere if exact else geometry.project_ball
+    first = None if first is None else tf.cast(first, x.dtype)
     nowhere = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
 
     def moved(perturbation: tf.Tensor) -> tf.Tensor:
@@ -98,11 +99,17 @@ def climb(
         else:
             drawn = tf.zeros_like(x)
         if first is not None:
-            given = tf.cast(first, x.dtype)
-            drawn = choose(_any(given) & (index < 2), given, drawn)
+            drawn = choose(_any(first) & (index < 2), first, drawn)
         side = tf.cast(1 - 2 * (index % 2), x.dtype)
         # The input itself is no answer where the norm must be exact, but may be a start.
         return choose(_any(drawn), project(side * drawn, magnitude, norm, box)[0], drawn)
+
+    def stride_length(index: tf.Tensor) -> tf.Tensor:
+        if step_size is not None:
+            return tf.cast(step_size, x.dtype) * tf.ones_like(magnitude)
+        # From anywhere at first across the ball, from a start that was given half as far.
+        known = False if first is None else _any(first) & (index < 2)
+        return tf.where(known, magnitude, 2.0 * magnitude)
 
     def is_answer(perturbation: tf.Tensor) -> tf.Tensor:
         return _any(perturbation) | (magnitude == 0) if exact else tf.ones_like(magnitude, tf.bool)
@@ -140,13 +147,8 @@ def climb(
     def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
         here = start(index)
         own = _Best(here, nowhere, tf.zeros_like(x), best.done)
-        state = (
-            tf.constant(0),
-            here,
-            own,
-            nowhere,
-            _first_stride(magnitude, steps, step_size, nowhere),
-        )
+        stride = _first_stride(stride_length(index), steps, nowhere)
+        state = (tf.constant(0), here, own, nowhere, stride)
         _, here, own, *_ = tf.while_loop(
             lambda number, _here, own, *_: (number < steps) & ~tf.reduce_all(own.done), step, state
         )
@@ -185,14 +187,8 @@ class _Stride(NamedTuple):
     checkpoint: tf.Tensor
 
 
-def _first_stride(
-    magnitude: tf.Tensor, steps: Any, step_size: Any | None, nowhere: list[tf.Tensor]
-) -> _Stride:
-    """An adaptive stride starts at the ball's diameter."""
-    length = 2.0 * magnitude
-    if step_size is not None:
-        length = tf.cast(step_size, magnitude.dtype) * tf.ones_like(magnitude)
-    none = tf.zeros_like(magnitude, tf.int32)
+def _first_stride(length: tf.Tensor, steps: Any, nowhere: list[tf.Tensor]) -> _Stride:
+    none = tf.zeros_like(length, tf.int32)
     gap = _share(steps, 0.22)
     return _Stride(length, none, nowhere, tf.ones_like(none, tf.bool), gap, gap)
 

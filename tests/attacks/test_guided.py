@@ -141,3 +141,5 @@ def test_settings_make_an_equal_attack():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="`steps` must be"):
         GuidedPGD(unexplored, steps=0)
+    with pytest.raises(ValueError, match="`early_stop` must be False"):
+        GuidedPGD(unexplored, early_stop=True)
