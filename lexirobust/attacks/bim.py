@@ -14,7 +14,7 @@ class BIM(PGD):
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
         steps: Number of gradient steps.
-        step_size: Norm of one step. `None` is 2.5 times the magnitude over the steps.
+        step_size: Size of one step, or `None`; see `PGD`.
         constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
         goal: `"maximize"` the loss or `"minimize"` it.
         bounds: Lowest and highest value of an input, or `None`.

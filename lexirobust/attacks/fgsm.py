@@ -37,7 +37,7 @@ class FGSM(PGD):
         goal: str = "maximize",
         bounds: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
-        # The projection cuts the default step of 2.5 magnitudes to one along the same direction.
+        # The projection cuts the first adaptive step, of two magnitudes, to one that is full.
         super().__init__(
             norm=norm,
             steps=1,

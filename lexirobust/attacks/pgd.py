@@ -227,7 +227,7 @@ class PGD(Attack):
     ) -> Iterator[tf.Tensor]:
         """Starts each magnitude from the one below, which leaves few steps where that succeeds.
 
-        Samples that resist get all steps. Inside a maximum norm, success is never lost again.
+        Samples that resist are attacked afresh. Inside a maximum norm, success is never lost again.
         Without random starts there is nothing to replace: each magnitude is attacked alone.
         """
         if not self.random_start:
@@ -251,14 +251,15 @@ class PGD(Attack):
     def _again(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, norms: tf.Tensor, moved: tf.Tensor
     ) -> tf.Tensor:
-        """Goes on, with all steps, from those perturbed inputs that do not succeed yet."""
+        """Starts afresh, with all steps, where perturbed inputs do not succeed yet."""
         rows = tf.where(~self.solved(classifier, moved, y))
         if not len(rows):
             return moved
-        own = [tf.gather_nd(tensor, rows) for tensor in (x, y, norms, moved - x)]
-        return tf.tensor_scatter_nd_update(
-            moved, rows, self._run(classifier, *own[:3], first=own[3])
-        )
+        x, y, norms, old = (tf.gather_nd(tensor, rows) for tensor in (x, y, norms, moved))
+        new = self._run(classifier, x, y, norms)
+        goal = self.goals(classifier, y, norms)[0]
+        better = self.solved(classifier, new, y) | (goal(new) >= goal(old))
+        return tf.tensor_scatter_nd_update(moved, rows, choose(better, new, old))
 
     def _run(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any

@@ -45,3 +45,116 @@ def test_attack_may_have_a_direction_of_its_own():
 
     attack = Upwards(norm="linf", steps=1, random_start=False, bounds=None)
     assert np.array_equal(perturb(attack, 1.0), np.tile([-1.0, 1.0], (3, 1)))
+
+
+class Counted:
+    """A classifier of three classes that counts how often it is traced."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x):
+        self.calls += not tf.executing_eagerly()
+        return tf.concat([x, tf.reduce_sum(x, axis=1, keepdims=True)], axis=1)
+
+
+def test_no_number_and_no_second_attack_compiles_again():
+    classifier = Counted()
+    x, y = np.ones((4, 2), np.float32), np.zeros(4, np.int32)
+    PGD(norm="l2", steps=2, bounds=None)(classifier, x, y, 1.0)
+    traced = classifier.calls
+    assert traced > 0
+    for settings in ({"steps": 3}, {"goal": "minimize"}, {"restarts": 2}, {"seed": 1}):
+        attack = PGD(norm="l2", bounds=None, **settings)
+        attack(classifier, x[:3], y[:3], 0.5)
+        attack.sweep(classifier, x, y, [2.0, 0.5, 3.0, 0.0])
+    assert classifier.calls == traced
+
+
+def test_fixed_step_size_is_a_number_too():
+    classifier = Counted()
+    x, y = np.ones((4, 2), np.float32), np.zeros(4, np.int32)
+    attacks = [PGD(norm="l2", steps=2, step_size=size, bounds=None) for size in (0.1, 1e-3)]
+    moved = [attack(classifier, x, y, 1.0) for attack in attacks]
+    traced = classifier.calls
+    attacks[0](classifier, x, y, 2.0)
+    PGD(norm="l2", steps=5, step_size=0.3, bounds=None)(classifier, x, y, 2.0)
+    assert classifier.calls == traced
+    assert not np.allclose(*moved)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"norm": "l1"}, {"constraint": "maximum"}, {"bounds": (-5, 5)}, {"loss": "dlr"}]
+)
+def test_attack_of_another_structure_is_another_graph(settings):
+    classifier, plain = Counted(), {"norm": "l2", "steps": 2, "bounds": None, "seed": 0}
+    x, y = np.array([[1.0, 0.2], [0.3, -0.4]], np.float32), np.array([0, 1])
+    PGD(**plain)(classifier, x, y, 1.0)
+    traced = classifier.calls
+    PGD(**{**plain, **settings})(classifier, x, y, 1.0)
+    assert classifier.calls > traced
+
+
+def steep(x):
+    """Class 1 wins where the first coordinate is above 0, ever more surely."""
+    return tf.stack([tf.zeros_like(x[:, 0]), x[:, 0]], axis=1)
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+def test_samples_that_succeed_are_left_alone(constraint):
+    # Half a step crosses the boundary for the first two; the last one cannot be reached.
+    x = np.array([[0.1, 0.0], [0.2, 0.0], [5.0, 0.0]], np.float32)
+    settings = {"norm": "linf", "step_size": 0.25, "bounds": None, "random_start": False}
+    attack = PGD(steps=8, constraint=constraint, early_stop=True, **settings)
+    moved = attack(steep, x, Y, 1.0).numpy()
+    if constraint == "maximum":
+        np.testing.assert_allclose(moved[:, 0], [-0.15, -0.05, 4.0], atol=1e-6)
+    assert (moved[:, 0] < 0).tolist() == [True, True, False]
+    everything = PGD(steps=8, constraint=constraint, **settings)(steep, x, Y, 1.0).numpy()
+    np.testing.assert_allclose(everything[:, 0], [-0.9, -0.8, 4.0], atol=1e-6)
+
+
+def test_targeted_samples_are_left_alone_where_the_target_wins():
+    x = np.array([[-0.1, 0.0], [0.2, 0.0]], np.float32)
+    settings = {"norm": "linf", "constraint": "maximum", "bounds": None, "random_start": False}
+    attack = PGD(steps=8, step_size=0.25, goal="minimize", early_stop=True, **settings)
+    moved = attack(steep, x, np.ones(2, np.int32), 1.0).numpy()
+    np.testing.assert_allclose(moved[:, 0], [0.15, 0.2], atol=1e-6)
+
+
+def test_loop_ends_when_all_samples_succeed():
+    ran = tf.Variable(0)
+
+    def counting(x):
+        ran.assign_add(1)
+        return steep(x)
+
+    x = np.full((3, 2), 0.1, np.float32)
+    attack = PGD(norm="linf", steps=100, step_size=0.25, early_stop=True, bounds=None, seed=0)
+    attack(counting, x, Y, 1.0)
+    assert ran.numpy() <= 6
+
+
+def test_start_that_succeeds_is_the_answer():
+    first = np.tile(np.array([[-0.5, 1.0]], np.float32), (3, 1))
+    attack = PGD(norm="linf", steps=4, early_stop=True, bounds=None)
+    np.testing.assert_allclose(perturb(attack, 1.0, first=first), first)
+
+
+def test_row_of_zeros_is_no_start():
+    first = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, -1.0]], np.float32)
+    attack = PGD(norm="l2", steps=1, step_size=1e-6, bounds=None)
+    moved = perturb(attack, 1.0, first=first)
+    np.testing.assert_allclose(moved[0], perturb(attack, 1.0)[0], atol=1e-5)
+    np.testing.assert_allclose(moved[1:], first[1:], atol=1e-5)
+
+
+def test_second_start_is_opposite_of_the_one_given():
+    def valley(x):
+        return tf.stack([tf.zeros_like(x[:, 0]), -tf.abs(x[:, 0] + 1)], axis=1)
+
+    first = np.tile(np.array([[-1.0, 0.0]], np.float32), (3, 1))
+    attack = PGD(norm="l2", steps=1, step_size=1e-6, restarts=2, bounds=None)
+    seed = tf.constant([0, 1])
+    moved = attack.perturb(valley, tf.constant(X), tf.constant(Y), 1.0, seed, first=first)
+    np.testing.assert_allclose(moved, -first, atol=1e-5)

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lexirobust.attacks import FGSM, PGD, geometry, pgd
+
+MAGNITUDES = [0.1, 0.2, 0.3, 0.4, 0.6]
+
+
+def network(x):
+    """Random features of bumpy classes."""
+    rng = np.random.default_rng(3)
+    inner = tf.constant(2 * rng.normal(size=(6, 32)), x.dtype)
+    outer = tf.constant(rng.normal(size=(32, 4)), x.dtype)
+    return tf.sin(x @ inner) @ outer
+
+
+def samples(count=60):
+    x = np.random.default_rng(0).uniform(size=(count, 6)).astype(np.float32)
+    return x, np.argmax(network(x), axis=-1)
+
+
+def right(moved, y):
+    return np.argmax(network(moved), axis=-1) == y
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_maximum_norm_curve_only_falls_sample_by_sample(early_stop):
+    x, y = samples()
+    attack = PGD(
+        norm="l2", steps=3, constraint="maximum", early_stop=early_stop, bounds=(0, 1), seed=0
+    )
+    sweep = attack.sweep(network, x, y, MAGNITUDES)
+    correct = np.array([right(moved, y) for moved in sweep])
+    assert np.all(correct[1:] <= correct[:-1])
+    for magnitude, moved in zip(MAGNITUDES, sweep, strict=True):
+        assert np.all(geometry.norm(moved - x, "l2") <= magnitude * (1 + 1e-5))
+    assert 0 < correct[-1].sum() + 1 < correct[0].sum()
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+def test_sweep_is_as_strong_as_separate_runs(constraint):
+    x, y = samples(200)
+    settings = {"norm": "l2", "steps": 20, "constraint": constraint, "seed": 0}
+    sweep = PGD(**settings).sweep(network, x, y, MAGNITUDES)
+    attack = PGD(**settings)
+    alone = [right(attack(network, x, y, magnitude), y).sum() for magnitude in MAGNITUDES]
+    together = [right(moved, y).sum() for moved in sweep]
+    # One sample in a hundred is left to the random starts.
+    assert np.all(np.array(together) <= np.array(alone) + 2)
+
+
+def test_sweep_takes_few_steps_where_the_magnitude_below_succeeds(monkeypatch):
+    taken = []
+    run = PGD._run
+
+    def noted(self, classifier, x, y, magnitude, **given):
+        taken.append((len(x), given.get("steps", self.steps)))
+        return run(self, classifier, x, y, magnitude, **given)
+
+    monkeypatch.setattr(PGD, "_run", noted)
+    x, y = samples()
+    moved = PGD(norm="l2", steps=24, seed=0).sweep(network, x, y, [0.3, 0.6])
+    resisting = right(moved[1], y).sum()
+    assert taken[:2] == [(60, 24), (60, 24 // pgd.CHAINED_SHARE)]
+    assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[2:])
+
+
+def test_sweep_keeps_the_order_it_is_given_and_takes_a_magnitude_twice():
+    x, y = samples(8)
+    attack = PGD(norm="l2", steps=2, bounds=None, seed=0)
+    magnitudes = [0.5, 0.0, 2.0, 0.5]
+    sweep = attack.sweep(network, x, y, tf.constant(magnitudes))
+    for magnitude, moved in zip(magnitudes, sweep, strict=True):
+        np.testing.assert_allclose(geometry.norm(moved - x, "l2"), magnitude, rtol=1e-5)
+    assert np.array_equal(sweep[0], sweep[3])
+    assert np.array_equal(sweep[1], x)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_norm_is_exact_inside_the_bounds(norm):
+    x, y = samples(20)
+    magnitudes = {"l1": [0.5, 1.5], "l2": [0.3, 0.8], "linf": [0.1, 0.45]}[norm]
+    sweep = PGD(norm=norm, steps=3, seed=0).sweep(network, x, y, magnitudes)
+    for magnitude, moved in zip(magnitudes, sweep.numpy(), strict=True):
+        np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_batch_size_changes_nothing_but_the_memory(batch_size):
+    x, y = samples(8)
+    attack = FGSM(norm="l2", bounds=None)
+    seen = []
+
+    def noting(x):
+        tf.py_function(lambda count: seen.append(int(count)), [tf.shape(x)[0]], [])
+        return network(x)
+
+    whole = attack(network, x, y, 0.5)
+    np.testing.assert_allclose(attack(noting, x, y, 0.5, batch_size=batch_size), whole, rtol=1e-5)
+    assert max(seen) == min(batch_size, 8)
+    sweep = attack.sweep(network, x, y, [0.5, 1.0], batch_size=batch_size)
+    np.testing.assert_allclose(sweep, attack.sweep(network, x, y, [0.5, 1.0]), rtol=1e-5)
+    every = np.linspace(0.1, 0.8, 8)
+    each = attack(network, x, y, every, batch_size=batch_size)
+    np.testing.assert_allclose(geometry.norm(each - x, "l2"), every, rtol=1e-5)
+
+
+def test_sweep_inside_a_graph_gives_the_same():
+    x, y = samples(8)
+    attack = PGD(norm="l2", steps=2, bounds=None, seed=0)
+
+    @tf.function(autograph=False)
+    def run():
+        return attack.sweep(network, x, y, tf.constant([0.5, 1.0]))
+
+    moved = run()
+    assert moved.shape == (2, 8, 6)
+    np.testing.assert_allclose(geometry.norm(moved[1] - x, "l2"), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_bad_batch_size_is_refused(batch_size):
+    x, y = samples(8)
+    with pytest.raises(ValueError, match=r"`batch_size` must be at least 1 or None\. Received"):
+        FGSM()(network, x, y, 0.5, batch_size=batch_size)
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        FGSM().sweep(network, x, y, [0.5], batch_size=batch_size)
