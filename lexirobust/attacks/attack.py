@@ -199,21 +199,26 @@ class Attack(abc.ABC):
 
     def _run(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any
-    ) -> tf.Tensor:
+    ) -> Any:
         """Perturbs through the graph for this classifier and this kind of attack and data.
 
-        `given` holds other values of numbers, and more of what `perturb` takes, by sample.
+        `given` holds other values of numbers, and more of what `_traced` takes.
         """
         numbers = {name: given.pop(name, getattr(self, name)) for name in self.values}
         numbers = {name: tf.constant(value) for name, value in numbers.items() if value is not None}
+        seed = tf.cast(self._next_seed(), tf.int32)
         batch = {"x": x, "y": y, "magnitude": magnitude, **given}
-        rest = {"seed": tf.cast(self._next_seed(), tf.int32), **numbers}
-        specs = [
-            *((name, tf.TensorSpec([None, *t.shape[1:]], t.dtype)) for name, t in batch.items()),
-            *((name, tf.TensorSpec(t.shape, t.dtype)) for name, t in rest.items()),
-        ]
+        specs = [("seed", tf.TensorSpec([2], tf.int32))]
+        for name, tensor in (*batch.items(), *numbers.items()):
+            # The first axis of what has any is that of the samples.
+            shape = [None, *tensor.shape[1:]] if tensor.shape.rank else []
+            specs.append((name, tf.TensorSpec(shape, tensor.dtype)))
         graph = _graph(_Shared(self, self.structure()), classifier, tuple(specs), tuple(numbers))
-        return graph(**batch, **rest)
+        return graph(seed=seed, **batch, **numbers)
+
+    def _traced(self, classifier: Classifier, **given: Any) -> Any:
+        """What a graph gives."""
+        return self.perturb(classifier, **given)
 
     def _checked(self, classifier: Classifier, x: Any, y: Any) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
@@ -296,7 +301,7 @@ def _graph(
         attack = copy.copy(shared.attack)
         for name in numbers:
             setattr(attack, name, given.pop(name))
-        return attack.perturb(classifier, **given)
+        return attack._traced(classifier, **given)
 
     return tf.function(perturb, autograph=False).get_concrete_function(**dict(specs))
 

@@ -234,40 +234,79 @@ class PGD(Attack):
             yield from super()._ladder(classifier, x, y, magnitudes)
             return
         exact, moved, below = self.constraint == "exact", x, 0.0
+        _, solved, _ = self._judged(classifier, x, y, tf.zeros(tf.shape(x)[:1], x.dtype), steps=1)
         for magnitude in magnitudes:
             if magnitude:
                 norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
-                last, first = moved, (moved - x) * (magnitude / below if exact and below else 1.0)
+                last, first = (moved, solved), moved - x
+                if exact and below:
+                    first *= magnitude / below
                 steps = -(-self.steps // CHAINED_SHARE) if below else self.steps
-                moved = self._run(classifier, x, y, norms, first=first, steps=steps)
-                if below:
-                    moved = self._again(classifier, x, y, norms, moved)
+                found = self._judged(classifier, x, y, norms, first=first, steps=steps)
+                moved, solved, _ = self._again(classifier, x, y, norms, found) if below else found
                 if not exact:
-                    lost = self.solved(classifier, last, y) & ~self.solved(classifier, moved, y)
-                    moved = choose(lost, last, moved)
+                    moved, solved = choose(last[1] & ~solved, last, (moved, solved))
             below = magnitude
             yield moved
 
     def _again(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, norms: tf.Tensor, moved: tf.Tensor
-    ) -> tf.Tensor:
-        """Starts afresh, with all steps, where perturbed inputs do not succeed yet."""
-        rows = tf.where(~self.solved(classifier, moved, y))
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        norms: tf.Tensor,
+        found: tuple[tf.Tensor, ...],
+    ) -> tuple[tf.Tensor, ...]:
+        """Starts afresh, with all steps, where what was found does not succeed."""
+        rows = tf.where(~found[1])
         if not len(rows):
-            return moved
-        x, y, norms, old = (tf.gather_nd(tensor, rows) for tensor in (x, y, norms, moved))
-        new = self._run(classifier, x, y, norms)
-        goal = self.goals(classifier, y, norms)[0]
-        better = self.solved(classifier, new, y) | (goal(new) >= goal(old))
-        return tf.tensor_scatter_nd_update(moved, rows, choose(better, new, old))
+            return found
+        x, y, norms, *old = (tf.gather_nd(tensor, rows) for tensor in (x, y, norms, *found))
+        new = self._judged(classifier, x, y, norms)
+        kept = choose(new[1] | (new[2] >= old[2]), new, tuple(old))
+        pairs = zip(found, kept, strict=True)
+        return tuple(tf.tensor_scatter_nd_update(all_, rows, some) for all_, some in pairs)
 
     def _run(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any
     ) -> tf.Tensor:
-        """Gives every graph a place for a first start, so that chained runs need none of theirs."""
-        if self.random_start:
-            given.setdefault("first", tf.zeros_like(x))
+        if not self.random_start:
+            return super()._run(classifier, x, y, magnitude, **given)
+        return self._judged(classifier, x, y, magnitude, judge=False, **given)[0]
+
+    def _judged(
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        magnitude: tf.Tensor,
+        judge: bool = True,
+        **given: Any,
+    ) -> tuple[tf.Tensor, ...]:
+        """The perturbed inputs, whether they succeed, and what the attack raises there.
+
+        One graph serves calls, which do not ask for the last two, and every magnitude of a sweep.
+        """
+        given = {"first": tf.zeros_like(x), **given, "judge": tf.constant(judge)}
         return super()._run(classifier, x, y, magnitude, **given)
+
+    def _traced(self, classifier: Classifier, **given: Any) -> Any:
+        """What a graph gives; see `_judged`."""
+        judge = given.pop("judge", None)
+        moved = self.perturb(classifier, **given)
+        if judge is None:
+            return moved
+        y, norms = given["y"], given["magnitude"]
+
+        def judged() -> tuple[tf.Tensor, tf.Tensor]:
+            forward = _shared_pass(classifier)
+            value = self.goals(forward, y, norms)[-1](moved)
+            return self.solved(forward, moved, y), tf.cast(value, tf.float32)
+
+        def unasked() -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.zeros_like(norms, tf.bool), tf.zeros_like(norms, tf.float32)
+
+        return moved, *tf.cond(judge, judged, unasked)
 
 
 def _shared_pass(classifier: Classifier) -> Classifier:

@@ -52,18 +52,18 @@ def test_sweep_is_as_strong_as_separate_runs(constraint):
 
 def test_sweep_takes_few_steps_where_the_magnitude_below_succeeds(monkeypatch):
     taken = []
-    run = PGD._run
+    run = PGD._judged
 
     def noted(self, classifier, x, y, magnitude, **given):
         taken.append((len(x), given.get("steps", self.steps)))
         return run(self, classifier, x, y, magnitude, **given)
 
-    monkeypatch.setattr(PGD, "_run", noted)
+    monkeypatch.setattr(PGD, "_judged", noted)
     x, y = samples()
     moved = PGD(norm="l2", steps=24, seed=0).sweep(network, x, y, [0.3, 0.6])
     resisting = right(moved[1], y).sum()
-    assert taken[:2] == [(60, 24), (60, 24 // pgd.CHAINED_SHARE)]
-    assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[2:])
+    assert taken[:3] == [(60, 1), (60, 24), (60, 24 // pgd.CHAINED_SHARE)]
+    assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[3:])
 
 
 def test_sweep_keeps_the_order_it_is_given_and_takes_a_magnitude_twice():
