@@ -197,8 +197,10 @@ def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -
     if norm == "linf":
         direction = tf.sign(flat)
     else:
-        size = _norm(free, "linf" if norm == "l1" else "l2")
-        direction = _divide(flat, size[:, None])
+        # What cannot move is held well enough by this much: more would only cost the rest digits.
+        size, most = ("linf", 1.0) if norm == "l1" else ("l2", 1e6)
+        direction = _divide(flat, _norm(free, size)[:, None])
+        direction = tf.clip_by_value(direction, -most, most)
     return tf.reshape(direction, tf.shape(gradient))
 
 

@@ -310,6 +310,12 @@ def test_size_of_a_direction_is_that_of_what_can_move(norm):
     np.testing.assert_allclose(direction[:, 2:], free[:, 2:], rtol=1e-6)
     # What has reached the box is held there by the projection, not drawn back.
     assert np.array_equal(np.sign(direction), np.sign(gradient))
+    # However much of the gradient cannot move, the direction and where it leads are finite.
+    lopsided = tf.constant([[3e30, -3e30, 3e-20, -2e-20]])
+    steep = geometry.steepest_direction(lopsided, norm, box)
+    point, _ = geometry.project_sphere(2.0 * steep, 1.0, norm, box)
+    np.testing.assert_allclose(geometry.norm(point, norm), 1.0, rtol=1e-5)
+    assert point[0, 2] > 0
     stuck = geometry.steepest_direction(gradient[:, :2], "l2", (box[0][:, :2], box[1][:, :2]))
     assert np.all(stuck == 0)
 
