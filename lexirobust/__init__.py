@@ -9,6 +9,7 @@ from lexirobust.training import (
     AdversarialTraining,
     LexicographicModel,
     Standard,
+    WarmStart,
     objectives,
 )
 from lexirobust.version import __version__
@@ -21,6 +22,7 @@ __all__ = [
     "AdversarialTraining",
     "LexicographicModel",
     "Standard",
+    "WarmStart",
     "__version__",
     "attacks",
     "datasets",

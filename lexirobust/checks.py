@@ -216,6 +216,12 @@ def flat_labels(y: tf.Tensor) -> tf.Tensor:
     return tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y
 
 
+def unindexed(inputs: Any) -> Any:
+    """Returns inputs without the indices that `datasets.with_index` gave them, if it did."""
+    indexed = isinstance(inputs, dict) and inputs.keys() == {"inputs", "index"}
+    return inputs["inputs"] if indexed else inputs
+
+
 def check_dataset(
     dataset: tf.data.Dataset,
     bounds: tuple[float, float] | None,
@@ -245,14 +251,15 @@ def check_dataset(
         raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
     if not isinstance(first, tuple) or len(first) < 2:
         raise ValueError("`x` must yield (inputs, labels) batches.")
+    inputs = unindexed(first[0])
     if named is None:
-        check_data(first[0], first[1], bounds, classes)
+        check_data(inputs, first[1], bounds, classes)
     else:
-        check_outputs(first[0], named(first[1], "y"))
+        check_outputs(inputs, named(first[1], "y"))
 
     def checked(*batch: Any) -> tuple[Any, ...]:
         x, y = batch[0], batch[1]
-        values = _as_floating(x)
+        values = _as_floating(unindexed(x))
         tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
         if bounds is not None:
             low, high = (tf.cast(bound, values.dtype) for bound in bounds)
@@ -268,7 +275,7 @@ def check_dataset(
             tests.append(tf.debugging.assert_non_negative(y, message))
             tests.append(tf.debugging.assert_less(y, tf.cast(classes, y.dtype), message))
         with tf.control_dependencies([test for test in tests if test is not None]):
-            return (tf.identity(x), *batch[1:])
+            return (tf.nest.map_structure(tf.identity, x), *batch[1:])
 
     return dataset.map(checked)
 

@@ -373,6 +373,42 @@ def subset(
     return inputs[chosen], labels[chosen]
 
 
+def with_index(data: Any) -> Any:
+    """Numbers samples, so that a model knows them again however they are shuffled.
+
+    Args:
+        data: `[N, ...]` inputs, or a `tf.data.Dataset` of single samples `(input, label)`, with
+            sample weights or without, before it is shuffled and batched.
+
+    Returns:
+        What `fit` takes in their place: `{"inputs": inputs, "index": [N] int32}`, or a dataset in
+        which each input is `{"inputs": input, "index": int32}`.
+
+    Raises:
+        ValueError: If a dataset does not yield tuples of inputs and labels.
+
+    Example:
+
+    >>> x, y = toy(20, seed=0)
+    >>> dataset = with_index(tf.data.Dataset.from_tensor_slices((x, y))).shuffle(20).batch(5)
+    >>> inputs, labels = next(iter(dataset))
+    >>> bool(np.all(x[inputs["index"]] == inputs["inputs"]))
+    True
+    """
+    if not isinstance(data, tf.data.Dataset):
+        return {"inputs": data, "index": np.arange(len(data), dtype=np.int32)}
+    if not isinstance(data.element_spec, tuple) or len(data.element_spec) < 2:
+        raise ValueError(
+            "`data` must be inputs, or a dataset of (input, label). Received: a dataset of "
+            f"{data.element_spec}."
+        )
+
+    def numbered(index: tf.Tensor, sample: tuple[Any, ...]) -> tuple[Any, ...]:
+        return {"inputs": sample[0], "index": tf.cast(index, tf.int32)}, *sample[1:]
+
+    return data.enumerate().map(numbered)
+
+
 def _check_count(argument: str, value: Any, least: int = 1, most: int | None = None) -> None:
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_integer or value < least or (most is not None and value > most):

@@ -158,7 +158,13 @@ class Attack(abc.ABC):
             yield self._run(classifier, x, y, tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype)))
 
     def sweep_in_graph(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: Any, seed: tf.Tensor
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        magnitudes: Any,
+        seed: tf.Tensor,
+        **given: tf.Tensor,
     ) -> tf.Tensor:
         """Does what `sweep` does, unchecked, as part of a graph that supplies the seed.
 
@@ -168,6 +174,7 @@ class Attack(abc.ABC):
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitudes: `[K]` norms.
             seed: `[2]` integer tensor.
+            **given: `[K, N, ...]` tensors: more of what the attack's `perturb` takes by sample.
 
         Returns:
             `[K, N, ...]` tensor.
@@ -177,7 +184,9 @@ class Attack(abc.ABC):
         times = tf.shape(magnitudes)[0]
         labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))
         inputs = tf.tile(x, tf.concat([[times], tf.ones_like(tf.shape(x)[1:])], axis=0))
-        moved = self.perturb(classifier, inputs, labels, tf.reshape(magnitudes, (-1,)), seed)
+        given = {name: tf.reshape(t, (-1, *t.shape[2:])) for name, t in given.items()}
+        magnitude = tf.reshape(magnitudes, (-1,))
+        moved = self.perturb(classifier, inputs, labels, magnitude, seed, **given)
         shape = tf.concat([tf.shape(magnitudes), tf.shape(x)[1:]], axis=0)
         return tf.ensure_shape(
             tf.reshape(moved, shape), [magnitudes.shape[0], x.shape[0], *x.shape[1:]]

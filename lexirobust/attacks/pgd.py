@@ -16,6 +16,8 @@ GOALS: Final = ("maximize", "minimize")
 
 # Where an attack succeeds from the magnitude below on, a share of the steps does: one in so many.
 CHAINED_SHARE: Final = 8
+# The step along a gradient that is known already, as a share of the magnitude.
+FREE_SHARE: Final = 0.25
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -204,23 +206,91 @@ class PGD(Attack):
         """
         magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
         forward = _shared_pass(classifier)
-        moved = climb(
+        return self._climb(
             self.goals(forward, y, magnitude),
             x,
             magnitude,
             seed,
-            norm=self.norm,
-            steps=self.steps,
-            step_size=self.step_size,
-            exact=self.constraint == "exact",
-            restarts=self.restarts,
-            bounds=self.bounds,
-            random_start=self.random_start,
-            mix=self.mix,
             first=first,
             solved=(lambda inputs: self.solved(forward, inputs, y)) if self.early_stop else None,
         )
-        return tf.stop_gradient(moved)
+
+    def start(
+        self, x: tf.Tensor, magnitude: tf.Tensor, seed: tf.Tensor, first: tf.Tensor
+    ) -> tf.Tensor:
+        """Moves inputs to where the attack begins, without a step.
+
+        Args:
+            x: `[N, ...]` float tensor.
+            magnitude: `[N]` norms.
+            seed: `[2]` integer tensor.
+            first: As in `perturb`.
+
+        Returns:
+            The perturbed inputs, shaped like `x`.
+        """
+        still = [lambda inputs: tf.zeros(tf.shape(inputs)[:1])]
+        return self._climb(still, x, magnitude, seed, steps=0, restarts=1, first=first)
+
+    def follow(
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        magnitude: tf.Tensor,
+        moved: tf.Tensor,
+        gradient: tf.Tensor,
+    ) -> tf.Tensor:
+        """Takes one step along a gradient of the loss that is known already.
+
+        It costs no pass of the classifier. What a `GuidedPGD` ranks above the loss it asks itself.
+
+        Args:
+            classifier: Maps inputs to logits.
+            x: `[N, ...]` float tensor.
+            y: `[N]` integer labels, or `[N, C]` probabilities.
+            magnitude: `[N]` norms.
+            moved: The perturbed inputs, shaped like `x`.
+            gradient: The loss's gradient there, up to a positive factor a sample.
+
+        Returns:
+            The perturbed inputs after the step, shaped like `x`.
+        """
+        axes = list(range(1, x.shape.rank))
+        # The attack's own goal, seen from here: a linear function.
+        linear = [lambda inputs: self.sign * tf.reduce_sum(inputs * gradient, axis=axes)]
+        step_size = self.step_size or FREE_SHARE * magnitude
+        return self._climb(
+            [*self.goals(classifier, y, magnitude)[:-1], *linear],
+            x,
+            magnitude,
+            tf.zeros([2], tf.int32),
+            steps=1,
+            step_size=step_size,
+            restarts=1,
+            first=moved - x,
+        )
+
+    def _climb(
+        self,
+        goals: Sequence[Goal],
+        x: tf.Tensor,
+        magnitude: tf.Tensor,
+        seed: tf.Tensor,
+        **settings: Any,
+    ) -> tf.Tensor:
+        """The loop with this attack's settings, unless others are given."""
+        own: dict[str, Any] = {
+            "norm": self.norm,
+            "steps": self.steps,
+            "step_size": self.step_size,
+            "exact": self.constraint == "exact",
+            "restarts": self.restarts,
+            "bounds": self.bounds,
+            "random_start": self.random_start,
+            "mix": self.mix,
+        }
+        return tf.stop_gradient(climb(goals, x, magnitude, seed, **{**own, **settings}))
 
     def _ladder(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]

@@ -7,6 +7,7 @@ from lexirobust.training.olgrc import OLGRC
 from lexirobust.training.olsrc import OLSRC
 from lexirobust.training.standard import Standard
 from lexirobust.training.trades import TRADES
+from lexirobust.training.warm_start import WarmStart
 
 __all__ = [
     "OLGRC",
@@ -15,5 +16,6 @@ __all__ = [
     "AdversarialTraining",
     "LexicographicModel",
     "Standard",
+    "WarmStart",
     "objectives",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
+from lexirobust.attacks import PGD
 from lexirobust.checks import (
     check_alphas,
     check_data,
@@ -18,7 +19,9 @@ from lexirobust.checks import (
     check_mean,
     check_outputs,
     flat_labels,
+    unindexed,
 )
+from lexirobust.datasets import with_index
 from lexirobust.training.gradients import Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
 from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
@@ -27,6 +30,7 @@ from lexirobust.training.outputs import OutputLosses, Outputs
 from lexirobust.training.parts import over_parts
 from lexirobust.training.passes import Passes, Scores
 from lexirobust.training.update import Taken, take_step
+from lexirobust.training.warm_start import Starts, WarmStart
 
 METRICS: Final = ("optimizer", "euclidean")
 UPDATES: Final = ("onestep", "per_rank")
@@ -38,8 +42,10 @@ OPTIONS: Final = (
     "keep_gradients",
     "safeguard",
     "report",
+    "warm_start",
 )
 """The constructor's arguments that all methods share."""
+_START: Final = "start_"
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -87,6 +93,8 @@ class LexicographicModel(keras.Model):
             on the batch has risen all the same, as it can to second order, the step is shortened,
             and not taken where a second pass shows that this is not enough.
         report: Whether the logs hold everything there is to report about a step.
+        warm_start: How attacks in training begin where they left each sample the last time, a
+            `WarmStart`; `None`: they begin afresh.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -126,6 +134,7 @@ class LexicographicModel(keras.Model):
         keep_gradients: bool = True,
         safeguard: bool = False,
         report: bool = False,
+        warm_start: WarmStart | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -160,6 +169,9 @@ class LexicographicModel(keras.Model):
         self.keep_gradients = bool(keep_gradients)
         self.safeguard = bool(safeguard)
         self.report = bool(report)
+        self.warm_start = warm_start
+        self._starts: Starts | None = None
+        self._check_warm_start()
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
@@ -172,6 +184,20 @@ class LexicographicModel(keras.Model):
         # What only a training step can tell stays out of `evaluate`.
         self._training_means = Means([*self._reported_names, *self.auxiliary_names])
         self._evaluating = False
+
+    def _check_warm_start(self) -> None:
+        if self.warm_start is None:
+            return
+        if not isinstance(self.warm_start, WarmStart):
+            raise TypeError(
+                f"`warm_start` must be a WarmStart or None. Received: {self.warm_start!r}."
+            )
+        attacks = [term.attack for term in self._terms if term.attack is not None]
+        if not attacks or not all(isinstance(attack, PGD) for attack in attacks):
+            raise ValueError(
+                "`warm_start` needs objectives whose attacks follow gradients as PGD does. "
+                f"Received: attacks {attacks}."
+            )
 
     @property
     def _terms(self) -> list[Objective]:
@@ -224,7 +250,7 @@ class LexicographicModel(keras.Model):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
         """Returns the classifier's logits, `[N, classes]`, or its several outputs."""
-        return self.classifier(inputs, training=training)
+        return self.classifier(unindexed(inputs), training=training)
 
     def compile(
         self,
@@ -315,7 +341,7 @@ class LexicographicModel(keras.Model):
         """
         self._assert_compile_called("fit")
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
-        call.arguments["x"] = self._checked(x, y)
+        call.arguments["x"] = self._indexed(self._checked(x, y))
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             call.arguments["validation_data"] = self._checked(validation, None)
@@ -326,15 +352,46 @@ class LexicographicModel(keras.Model):
     def _checked(self, x: Any, y: Any) -> Any:
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
         if isinstance(x, tf.data.Dataset):
-            self._build_on(tf.nest.flatten(x.element_spec)[0].shape)
+            spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
+            self._build_on(tf.nest.flatten(unindexed(spec))[0].shape)
             return check_dataset(x, self.bounds, self._classes, self._named)
-        if hasattr(x, "shape"):
-            self._build_on(x.shape)
+        inputs = unindexed(x)
+        if hasattr(inputs, "shape"):
+            self._build_on(inputs.shape)
             if self._outputs is None:
-                check_data(x, y, self.bounds, self._classes)
+                check_data(inputs, y, self.bounds, self._classes)
             else:
-                check_outputs(x, self._outputs.named(y, "y"))
+                check_outputs(inputs, self._outputs.named(y, "y"))
         return x
+
+    def _indexed(self, x: Any) -> Any:
+        """Numbers the samples of arrays, and makes room for their perturbations."""
+        if self.warm_start is None or isinstance(x, tf.data.Dataset):
+            return x
+        inputs = unindexed(x)
+        if hasattr(inputs, "shape"):
+            self._make_starts(inputs.shape, len(inputs))
+        return with_index(x) if inputs is x else x
+
+    def _make_starts(self, shape: Any, samples: int | None = None) -> None:
+        """Makes room for perturbations, once."""
+        assert self.warm_start is not None
+        samples = self.warm_start.samples or samples
+        if self._starts is not None:
+            if samples is not None and samples != self._starts.samples:
+                raise ValueError(
+                    "`x` must hold the samples that `warm_start` keeps perturbations of. Received: "
+                    f"{samples} samples, perturbations of {self._starts.samples}."
+                )
+            return
+        if samples is None:
+            raise ValueError(
+                "`warm_start` must name the number of `samples` where `x` is no array, as in "
+                "WarmStart(samples=60_000)."
+            )
+        attacked = sum(term.attack is not None for term in self._terms)
+        with tf.init_scope(), self.distribute_strategy.scope():
+            self._starts = Starts(attacked, samples, shape[1:], self.warm_start.reset_every)
 
     def _build_on(self, shape: Any) -> None:
         if not self.built:
@@ -348,9 +405,12 @@ class LexicographicModel(keras.Model):
         seed = self.seed_generator.next()
         learned = self.learn_auxiliaries(batch, seed)
         scale = self.optimizer.scale_loss(1.0)
-        passes = self._passes(batch, self._perturbed(batch, seed), scale)
+        seen = self._perturbed(batch, seed, self._first(batch))
+        passes = self._passes(batch, seen, scale, training=True)
         taken, scores = self._update(passes)
         passes.settle()
+        if self._starts is not None:
+            self._starts.keep(batch.index, self._next_starts(batch, passes))
         if len(self.objectives) > 1:
             learned = [*self._reported(taken), *learned]
         if learned:
@@ -400,13 +460,15 @@ class LexicographicModel(keras.Model):
 
     def _batch(self, data: Any) -> Batch:
         """What a step works on: inputs as Keras's floats, labels without an axis of length 1."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        given, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
+        x = unindexed(given)
+        index = None if x is given else given["index"]
         self._build_on(x.shape)
         x = tf.cast(x, keras.config.floatx())
         if self._outputs is None:
-            return Batch(x, flat_labels(tf.convert_to_tensor(y)), sample_weight)
+            return Batch(x, flat_labels(tf.convert_to_tensor(y)), sample_weight, index)
         y = tf.nest.map_structure(tf.convert_to_tensor, self._outputs.named(y, "y"))
         if isinstance(sample_weight, dict | list | tuple):
             sample_weight = self._outputs.named(sample_weight, "sample_weight")
@@ -444,19 +506,69 @@ class LexicographicModel(keras.Model):
         del batch, seed
         return []
 
-    def _perturbed(self, batch: Batch, seed: tf.Tensor) -> list[list[tf.Tensor]]:
+    def _first(self, batch: Batch) -> list[tf.Tensor] | None:
+        """The perturbations that attacks in training begin with."""
+        if self.warm_start is None:
+            return None
+        if batch.index is None:
+            raise ValueError(
+                "`x` must come with the indices of its samples where `warm_start` is set; see "
+                "lexirobust.datasets.with_index."
+            )
+        self._make_starts(batch.x.shape)
+        assert self._starts is not None
+        return self._starts.at(batch.index)
+
+    def _next_starts(self, batch: Batch, passes: Passes) -> list[tf.Tensor]:
+        """The perturbations that the next visit of these samples begins with."""
+        terms = [term for term in self._terms if term.attack is not None]
+        moved = [
+            inputs
+            for rank, seen in zip(self.objectives, passes.seen, strict=True)
+            for (_, term), inputs in zip(rank.terms, seen, strict=True)
+            if term.attack is not None
+        ]
+        if not passes.by_inputs:
+            return [inputs - batch.x for inputs in moved]
+        gradients = [
+            g for rank in range(len(self.objectives)) for g in passes.input_gradients[rank]
+        ]
+
+        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+            del number, share
+            batch, moved, gradients = tensors
+            onward = []
+            for term, inputs, gradient in zip(terms, moved, gradients, strict=True):
+                assert isinstance(term.attack, PGD)
+                magnitude = tf.fill(tf.shape(batch.x)[:1], term.magnitude)
+                onward.append(
+                    term.attack.follow(
+                        self.classifier, batch.x, batch.y, magnitude, inputs, gradient
+                    )
+                )
+            return [], [inputs - batch.x for inputs in onward]
+
+        return over_parts(part, (batch, moved, gradients), self.micro_batch_size)[1]
+
+    def _perturbed(
+        self, batch: Batch, seed: tf.Tensor, first: list[tf.Tensor] | None = None
+    ) -> list[list[tf.Tensor]]:
         """What every term of every rank sees."""
+        steps = first is None or self.warm_start is None or not self.warm_start.free
 
-        def part(batch: Batch, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             del share
+            batch, first = tensors
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            return [], perturb(self._terms, self.classifier, batch, own)
+            return [], perturb(self._terms, self.classifier, batch, own, first, steps)
 
-        _, seen = over_parts(part, batch, self.micro_batch_size)
+        _, seen = over_parts(part, (batch, first), self.micro_batch_size)
         remaining = iter(seen)
         return [[next(remaining) for _ in rank.terms] for rank in self.objectives]
 
-    def _passes(self, batch: Batch, seen: list[list[tf.Tensor]], scale: Any = 1.0) -> Passes:
+    def _passes(
+        self, batch: Batch, seen: list[list[tf.Tensor]], scale: Any = 1.0, training: bool = False
+    ) -> Passes:
         return Passes(
             self.classifier,
             self.objectives,
@@ -466,6 +578,7 @@ class LexicographicModel(keras.Model):
             scale,
             self.micro_batch_size,
             self._named,
+            by_inputs=training and self.warm_start is not None and self.warm_start.free,
         )
 
     @property
@@ -515,7 +628,7 @@ class LexicographicModel(keras.Model):
         clean = [outputs for score in scores for outputs in score.clean]
         if not clean:
             clean = [Forward(self.classifier, training=False, named=self._named)(batch.x)]
-        x, y, sample_weight = batch
+        x, y, sample_weight = batch.x, batch.y, batch.sample_weight
         outputs = clean[0]
         if self._outputs is not None:
             y, outputs = self._outputs.structured(y), self._outputs.structured(outputs)
@@ -531,14 +644,23 @@ class LexicographicModel(keras.Model):
         return super().export(*args, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the random generator's state too, which Keras leaves out."""
+        """Saves the random generator's state and perturbations too, which Keras leaves out."""
         super().save_own_variables(store)
         store["seed"] = self.seed_generator.state
+        for index, variable in enumerate(self._starts.variables if self._starts else []):
+            store[f"{_START}{index}"] = variable
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved: training goes on as it would have."""
         own = {**store}
         self.seed_generator.state.assign(own.pop("seed"))
+        names = [name for name in own if name.startswith(_START)]
+        starts = [own.pop(name) for name in sorted(names, key=lambda n: int(n[len(_START) :]))]
+        if starts and self.warm_start is not None:
+            self._make_starts(starts[0].shape, len(starts[0]))
+            assert self._starts is not None
+            for variable, value in zip(self._starts.variables, starts, strict=True):
+                variable.assign(value)
         super().load_own_variables(own)
 
     @property
@@ -556,7 +678,9 @@ class LexicographicModel(keras.Model):
             name: keras.saving.serialize_keras_object(value)
             for name, value in self.settings.items()
         }
-        options = {name: getattr(self, name) for name in OPTIONS}
+        options = {
+            name: keras.saving.serialize_keras_object(getattr(self, name)) for name in OPTIONS
+        }
         return {**super().get_config(), **options, **settings}
 
     @classmethod

@@ -69,6 +69,8 @@ class Passes:
         scale: What losses are multiplied by for mixed precision; gradients come back unscaled.
         micro_batch_size: Most samples in one pass, or `None`.
         named: Turns what a classifier with several outputs gives into a dict.
+        by_inputs: Whether each rank's first pass differentiates by what its attacked terms see,
+            too; `input_gradients` then holds, by rank, one tensor a term.
     """
 
     def __init__(
@@ -81,8 +83,11 @@ class Passes:
         scale: Any = 1.0,
         micro_batch_size: int | None = None,
         named: Callable[[Any], dict[str, Any]] | None = None,
+        by_inputs: bool = False,
     ) -> None:
         self.classifier = classifier
+        self.by_inputs = by_inputs
+        self.input_gradients: dict[int, list[tf.Tensor]] = {}
         self.ranks = ranks
         self.batch = batch
         self.seen = seen
@@ -105,19 +110,27 @@ class Passes:
             Its gradient, summed over replicas, and this replica's scores.
         """
         variables = [variable.value for variable in self.classifier.trainable_variables]
+        by_inputs = self.by_inputs and index not in self.input_gradients
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             del number
+            terms = [term for _, term in self.ranks[index].terms]
+            moved = [
+                inputs
+                for term, inputs in zip(terms, tensors[1], strict=True)
+                if by_inputs and term.attack is not None
+            ]
             with tf.GradientTape() as tape:
+                tape.watch(moved)
                 scores = self._part(index, tensors, training=True)
                 loss = share * scores.total * self.scale
-            row = [
-                None if g is None else tf.convert_to_tensor(g)
-                for g in tape.gradient(loss, variables)
-            ]
-            return (row, _shares(share, scores)), (scores.logits, scores.clean)
+            row, inputs = tape.gradient(loss, (variables, moved))
+            row = [None if g is None else tf.convert_to_tensor(g) for g in row]
+            return (row, _shares(share, scores)), (scores.logits, scores.clean, inputs)
 
-        (row, losses), (logits, clean) = self._over_parts(part, index)
+        (row, losses), (logits, clean, inputs) = self._over_parts(part, index)
+        if by_inputs:
+            self.input_gradients[index] = inputs
         row = [None if g is None else g / self.scale for g in row]
         return sum_over_replicas(row), losses._replace(logits=logits, clean=clean)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks import Attack, Classifier
+from lexirobust.attacks import PGD, Attack, Classifier
 from lexirobust.training.objectives.forward import Forward
 
 Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -17,12 +17,14 @@ several outputs: dicts of labels and of outputs, all or some of them, to the sum
 class Batch(NamedTuple):
     """A batch as `fit` brings it: inputs, labels, and sample weights or `None`.
 
-    Where the classifier has several outputs, labels are a dict by their names.
+    Where the classifier has several outputs, labels are a dict by their names. The samples'
+    indices in the data set are there where `lexirobust.datasets.with_index` gave them.
     """
 
     x: Any
     y: Any
     sample_weight: Any = None
+    index: Any = None
 
 
 class Rank(abc.ABC):
@@ -131,7 +133,12 @@ class Objective(Rank):
 
 
 def perturb(
-    terms: Sequence[Objective], classifier: Classifier, batch: Batch, seed: tf.Tensor
+    terms: Sequence[Objective],
+    classifier: Classifier,
+    batch: Batch,
+    seed: tf.Tensor,
+    first: Sequence[tf.Tensor] | None = None,
+    steps: bool = True,
 ) -> list[tf.Tensor]:
     """Makes what every objective sees.
 
@@ -142,24 +149,37 @@ def perturb(
         classifier: Maps inputs to logits.
         batch: The clean batch.
         seed: `[2]` integer tensor.
+        first: The perturbation that each attacked objective's attack begins with, shaped like the
+            clean inputs, or `None`.
+        steps: Whether attacks take their steps, or stay where they begin.
 
     Returns:
         One tensor an objective, shaped like the clean inputs.
     """
     seen = [batch.x] * len(terms)
+    attacked = [index for index, term in enumerate(terms) if term.attack is not None]
+    starts = {} if first is None else dict(zip(attacked, first, strict=True))
     groups: dict[tuple[int, Any], list[int]] = {}
-    for index, term in enumerate(terms):
-        if term.attack is not None:
-            groups.setdefault((id(term.attack), type(term).target), []).append(index)
+    for index in attacked:
+        groups.setdefault((id(terms[index].attack), type(terms[index]).target), []).append(index)
     for number, indices in enumerate(groups.values()):
-        first = terms[indices[0]]
-        assert first.attack is not None
-        moved = first.attack.sweep_in_graph(
+        own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
+        term = terms[indices[0]]
+        assert term.attack is not None
+        if not steps:
+            assert isinstance(term.attack, PGD)
+            for index in indices:
+                magnitude = tf.fill(tf.shape(batch.x)[:1], terms[index].magnitude)
+                seen[index] = term.attack.start(batch.x, magnitude, own, starts[index])
+            continue
+        given = {"first": tf.stack([starts[index] for index in indices])} if starts else {}
+        moved = term.attack.sweep_in_graph(
             classifier,
             batch.x,
-            first.target(classifier, batch),
+            term.target(classifier, batch),
             [terms[index].magnitude for index in indices],
-            tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number),
+            own,
+            **given,
         )
         for index, inputs in zip(indices, tf.unstack(moved), strict=True):
             seen[index] = inputs
