@@ -236,7 +236,7 @@ def test_bad_settings_are_refused(data):
         lr.WarmStart(reset_every=0)
     with pytest.raises(ValueError, match=r"`samples` must be an integer .* Received: 1.5"):
         lr.WarmStart(samples=1.5)
-    with pytest.raises(TypeError, match=r"`warm_start` must be a WarmStart or None. Received: True"):
+    with pytest.raises(TypeError, match=r"`warm_start` must be a Warm.* or None\. Received: True"):
         lr.OLSRC(network(), ATTACK, [1.0], warm_start=True)
     with pytest.raises(ValueError, match="`warm_start` needs objectives whose attacks"):
         lr.Standard(network(), warm_start=lr.WarmStart())
