@@ -118,7 +118,7 @@ def per_loss(
     rows = gradients.numpy()
     update = alphas[0] * rows[0].astype(dtype)
     for rank in range(1, len(rows)):
-        higher, own = rows[:rank].astype(dtype), rows[rank].astype(dtype)
+        higher, own = rows[:rank].astype(dtype, copy=False), rows[rank].astype(dtype, copy=False)
         product = (higher @ higher.T).astype(np.float64)
         multipliers = solve(
             product + GEM_EPS * np.eye(rank), (higher @ own).astype(np.float64)

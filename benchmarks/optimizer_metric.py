@@ -123,7 +123,8 @@ def runs_of(part: str) -> list[dict[str, Any]]:
     seeds = [int(seed) for seed in SEEDS.value] if part == "first" else [0]
     optimizers = list(OPTIMIZERS) if part == "optimizers" else ["Adam"]
     alphas = ALPHAS if part == "frontier" else (0.5,)
-    methods = [m for m in METHODS if part != "optimizers" or m != "weighted sum"]
+    compared = ("GEM, then the optimizer", "ours")
+    methods = [m for m in METHODS if part != "optimizers" or m in compared]
     return [
         {**problem, "method": method, "optimizer": optimizer, "alpha": alpha, "seed": seed}
         for seed in seeds
