@@ -3,8 +3,9 @@
 from lexirobust.attacks import geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
+from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.pgd import PGD
 
-__all__ = ["BIM", "FGSM", "PGD", "Attack", "Classifier", "GuidedPGD", "geometry"]
+__all__ = ["BIM", "DAA", "FGSM", "PGD", "Attack", "Classifier", "GuidedPGD", "geometry"]

@@ -1,0 +1,183 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lexirobust.attacks import DAA, PGD, geometry
+
+NORMS = ["l1", "l2", "linf"]
+VARIANTS = ["blob", "dgf"]
+WEIGHTS = np.array([0.5, -1.0, 2.0, -0.25, 1.5], np.float32)
+DUAL = {"l1": np.inf, "l2": 2, "linf": 1}
+
+
+def linear(x):
+    """Two classes; the logit of class 1 is above that of class 0 by the score."""
+    score = tf.linalg.matvec(x, tf.constant(WEIGHTS, x.dtype))
+    return tf.stack([tf.zeros_like(score), score], axis=1)
+
+
+def points(count=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 5)).astype(np.float32), rng.integers(2, size=count)
+
+
+def flow(x, gradient, variant, weight):
+    """The authors' two updates, pair by pair."""
+    count = len(x)
+    squares = np.array([[np.sum((a - b) ** 2) for b in x] for a in x])
+    log = np.log(count if variant == "blob" else count + 1)
+    bandwidth = 0.5 * np.median(squares) / log
+    result = gradient.copy()
+    for i in range(count):
+        for j in range(count):
+            kernel, apart = np.exp(-squares[i, j] / (2 * bandwidth)), x[i] - x[j]
+            if variant == "blob":
+                result[i] += weight / count * kernel * (gradient[j] - apart / bandwidth)
+            else:
+                result[i] -= weight * (squares[i, j] / (2 * bandwidth) - 1) * kernel * apart
+    return result
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("count", [2, 3, 10])
+@pytest.mark.parametrize("weight", [None, 3.0])
+def test_direction_is_the_published_one(variant, count, weight):
+    x, gradient = np.random.default_rng(count).normal(size=(2, count, 3, 2))
+    expected = flow(
+        x.reshape(count, -1),
+        gradient.reshape(count, -1),
+        variant,
+        weight or {"blob": 1.1, "dgf": 0.001}[variant],
+    )
+    mixed = DAA(variant, weight).mix(tf.constant(x), [tf.constant(gradient)])
+    np.testing.assert_allclose(mixed, expected.reshape(x.shape), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_far_from_the_origin_distances_keep_their_digits(variant):
+    x, gradient = np.random.default_rng(0).normal(size=(2, 6, 4))
+    expected = flow(x, gradient, variant, 5.0)
+    far = tf.constant(x + 100, tf.float32)
+    mixed = DAA(variant, 5.0).mix(far, [tf.constant(gradient, tf.float32)])
+    np.testing.assert_allclose(mixed, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_samples_do_to_one_another_adds_up_to_nothing(variant):
+    x = tf.constant(points(20)[0])
+    moved = DAA(variant, 10.0).mix(x, [tf.zeros_like(x)]).numpy()
+    assert np.abs(moved).max() > 0.1
+    np.testing.assert_allclose(moved.sum(axis=0), 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_samples_at_one_point_stay_together(variant):
+    x = tf.ones((4, 3))
+    gradient = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    mixed = DAA(variant, 2.0).mix(x, [tf.constant(gradient)])
+    shared = 2.0 * gradient.mean(axis=0) if variant == "blob" else 0.0
+    np.testing.assert_allclose(mixed, gradient + shared, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_samples_overflow_does_not_reach_the_others(variant):
+    x, _ = points(5)
+    gradient = np.ones_like(x)
+    gradient[0] = np.nan
+    mixed = DAA(variant).mix(tf.constant(x), [tf.constant(gradient)])
+    assert np.all(np.isfinite(mixed))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sample_that_is_alone_is_attacked_as_by_pgd(variant):
+    x, y = points(1)
+    settings = {"norm": "l2", "bounds": None, "seed": 3, "restarts": 2, "steps": 3}
+    moved = DAA(variant, **settings)(linear, x, y, 1.5)
+    np.testing.assert_allclose(moved, PGD(**settings)(linear, x, y, 1.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("goal", "constraint"), [("maximize", "exact"), ("minimize", "maximum")])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_worst_point_of_a_steep_linear_classifier_is_found(norm, variant, goal, constraint):
+    # The steeper, the less the samples' pull on one another counts beside the gradients.
+    x, y = points()
+    settings = {"norm": norm, "goal": goal, "constraint": constraint, "bounds": None}
+    attack = DAA(variant, steps=60, restarts=2, **settings)
+    moved = attack(lambda x: 1e3 * linear(x), x, y, 1.5).numpy()
+    away = np.where((y == 1) == (goal == "maximize"), -1.0, 1.0)
+    gain = 1.5 * np.linalg.norm(WEIGHTS, DUAL[norm])
+    np.testing.assert_allclose((moved - x) @ WEIGHTS, away * gain, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm_is_exact_inside_the_bounds(norm, variant):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(6, 8, 8, 1)).astype(np.float32)
+    weights = tf.constant(rng.normal(size=(64, 3)), tf.float32)
+    attack = DAA(variant, norm=norm, steps=5, restarts=2)
+    magnitude = {"l1": 8.0, "l2": 2.0, "linf": 0.3}[norm]
+    moved = attack(lambda x: tf.reshape(x, (-1, 64)) @ weights, x, np.zeros(6, int), magnitude)
+    np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
+    assert np.min(moved) >= 0
+    assert np.max(moved) <= 1
+
+
+def test_magnitudes_of_a_sweep_do_not_interact():
+    x, y = (tf.constant(each) for each in points())
+    attack = DAA("dgf", 1.0, norm="l2", bounds=None, steps=3, random_start=False)
+    seed = tf.constant([0, 1])
+    swept = attack.sweep_in_graph(linear, x, y, [0.5, 2.0], seed)
+    assert swept.shape == (2, 8, 5)
+    for magnitude, moved in zip([0.5, 2.0], swept, strict=True):
+        np.testing.assert_allclose(attack.perturb(linear, x, y, magnitude, seed), moved, rtol=1e-5)
+    together = PGD.sweep_in_graph(attack, linear, x, y, [0.5, 2.0], seed)
+    assert not np.allclose(together, swept, atol=0.01)
+
+
+def test_magnitudes_of_a_sweep_start_apart():
+    x, y = points()
+    attack = DAA(norm="l2", bounds=None, steps=1, step_size=1e-6)
+    x, y = tf.constant(x), tf.constant(y)
+    same = attack.sweep_in_graph(linear, x, y, [1.0, 1.0], tf.constant([0, 1]))
+    assert not np.allclose(same[0], same[1], atol=0.1)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_compiles_with_xla_and_magnitudes_of_unknown_number(variant):
+    x, y = (tf.constant(each) for each in points())
+    attack = DAA(variant, norm="l2", bounds=None, steps=5)
+
+    @tf.function(autograph=False, jit_compile=True)
+    def compiled(magnitudes):
+        return attack.sweep_in_graph(linear, x, y, magnitudes, tf.constant([0, 1]))
+
+    moved = compiled(tf.constant([0.5, 2.0]))
+    for each, magnitude in zip(moved, [0.5, 2.0], strict=True):
+        np.testing.assert_allclose(geometry.norm(each - x, "l2"), magnitude, rtol=1e-5)
+
+
+def test_settings_make_an_equal_attack():
+    attack = DAA("dgf", 0.5, norm="l1", steps=3, seed=1)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(attack)))
+    copy = keras.saving.deserialize_keras_object(config)
+    assert copy.get_config() == attack.get_config()
+    assert (copy.variant, copy.interaction, copy.steps) == ("dgf", 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"variant": "svgd"}, "`variant` must be one of"),
+        ({"interaction": -1.0}, "`interaction` must be"),
+        ({"interaction": np.nan}, "`interaction` must be"),
+        ({"steps": 0}, "`steps` must be"),
+    ],
+)
+def test_bad_settings_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        DAA(**settings)
