@@ -1,11 +1,23 @@
 """Attacks: inputs moved by an exact norm, or within it, inside the bounds."""
 
-from lexirobust.attacks import geometry
+from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
+from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.pgd import PGD
 
-__all__ = ["BIM", "DAA", "FGSM", "PGD", "Attack", "Classifier", "GuidedPGD", "geometry"]
+__all__ = [
+    "BIM",
+    "DAA",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "Classifier",
+    "GuidedPGD",
+    "IntervalAttack",
+    "bounds",
+    "geometry",
+]
