@@ -84,7 +84,7 @@ class IntervalAttack(PGD):
         def spread(per_sample: tf.Tensor) -> tf.Tensor:
             return tf.reshape(per_sample, [-1] + [1] * (x.shape.rank - 1))
 
-        for _ in range(self.moves):
+        def move(number: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             here = x + start
             reach = tf.zeros_like(magnitude)
             for share in reversed(SHARES):
@@ -93,7 +93,9 @@ class IntervalAttack(PGD):
                 reach = tf.where(unproven, tried, reach)
             _, gradient = self._gain(classifier, here, y, spread(unit * reach))
             onward = start + spread(reach) * geometry.steepest_direction(gradient, self.norm)
-            start, _ = geometry.project_ball(onward, magnitude, self.norm, box)
+            return number + 1, geometry.project_ball(onward, magnitude, self.norm, box)[0]
+
+        _, start = tf.while_loop(lambda number, _: number < self.moves, move, (0, start))
         return super().perturb(classifier, x, y, magnitude, seed, first=start)
 
     def _gain(
@@ -119,11 +121,13 @@ class IntervalAttack(PGD):
             known = relax(classifier, low, high, x)
             own = tf.one_hot(most_likely(y), known.line.shape[-1], True, False)
             targeted = tf.less(self.sign, 0.0)
-            best, worst = (tf.where(targeted, *ends) for ends in (known[:2], known[1::-1]))
-            mine = tf.reduce_sum(tf.where(own, worst, 0.0), axis=-1, keepdims=True)
-            lead = tf.where(own, -np.inf, best) - mine
+            # The ends that are best for the attack: what fails with them fails for certain.
+            others = tf.where(targeted, known.low, known.high)
+            mine = tf.where(own, tf.where(targeted, known.high, known.low), 0.0)
+            lead = tf.where(own, -np.inf, others) - tf.reduce_sum(mine, axis=-1, keepdims=True)
             rival = tf.one_hot(tf.argmax(lead, axis=-1), lead.shape[-1], True, False)
             ahead = tf.where(rival, known.line, 0.0) - tf.where(own, known.line, 0.0)
-            gain = tf.where(targeted, -1.0, 1.0) * tf.reduce_sum(ahead, axis=-1)
+            ahead = tf.reduce_sum(ahead, axis=-1)
+            gain = tf.where(targeted, -ahead, ahead)
         gradient = tape.gradient(gain, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.not_equal(tf.reduce_max(lead, axis=-1) > 0, targeted), gradient
