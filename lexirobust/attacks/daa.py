@@ -28,8 +28,9 @@ class DAA(PGD):
       `2 h² = median |d_ij|² / log(N + 1)`.
 
     The kernel is `k_ij = exp(−|d_ij|² / 2h²)`, the median is over all N² pairs. A sample that is
-    alone follows its own gradient. The batch given is the distribution: `batch_size`, where it is
-    set, and one magnitude at a time in a sweep. It takes memory for N² numbers.
+    alone follows its own gradient. The batch given is the distribution: `batch_size` of a call,
+    where it is set, and one magnitude at a time in a sweep, where samples that resist a chained
+    start are a batch of their own. It takes memory for N² numbers.
 
     Args:
         variant: `"blob"` or `"dgf"`.
