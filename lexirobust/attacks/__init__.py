@@ -8,6 +8,7 @@ from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.pgd import PGD
+from lexirobust.attacks.spatial import Flow, Spatial
 
 __all__ = [
     "BIM",
@@ -16,8 +17,10 @@ __all__ = [
     "PGD",
     "Attack",
     "Classifier",
+    "Flow",
     "GuidedPGD",
     "IntervalAttack",
+    "Spatial",
     "bounds",
     "geometry",
 ]

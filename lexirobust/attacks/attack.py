@@ -36,9 +36,12 @@ class Attack(abc.ABC):
     """
 
     values: ClassVar[tuple[str, ...]] = ()
+    norms: ClassVar[tuple[str, ...]] = geometry.NORMS
+    """What magnitudes may be of. A subclass whose magnitudes are no norms names them here, and
+    writes `measure` and `feasible`."""
 
     def __init__(self, norm: str, bounds: tuple[float, float] | None, seed: int | None) -> None:
-        self.norm = geometry.check_norm(norm)
+        self.norm = geometry.check_norm(norm, self.norms)
         if bounds is not None:
             ends = np.asarray(bounds)
             if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
@@ -191,6 +194,17 @@ class Attack(abc.ABC):
         return tf.ensure_shape(
             tf.reshape(moved, shape), [magnitudes.shape[0], x.shape[0], *x.shape[1:]]
         )
+
+    def measure(self, perturbation: Any) -> tf.Tensor:
+        """Measures perturbations as magnitudes do.
+
+        Args:
+            perturbation: `[N, ...]` float array or tensor, perturbed less clean inputs.
+
+        Returns:
+            `[N]` tensor.
+        """
+        return geometry.norm(perturbation, self.norm)
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:
         """Says where the bounds leave room for a perturbation of exactly this norm.

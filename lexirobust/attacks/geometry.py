@@ -19,10 +19,10 @@ NORMS: Final = ("l1", "l2", "linf")
 _ENOUGH = 1.0 - 1e-6
 
 
-def check_norm(name: str) -> str:
-    """Returns `name` if it is a known norm, and raises `ValueError` otherwise."""
-    if name not in NORMS:
-        raise ValueError(f"`norm` must be one of {NORMS}. Received: {name!r}.")
+def check_norm(name: str, allowed: tuple[str, ...] = NORMS) -> str:
+    """Returns `name` if it is an allowed norm, and raises `ValueError` otherwise."""
+    if name not in allowed:
+        raise ValueError(f"`norm` must be one of {allowed}. Received: {name!r}.")
     return name
 
 

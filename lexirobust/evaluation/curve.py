@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import Attack, Classifier, geometry
+from lexirobust.attacks import Attack, Classifier
 from lexirobust.attacks.attack import classification_loss, logits_of
 from lexirobust.checks import check_data, check_magnitudes, flat_labels
 
@@ -22,7 +22,8 @@ class AccuracyCurve:
         magnitudes: `[K]` norms.
         correct: `[K, N]` bool: whether the perturbed sample is classified as labelled.
         losses: `[K, N]` cross entropies at the perturbed samples, in nats.
-        norms: `[K, N]` norms that the perturbations reached.
+        norms: `[K, N]` norms that the perturbations reached; not a number where an attack's
+            magnitudes are no norms, as those of `Spatial`.
         feasible: `[K, N]` bool: whether the bounds have room for a perturbation of that norm.
     """
 
@@ -112,6 +113,6 @@ def _measure(
         logits = logits_of(classifier, moved)
         correct.append(np.argmax(logits, axis=-1) == y)
         losses.append(classification_loss(logits, tf.constant(y)))
-        norms.append(geometry.norm(moved - x, attack.norm))
+        norms.append(attack.measure(moved - x))
         feasible.append(attack.feasible(x, magnitude))
     return tuple(np.stack(values) for values in (correct, losses, norms, feasible))
