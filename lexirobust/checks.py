@@ -211,6 +211,49 @@ def _input_problem(x: np.ndarray, bounds: tuple[float, float] | None) -> str | N
     return None
 
 
+def logits_problem(outputs: Any) -> str | None:
+    """Says what is wrong with a classifier that gives probabilities.
+
+    Every row of them is at least 0 and sums to 1, within 1e-3. Logits could do so only by chance.
+
+    Args:
+        outputs: `[N, C]` array or tensor.
+
+    Returns:
+        What is wrong and what to do, or `None`.
+    """
+    outputs = np.asarray(outputs, np.float64)
+    if not ((outputs >= 0).all() and (np.abs(outputs.sum(axis=1) - 1) <= 1e-3).all()):
+        return None
+    return (
+        "`classifier` must give logits, but what it gives looks like probabilities: every row is "
+        "at least 0 and sums to 1. Their gradients mislead attacks, and accuracies come out too "
+        "high. Leave out the final softmax, or pass `lambda x: tf.math.log(classifier(x))`."
+    )
+
+
+def randomness_problem(first: Any, second: Any) -> str | None:
+    """Says what is wrong with a classifier that answers the same inputs in two ways.
+
+    Args:
+        first: `[N, C]` outputs of a call.
+        second: `[N, C]` outputs of another call with the same inputs.
+
+    Returns:
+        What is wrong and what to do, or `None` where no output differs by more than 1e-4 of the
+        largest, which rounding explains.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    apart = np.abs(first - second).max()
+    if not apart > 1e-4 * np.abs([first, second]).max():
+        return None
+    return (
+        "`classifier` is randomised: two calls with the same inputs and training=False gave "
+        f"outputs that differ by {apart:.2g}. An attack on one call may fail on the next, and "
+        "accuracies come out too high. Switch the randomness off, or attack the mean of many calls."
+    )
+
+
 def flat_labels(y: tf.Tensor) -> tf.Tensor:
     """Turns `[N, 1]` labels into `[N]`, and leaves `[N]` labels and `[N, C]` probabilities."""
     return tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y

@@ -269,3 +269,54 @@ def test_labels_in_a_column_are_flattened_and_nothing_else():
     assert np.array_equal(checks.flat_labels(column), flat)
     assert checks.flat_labels(flat) is flat
     assert checks.flat_labels(shares) is shares
+
+
+LOGITS = np.random.default_rng(0).normal(size=(20, 10)).astype(np.float32)
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("outputs", [softmax(LOGITS), softmax(LOGITS[:1]), np.eye(3), [[0.5, 0.5]]])
+def test_probabilities_are_recognised(outputs):
+    problem = checks.logits_problem(tf.constant(outputs))
+    assert re.search("`classifier` must give logits.*looks like probabilities", problem)
+    assert "tf.math.log" in problem
+
+
+def test_rounded_probabilities_are_recognised():
+    # Ten shares below 1/2 are off by at most 2**-13 each, and most by far less.
+    assert checks.logits_problem(tf.cast(softmax(LOGITS), tf.float16))
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        LOGITS,
+        np.log(softmax(LOGITS)),
+        np.zeros((3, 2)),
+        np.array([[0.2, 0.8], [0.5, 0.51]]),  # One row that does not sum to 1.
+        np.array([[0.2, 0.8], [1.5, -0.5]]),  # One value below 0.
+        np.full((2, 2), np.nan),
+    ],
+)
+def test_logits_pass(outputs):
+    assert checks.logits_problem(outputs) is None
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_randomness_is_told_from_rounding_at_every_scale(scale):
+    first = LOGITS * scale
+    assert checks.randomness_problem(first, first) is None
+    assert checks.randomness_problem(first, first * (1 + 1e-5)) is None
+    other = first.copy()
+    other[7, 3] += 0.01 * scale
+    assert re.search(
+        "randomised.*training=False.*differ by", checks.randomness_problem(first, other)
+    )
+
+
+def test_zeros_and_what_is_not_a_number_are_not_random():
+    assert checks.randomness_problem(np.zeros((2, 3)), np.zeros((2, 3))) is None
+    assert checks.randomness_problem(np.full((2, 3), np.nan), np.full((2, 3), np.nan)) is None

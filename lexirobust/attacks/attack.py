@@ -1,10 +1,12 @@
 """What every attack is: settings, a perturbation in the graph, and one compiled call."""
 
 import abc
+import collections
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import keras
 import numpy as np
@@ -12,10 +14,18 @@ import tensorflow as tf
 import tqdm
 
 from lexirobust.attacks import geometry
-from lexirobust.checks import check_data, check_magnitudes, flat_labels
+from lexirobust.checks import (
+    check_data,
+    check_magnitudes,
+    flat_labels,
+    logits_problem,
+    randomness_problem,
+)
 
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
+
+_LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
 class Attack(abc.ABC):
@@ -24,6 +34,9 @@ class Attack(abc.ABC):
     A subclass writes `perturb`, in TensorFlow operations only, and `get_config`. One that is all
     that its configuration says may share graphs with its equals: it defines `structure`, and names
     in `values` those settings that reach the graph as tensors, and so may differ.
+
+    The first call on a classifier warns if that gives probabilities in place of logits, or is
+    randomised.
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
@@ -52,6 +65,8 @@ class Attack(abc.ABC):
         self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
         self.seed = seed
         self._generator: keras.random.SeedGenerator | None = None
+        # The latest classifiers, and shapes of their inputs, whose outputs have been looked at.
+        self._known: collections.deque[tuple[Any, ...]] = collections.deque(maxlen=8)
 
     @abc.abstractmethod
     def perturb(
@@ -249,6 +264,10 @@ class Attack(abc.ABC):
             check_data(x, y, bounds=self.bounds)
         if isinstance(classifier, keras.Layer) and not classifier.built:
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
+        known = (classifier, tuple(x.shape[1:]))
+        if tf.executing_eagerly() and known not in self._known:
+            self._known.append(known)
+            _warn_of(classifier, x[:_LOOKED_AT])
         return x, y
 
     def _next_seed(self) -> tf.Tensor:
@@ -295,6 +314,14 @@ def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     if y.shape.rank == 2:
         return tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, logits.dtype), logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int32), logits)
+
+
+def _warn_of(classifier: Classifier, x: tf.Tensor) -> None:
+    """Warns of classifiers whose accuracy under attack cannot be trusted."""
+    first, second = logits_of(classifier, x), logits_of(classifier, x)
+    for problem in (logits_problem(first), randomness_problem(first, second)):
+        if problem:
+            warnings.warn(problem, UserWarning, stacklevel=4)  # At the attack's call.
 
 
 class _Shared:

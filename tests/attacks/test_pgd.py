@@ -469,7 +469,7 @@ def test_bad_settings_are_refused(settings, message):
         ({"x": np.zeros((0, 5)), "y": np.zeros(0, np.int32)}, "`x` must hold at least one sample"),
         ({"y": np.zeros(3, np.int32)}, "`y` must hold one label a sample"),
         ({"y": np.full(8, -1)}, "`y` must hold labels"),
-        ({"classifier": lambda x: x[:, 0]}, r"`classifier` must map .* Received: shape \(None,\)"),
+        ({"classifier": lambda x: x[:, 0]}, r"`classifier` must map .* Received: shape \(8,\)"),
         ({"classifier": lambda x: x[:, :1]}, "`classifier` must map .* at least two classes"),
     ],
 )

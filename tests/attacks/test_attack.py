@@ -1,0 +1,111 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from lexirobust.attacks import FGSM
+
+
+class AlwaysDropout(keras.layers.Layer):
+    """Drops out in use as in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return keras.random.dropout(x, 0.5, seed=self.seed_generator)
+
+
+def network(*middle, activation=None):
+    dense = keras.layers.Dense(3, activation=activation)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), *middle, dense])
+
+
+def samples():
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(10, 4)).astype(np.float32), rng.integers(3, size=10)
+
+
+BY_CALL = pytest.mark.parametrize(
+    "run",
+    [
+        lambda classifier: FGSM()(classifier, *samples(), 0.1),
+        lambda classifier: FGSM().sweep(classifier, *samples(), [0.1, 0.2]),
+        lambda classifier: lr.evaluate_robustness(classifier, *samples(), FGSM(), [0.1]),
+    ],
+    ids=["call", "sweep", "evaluation"],
+)
+
+
+@BY_CALL
+def test_classifier_that_gives_probabilities_is_named(run):
+    with pytest.warns(UserWarning, match="`classifier` must give logits.*Leave out .* softmax"):
+        run(network(activation="softmax"))
+
+
+@BY_CALL
+def test_randomised_classifier_is_named(run):
+    with pytest.warns(UserWarning, match="`classifier` is randomised.*Switch the randomness off"):
+        run(network(AlwaysDropout()))
+
+
+@BY_CALL
+@pytest.mark.parametrize(
+    "middle",
+    [lambda: keras.layers.Dropout(0.5), keras.layers.BatchNormalization],
+    ids=["Dropout", "BatchNormalization"],
+)
+def test_sound_classifier_is_not_warned_of(run, middle):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(network(middle()))
+
+
+def test_log_probabilities_are_logits_as_the_warning_says():
+    classifier = network(activation="softmax")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        FGSM()(lambda x: tf.math.log(classifier(x)), *samples(), 0.1)
+
+
+def test_classifier_is_looked_at_once_for_a_shape():
+    calls = []
+
+    def classifier(x):
+        if tf.executing_eagerly():
+            calls.append(x.shape)
+        return tf.stack([tf.reduce_sum(x, axis=1), tf.ones_like(x[:, 0])], axis=1) - 2.0
+
+    attack, (x, y) = FGSM(), samples()
+    for _ in range(2):
+        attack(classifier, x, y, 0.1)
+        attack.sweep(classifier, x[:4], y[:4], [0.1, 0.2])
+    assert calls == [(10, 4)] * 2
+    attack(classifier, x[:, :2], y, 0.1)
+    assert calls[2:] == [(10, 2)] * 2
+
+
+def test_few_samples_of_many_are_looked_at():
+    sizes = []
+
+    def classifier(x):
+        if tf.executing_eagerly():
+            sizes.append(len(x))
+        return tf.concat([x, -x], axis=1)
+
+    FGSM()(classifier, np.full((1000, 1), 0.5), np.zeros(1000, int), 0.1)
+    assert max(sizes) < 100
+
+
+def test_in_a_data_pipeline_nothing_is_looked_at():
+    x, y = samples()
+    classifier = network(activation="softmax")
+    attack = FGSM()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+        next(iter(data.map(lambda x, y: attack(classifier, x, y, 0.1))))
