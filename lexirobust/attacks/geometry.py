@@ -123,8 +123,9 @@ def project_sphere(
 
     The result is the nearest point in the Euclidean sense, for l1 the nearest with every
     coordinate on its own side. Where the sphere cannot be reached without a coordinate changing
-    its side, those that lose least by it change theirs, which need not be the nearest point. Where
-    the box ends inside the sphere, the result is the box's farthest corner.
+    its side, those that lose least by it change theirs; which ones lead to the nearest point is a
+    subset-sum problem, for which no fast method is known. Where the box ends inside the sphere, the
+    result is the box's farthest corner.
 
     Args:
         perturbation: `[N, ...]` float tensor.
@@ -306,16 +307,17 @@ def _grow_l2(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
     the rounds end, after a few in practice, at the exact one.
     """
     direction = _unit(flat)
+    # In units of the radius, so that no square underflows or overflows.
+    least, most = _divide(low, radius), _divide(high, radius)
 
     def raised(scale: tf.Tensor) -> tf.Tensor:
         reached = scale * direction
-        held = (reached > high) | (reached < low)
-        bound = tf.where(held, tf.clip_by_value(reached, low, high), tf.zeros_like(reached))
+        held = (reached > most) | (reached < least)
+        bound = tf.where(held, tf.clip_by_value(reached, least, most), tf.zeros_like(reached))
         rest = tf.reduce_sum(tf.square(bound), axis=-1, keepdims=True)
         free = tf.where(held, tf.zeros_like(direction), direction)
         free = tf.reduce_sum(tf.square(free), axis=-1, keepdims=True)
-        needed = tf.maximum(tf.square(radius) - rest, 0.0)
-        return tf.maximum(scale, tf.sqrt(_divide(needed, free)))
+        return tf.maximum(scale, tf.sqrt(_divide(tf.maximum(1.0 - rest, 0.0), free)))
 
     def going(_scale: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
         return more
@@ -324,8 +326,9 @@ def _grow_l2(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
         larger = raised(scale)
         return larger, tf.reduce_any(larger > scale * (1.0 + 1e-6))
 
-    scale, _ = tf.while_loop(going, step, (radius, tf.constant(True)), maximum_iterations=256)
-    return tf.clip_by_value(scale * direction, low, high)
+    first = (tf.ones_like(radius), tf.constant(True))
+    scale, _ = tf.while_loop(going, step, first, maximum_iterations=256)
+    return tf.clip_by_value(scale * direction * radius, low, high)
 
 
 def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
@@ -335,35 +338,38 @@ def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
     piece, and bisection of a bracket where a step leaves it or does not halve the error.
     """
     side, room = _sides(flat, low, high)
-    # Only differences between sizes count: taken from the largest, they keep their digits.
-    size = tf.abs(flat) - tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True)
+    reachable = tf.reduce_sum(room, axis=-1, keepdims=True) > radius
 
-    def at(off: tf.Tensor) -> tf.Tensor:
-        return tf.clip_by_value(size - off, 0.0, room)
-
-    def going(_off: tf.Tensor, _below: tf.Tensor, _above: tf.Tensor, error: tf.Tensor) -> tf.Tensor:
+    def going(
+        _left: tf.Tensor, _below: tf.Tensor, _above: tf.Tensor, error: tf.Tensor
+    ) -> tf.Tensor:
         return tf.reduce_any(error > 1e-6 * radius)
 
     def step(
-        off: tf.Tensor, below: tf.Tensor, above: tf.Tensor, before: tf.Tensor
+        left: tf.Tensor, below: tf.Tensor, above: tf.Tensor, before: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        excess = tf.reduce_sum(at(off), axis=-1, keepdims=True) - radius
+        point = tf.clip_by_value(left, 0.0, room)
+        excess = tf.reduce_sum(point, axis=-1, keepdims=True) - radius
         error = tf.where(reachable, tf.abs(excess), 0.0)
-        below, above = tf.where(excess > 0, off, below), tf.where(excess > 0, above, off)
-        moving = (size - off > 0) & (size - off < room)
+        below, above = tf.where(excess > 0, 0.0, below), tf.where(excess > 0, above, 0.0)
+        moving = (left > 0) & (left < room)
         slope = tf.reduce_sum(tf.cast(moving, flat.dtype), axis=-1, keepdims=True)
-        newton = off + _divide(excess, slope)
+        newton = _divide(excess, slope)
         usable = (newton > below) & (newton < above) & (error <= before / 2)
-        closer = tf.where(usable, newton, (below + above) / 2)
-        return tf.where(error > 1e-6 * radius, closer, off), below, above, error
+        off = tf.where(usable, newton, below / 2 + above / 2)
+        off = tf.where(error > 1e-6 * radius, off, 0.0)
+        return left - off, below - off, above - off, error
 
+    # What is left of sizes, and the bracket, count from what is taken off so far: however large
+    # the sizes are, those that matter, within their room of it, keep their digits.
+    size = tf.abs(flat)
     below = tf.reduce_min(size - room, axis=-1, keepdims=True)
-    above = tf.zeros_like(below)
-    reachable = tf.reduce_sum(room, axis=-1, keepdims=True) > radius
-    unchanged = tf.maximum(-tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True), below)
-    state = (unchanged, below, above, tf.fill(tf.shape(radius), tf.constant(np.inf, flat.dtype)))
-    off, *_ = tf.while_loop(going, step, state, maximum_iterations=64)
-    point = at(tf.where(reachable, off, below))
+    above = tf.reduce_max(size, axis=-1, keepdims=True)
+    never = tf.fill(tf.shape(radius), tf.constant(np.inf, flat.dtype))
+    left, *_ = tf.while_loop(
+        going, step, (size, tf.minimum(below, 0.0), above, never), maximum_iterations=256
+    )
+    point = tf.where(reachable, tf.clip_by_value(left, 0.0, room), room)
     # What rounding left over goes to the coordinates that are free to move.
     free = tf.where((point > 0) & (point < room), point, 0.0)
     missing = tf.where(reachable, radius - tf.reduce_sum(point, axis=-1, keepdims=True), 0.0)
@@ -381,21 +387,24 @@ def _cross(
 ) -> tf.Tensor:
     """Lets coordinates change side, cheapest first, until the corner's norm is the radius.
 
-    Which set of coordinates is nearest is a knapsack problem; the greedy order by distance paid
-    for norm gained is its usual approximation, and the last coordinate makes the norm exact.
+    They are taken in the order of distance paid for norm gained, as is usual for a knapsack
+    problem, and the last coordinate makes the norm exact.
     """
     power = 1.0 if norm == "l1" else 2.0
-    near, far = tf.abs(corner), tf.maximum(-low, high)
     far_side = tf.where(high >= -low, tf.ones_like(flat), -tf.ones_like(flat))
+    end = tf.where(high >= -low, high, low)
+    # In units of the farthest end, so that no square underflows.
+    unit = tf.reduce_max(tf.abs(end), axis=-1, keepdims=True)
+    near, far = _divide(tf.abs(corner), unit), _divide(tf.abs(end), unit)
     gain = tf.maximum(far**power - near**power, 0.0)
-    cost = tf.square(far_side * far - flat) - tf.square(corner - flat)
+    cost = (end - corner) * ((end - flat) + (corner - flat))  # A difference of two squares.
     order = tf.argsort(tf.where(gain > 0, _divide(cost, gain), flat.dtype.max), axis=-1)
-    missing = radius**power - tf.reduce_sum(near**power, axis=-1, keepdims=True)
+    missing = _divide(radius, unit) ** power - tf.reduce_sum(near**power, axis=-1, keepdims=True)
     before = tf.cumsum(tf.gather(gain, order, batch_dims=1), axis=-1, exclusive=True)
     before = tf.gather(before, tf.argsort(order, axis=-1), batch_dims=1)
     taken = tf.clip_by_value(missing - before, 0.0, gain)
     size = (near**power + taken) ** (1.0 / power)
-    moved = tf.where(taken > 0, far_side * tf.minimum(size, far), corner)
+    moved = tf.where(taken > 0, far_side * tf.minimum(size, far) * unit, corner)
     return tf.clip_by_value(moved, low, high)
 
 
@@ -405,11 +414,12 @@ def _linf_sphere(
     """Clips, and where no coordinate reaches the radius moves the one that is cheapest to move."""
     inside = tf.clip_by_value(flat, low, high)
     never = tf.constant(np.inf, flat.dtype)
-    up = tf.where(high >= radius * _ENOUGH, tf.square(high - flat), never)
-    down = tf.where(low <= -radius * _ENOUGH, tf.square(low - flat), never)
-    cost = tf.minimum(up, down) - tf.square(inside - flat)
-    cheapest = tf.one_hot(tf.argmin(cost, axis=-1), flat.shape[-1], True, False)
-    roomy = tf.reduce_any(tf.minimum(up, down) < never, axis=-1, keepdims=True)
+    upward, downward = high >= radius * _ENOUGH, low <= -radius * _ENOUGH
+    # Differences of two squares, in which no large square hides a small one.
+    up = tf.where(upward, (high - inside) * ((high - flat) + (inside - flat)), never)
+    down = tf.where(downward, (low - inside) * ((low - flat) + (inside - flat)), never)
+    cheapest = tf.one_hot(tf.argmin(tf.minimum(up, down), axis=-1), flat.shape[-1], True, False)
+    roomy = tf.reduce_any(upward | downward, axis=-1, keepdims=True)
     short = tf.reduce_max(tf.abs(inside), axis=-1, keepdims=True) < radius
     moved = tf.where(cheapest & short & roomy, tf.where(up <= down, high, low), inside)
     roomier = tf.where(high >= -low, high, low)

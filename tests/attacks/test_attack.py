@@ -81,6 +81,7 @@ def test_classifier_is_looked_at_once_for_a_shape():
         return tf.stack([tf.reduce_sum(x, axis=1), tf.ones_like(x[:, 0])], axis=1) - 2.0
 
     attack, (x, y) = FGSM(), samples()
+    y = y % 2
     for _ in range(2):
         attack(classifier, x, y, 0.1)
         attack.sweep(classifier, x[:4], y[:4], [0.1, 0.2])
