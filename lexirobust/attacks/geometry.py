@@ -1,5 +1,7 @@
 """Norms, balls, spheres and boxes: the plain maths under every attack.
 
+Projections are differentiable in the perturbation, almost everywhere; derivatives are finite.
+
 A perturbation is a tensor `[N, ...]`, one sample a row; its norm is taken over all other axes.
 A box is a pair `(low, high)` of tensors shaped like the perturbation, with `low <= 0 <= high`:
 how far each coordinate may move. `None` is no box.
@@ -264,7 +266,9 @@ def _divide(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
 def _unit(flat: tf.Tensor) -> tf.Tensor:
     """Rows of l2 norm 1; scaled by the largest entry first, so that tiny rows keep theirs."""
     scaled = _divide(flat, tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True))
-    return _divide(scaled, tf.norm(scaled, axis=-1, keepdims=True))
+    square = tf.reduce_sum(tf.square(scaled), axis=-1, keepdims=True)
+    # One entry is 1 or -1 unless all are 0, where the root would have no derivative.
+    return scaled / tf.sqrt(tf.maximum(square, 1.0))
 
 
 def _prepare(
@@ -317,7 +321,8 @@ def _grow_l2(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
         rest = tf.reduce_sum(tf.square(bound), axis=-1, keepdims=True)
         free = tf.where(held, tf.zeros_like(direction), direction)
         free = tf.reduce_sum(tf.square(free), axis=-1, keepdims=True)
-        return tf.maximum(scale, tf.sqrt(_divide(tf.maximum(1.0 - rest, 0.0), free)))
+        # No scale is below 1, and the root of 1 has a derivative where that of 0 has none.
+        return tf.maximum(scale, tf.sqrt(tf.maximum(_divide(1.0 - rest, free), 1.0)))
 
     def going(_scale: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
         return more
@@ -397,13 +402,13 @@ def _cross(
     unit = tf.reduce_max(tf.abs(end), axis=-1, keepdims=True)
     near, far = _divide(tf.abs(corner), unit), _divide(tf.abs(end), unit)
     gain = tf.maximum(far**power - near**power, 0.0)
-    cost = (end - corner) * ((end - flat) + (corner - flat))  # A difference of two squares.
+    cost = (end - corner) * ((end + corner) / 2 - flat)  # Half a difference of two squares.
     order = tf.argsort(tf.where(gain > 0, _divide(cost, gain), flat.dtype.max), axis=-1)
     missing = _divide(radius, unit) ** power - tf.reduce_sum(near**power, axis=-1, keepdims=True)
     before = tf.cumsum(tf.gather(gain, order, batch_dims=1), axis=-1, exclusive=True)
     before = tf.gather(before, tf.argsort(order, axis=-1), batch_dims=1)
     taken = tf.clip_by_value(missing - before, 0.0, gain)
-    size = (near**power + taken) ** (1.0 / power)
+    size = tf.where(taken > 0, near**power + taken, 1.0) ** (1.0 / power)
     moved = tf.where(taken > 0, far_side * tf.minimum(size, far) * unit, corner)
     return tf.clip_by_value(moved, low, high)
 
@@ -415,9 +420,9 @@ def _linf_sphere(
     inside = tf.clip_by_value(flat, low, high)
     never = tf.constant(np.inf, flat.dtype)
     upward, downward = high >= radius * _ENOUGH, low <= -radius * _ENOUGH
-    # Differences of two squares, in which no large square hides a small one.
-    up = tf.where(upward, (high - inside) * ((high - flat) + (inside - flat)), never)
-    down = tf.where(downward, (low - inside) * ((low - flat) + (inside - flat)), never)
+    # Half the differences of two squares, neither of which may overflow or hide the other.
+    up = tf.where(upward, (high - inside) * ((high + inside) / 2 - flat), never)
+    down = tf.where(downward, (low - inside) * ((low + inside) / 2 - flat), never)
     cheapest = tf.one_hot(tf.argmin(tf.minimum(up, down), axis=-1), flat.shape[-1], True, False)
     roomy = tf.reduce_any(upward | downward, axis=-1, keepdims=True)
     short = tf.reduce_max(tf.abs(inside), axis=-1, keepdims=True) < radius

@@ -183,6 +183,114 @@ def test_cube_in_a_box_gives_the_nearest_point(case):
         assert np.linalg.norm(point[row] - flat) == pytest.approx(nearest, abs=1e-5)
 
 
+@st.composite
+def extremes(draw, largest=6):
+    """Zero, tiny and huge perturbations and radii, coordinates at the box's edge, no room."""
+    norm, size = draw(st.sampled_from(NORMS)), draw(st.integers(1, largest))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    x = rng.uniform(size=(5, size)).astype(dtype)
+    x[rng.random(x.shape) < 0.3] = 0
+    x[rng.random(x.shape) < 0.3] = 1
+    low, high = -x, 1 - x
+    shut = draw(st.sampled_from([0, 0.4, 1]))
+    low[rng.random(x.shape) < shut], high[rng.random(x.shape) < shut] = 0, 0
+    flat = rng.normal(size=x.shape) * draw(st.sampled_from([0, 1e-30, 1, 1e12, 1e30, 5e37]))
+    at_edge = rng.random(x.shape) < draw(st.sampled_from([0, 0.5, 1]))
+    flat = np.where(at_edge, np.where(rng.random(x.shape) < 0.5, low, high), flat)
+    flat[rng.random(x.shape) < draw(st.sampled_from([0, 0.4]))] = 0
+    box = draw(st.sampled_from([None, (low, high)]))
+    corner = length(np.maximum(-low, high), norm)
+    radius = draw(
+        st.sampled_from([corner, 0.5 * corner, 1e-30 * corner, 0 * corner, 1e20 + corner])
+    )
+    return Case(norm, flat.astype(dtype), radius.astype(dtype), box)
+
+
+@given(case=extremes())
+def test_sphere_is_met_at_every_scale(case):
+    point, room = case.project(geometry.project_sphere)
+    expected = np.minimum(case.radius.astype(float), case.reach)
+    np.testing.assert_allclose(length(point, case.norm), expected, rtol=1e-5)
+    clear = np.abs(case.reach - case.radius) > 1e-5 * case.radius
+    assert np.array_equal(room[clear], (case.reach >= case.radius)[clear])
+
+
+@given(case=extremes())
+def test_ball_is_not_left_at_any_scale_and_what_is_inside_stays(case):
+    point, room = case.project(geometry.project_ball)
+    assert np.all(length(point, case.norm) <= case.radius.astype(float) * (1 + 1e-5))
+    assert room.all()
+    inside = length(case.flat, case.norm) < case.radius.astype(float) * (1 - 1e-5)
+    if case.box is not None:
+        inside &= np.all((case.flat >= case.box[0]) & (case.flat <= case.box[1]), axis=1)
+    assert np.array_equal(point[inside], case.flat[inside])
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@given(case=extremes())
+def test_box_and_first_result_are_kept_at_every_scale(projection, case):
+    point, _ = case.project(projection)
+    assert point.dtype == case.flat.dtype
+    if case.box is not None:
+        assert np.all((point >= case.box[0]) & (point <= case.box[1]))
+    again, _ = case._replace(flat=point).project(projection)
+    away = np.abs(again.astype(float) - point).max(axis=1)
+    assert np.all(away <= 1e-5 * case.radius.astype(float))
+
+
+@given(case=cases(norms=["l2"], largest=6, decades=0.5, boxed=True))
+def test_coordinates_at_zero_take_what_the_others_have_no_room_for(case):
+    # On the l2 sphere the nearest point has the largest inner product with the perturbation, to
+    # which a coordinate at 0 adds nothing and one that changes its side takes from.
+    point, room = case.project(geometry.project_sphere)
+    own = np.where(case.flat > 0, case.box[1], case.box[0])
+    corner = np.where(case.flat == 0, 0, own)
+    with_zeros = np.where(case.flat == 0, np.maximum(-case.box[0], case.box[1]), own)
+    needed = (length(corner, "l2") < case.radius * 0.999) & (
+        length(with_zeros, "l2") > case.radius * 1.001
+    )
+    assert room[needed].all()
+    moved = np.where(case.flat == 0, 0, point)
+    np.testing.assert_allclose(moved[needed], corner[needed], atol=1e-6)
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("boxed", [False, True])
+def test_projections_are_differentiable(projection, norm, boxed):
+    rng = np.random.default_rng(0)
+    x, flat, weights = rng.uniform(0.05, 0.95, size=(20, 5)), *rng.normal(size=(2, 20, 5))
+    radius = 0.7 * length(np.where(flat > 0, 1 - x, x), norm)
+    box = (tf.constant(-x), tf.constant(1 - x)) if boxed else None
+
+    def value(flat):
+        return tf.reduce_sum(weights * projection(flat, radius, norm, box)[0], axis=1)
+
+    flat = tf.constant(flat)
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        total = value(flat)
+    gradient = tape.gradient(total, flat, unconnected_gradients="zero").numpy()
+    for index, step in enumerate(1e-5 * np.eye(5)):
+        difference = (value(flat + step) - value(flat - step)) / 2e-5
+        np.testing.assert_allclose(gradient[:, index], difference, atol=1e-5)
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@given(case=extremes())
+def test_derivatives_are_finite(projection, case):
+    flat = tf.constant(case.flat)
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        point, _ = projection(flat, case.radius, case.norm, case.box)
+    gradient = tape.gradient(point, flat, unconnected_gradients="zero")
+    # A large radius over a tiny perturbation is a derivative beyond float32.
+    usual = (np.abs(case.flat) < 1e3) & ((np.abs(case.flat) > 1e-3) | (case.flat == 0))
+    usual = usual.all(axis=1) & (case.radius < 1e3)
+    assert np.isfinite(gradient.numpy()[usual]).all()
+
+
 def test_coordinates_change_side_where_the_box_is_short_on_theirs():
     box = (np.array([[-9.0, -9.0]]), np.array([[0.5, 0.1]]))
     for norm in NORMS:
