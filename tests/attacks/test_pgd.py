@@ -416,7 +416,7 @@ def test_classifier_that_gives_nan_is_not_hidden():
 def test_gradient_that_is_not_finite_leads_nowhere():
     # The derivative at -1 is infinity times 0.
     def kinked(x):
-        return tf.concat([tf.zeros_like(x), tf.sqrt(tf.square(x + 1))], axis=1)
+        return tf.concat([tf.zeros_like(x) - 1.0, tf.sqrt(tf.square(x + 1))], axis=1)
 
     x, y = np.zeros((20, 1), np.float32), np.ones(20, np.int32)
     moved = PGD(norm="l2", steps=3, restarts=2, bounds=None)(kinked, x, y, 1.0)

@@ -60,7 +60,8 @@ def test_magnitude_scales_angles_and_translations_sample_by_sample():
     x[:, 0, 2] = 1  # The one bright pixel of the top row, which the classifier looks at.
 
     def top_is_dark(x):
-        return tf.stack([tf.zeros(tf.shape(x)[:1]), tf.reduce_sum(x[:, 0], axis=(1, 2))], axis=1)
+        top = tf.reduce_sum(x[:, 0], axis=(1, 2))
+        return tf.stack([tf.zeros_like(top) - 1.0, top], axis=1)
 
     # At magnitude 9 a quarter turn either way; at 0 nothing.
     attack = Spatial(rotations=3, translations=1, degrees_per_pixel=10.0)
@@ -237,9 +238,18 @@ def test_settings_survive_being_written_down(attack):
 
 
 @KINDS
+def test_inputs_that_are_no_images_are_refused_in_training(attack):
+    classifier = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model = lr.OLSRC(classifier, attack=attack, magnitudes=[1.0])
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"`x` must hold images .*Received: shape \(\w+, 4\)"):
+        model.fit(np.zeros((4, 4), np.float32), np.zeros(4, int), verbose=0)
+
+
+@KINDS
 @pytest.mark.parametrize("shape", [(4, 5), (4, 6, 7)])
 def test_inputs_that_are_no_images_are_refused(attack, shape):
-    message = r"`x` must hold images \[N, height, width, channels\]. Received: shape \(None, "
+    message = r"`x` must hold images \[N, height, width, channels\]. Received: shape \(4, "
     with pytest.raises(ValueError, match=message):
         attack(one_pixel(0, 0), np.zeros(shape), np.zeros(4, int), 1.0)
 
