@@ -89,20 +89,26 @@ class DAA(PGD):
         return tf.reshape(mixed, tf.shape(own))
 
     def sweep_in_graph(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: Any, seed: tf.Tensor
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        magnitudes: Any,
+        seed: tf.Tensor,
+        **given: tf.Tensor,
     ) -> tf.Tensor:
         """Sweeps one magnitude after the other: each is a distribution; see `Attack`."""
         magnitudes = tf.reshape(tf.cast(magnitudes, x.dtype), (-1,))
         seed = tf.cast(seed, tf.int32)
 
-        def perturbed(numbered: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            magnitude, number = numbered
+        def perturbed(rung: tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]) -> tf.Tensor:
+            magnitude, number, own_given = rung
             own = tf.random.experimental.stateless_fold_in(seed, number)
-            return self.perturb(classifier, x, y, magnitude, own)
+            return self.perturb(classifier, x, y, magnitude, own, **own_given)
 
         moved = tf.map_fn(
             perturbed,
-            (magnitudes, tf.range(tf.shape(magnitudes)[0])),
+            (magnitudes, tf.range(tf.shape(magnitudes)[0]), given),
             fn_output_signature=tf.TensorSpec(x.shape, x.dtype),
         )
         return tf.ensure_shape(moved, [magnitudes.shape[0], *x.shape])

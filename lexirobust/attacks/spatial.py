@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import warp
-from lexirobust.attacks.attack import Attack, Classifier, classification_loss, logits_of
+from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import climb
+from lexirobust.attacks.losses import cross_entropy
 
 
 class _OfImages(Attack):
@@ -51,7 +52,7 @@ class _OfImages(Attack):
         logits = logits_of(classifier, moved)
         labels = y if y.shape.rank == 1 else tf.argmax(y, axis=-1)
         wrong = tf.argmax(logits, axis=-1) != tf.cast(labels, tf.int64)
-        loss = _loss(logits, y)
+        loss = _log_odds(logits, y)
         if worst is None:
             return [moved, wrong, loss]
         before, was_wrong, least = worst
@@ -239,7 +240,7 @@ class Flow(_OfImages):
         _check_images(x)
 
         def goal(field: tf.Tensor) -> tf.Tensor:
-            loss = _loss(logits_of(classifier, warp.flow(x, field)), y)
+            loss = _log_odds(logits_of(classifier, warp.flow(x, field)), y)
             return loss - self.smoothness * tf.cast(warp.roughness(field), loss.dtype)
 
         field = climb(
@@ -260,17 +261,9 @@ class Flow(_OfImages):
         return tf.stop_gradient(worst)
 
 
-def _loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """`[N]` log-odds of being wrong, which rise as the cross entropy does, but never level off.
-
-    A classifier that is sure would leave the field to the total variation. Labels that are spread
-    over classes keep the cross entropy, which cannot come near 0.
-    """
-    if y.shape.rank == 2:
-        return classification_loss(logits, y)
-    own = tf.one_hot(tf.cast(y, tf.int32), logits.shape[-1], True, False)
-    others = tf.where(own, tf.constant(-np.inf, logits.dtype), logits)
-    return tf.reduce_logsumexp(others, axis=-1) - tf.reduce_sum(tf.where(own, logits, 0.0), axis=-1)
+def _log_odds(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """`[N]`: a loss that never levels off, or a sure classifier would leave all to smoothness."""
+    return cross_entropy(logits, y, tf.constant(False))
 
 
 def _check_images(x: tf.Tensor) -> None:
