@@ -57,11 +57,16 @@ EXTRAS_REQUIRE = {
         # The solver of the original GEM, which benchmarks/gem.py compares with. The release that
         # was tried with NumPy 2.4; no older one was.
         "quadprog>=0.1.14",
+        # The attack that benchmarks/attacks.py compares with; the release that was tried.
+        "adversarial-robustness-toolbox>=1.20.1",
     ],
     "test": [
         # Since 8.1.1 import mode "importlib" imports a package's modules once, under their true
         # names. Otherwise doctests would import lexirobust twice and register its classes twice.
         "pytest>=8.1.1",
+        # Runs tests side by side: most of their time goes to tracing, on one core. 3.2 has the
+        # scheduler "worksteal".
+        "pytest-xdist>=3.2",
         # Property tests. No older release was tried.
         "hypothesis>=6.170",
         # Independent reference solutions in tests. The first release that allows NumPy 2.

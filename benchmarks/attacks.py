@@ -1,6 +1,6 @@
 """PGD on the paper's network: against the same loop by hand, against ART, and in a sweep.
 
-    pip install adversarial-robustness-toolbox==1.20.1
+    pip install ".[plots,benchmarks]"
     python benchmarks/attacks.py --data_dir=../shared/tfds --out=docs/results/attacks.json
 
 Turns are paired and alternate in one process; ratios are medians of the pairs', with quartiles.

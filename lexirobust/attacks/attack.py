@@ -25,6 +25,8 @@ from lexirobust.checks import (
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
 
+# The latest classifiers, and shapes of their inputs, whose outputs have been looked at.
+_KNOWN: Final[collections.deque[tuple[Any, ...]]] = collections.deque(maxlen=16)
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
@@ -65,8 +67,6 @@ class Attack(abc.ABC):
         self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
         self.seed = seed
         self._generator: keras.random.SeedGenerator | None = None
-        # The latest classifiers, and shapes of their inputs, whose outputs have been looked at.
-        self._known: collections.deque[tuple[Any, ...]] = collections.deque(maxlen=8)
 
     @abc.abstractmethod
     def perturb(
@@ -117,7 +117,7 @@ class Attack(abc.ABC):
             ValueError: If the data, the magnitude, the batch size, or the shape of the logits is
                 not as above.
         """
-        x, y = self._checked(classifier, x, y)
+        x, y = self._checked(classifier, x, y, batch_size)
         if tf.executing_eagerly():
             check_magnitudes(np.ravel(magnitude), ranked=False, name="magnitude")
         magnitude = tf.cast(magnitude, x.dtype)
@@ -154,7 +154,7 @@ class Attack(abc.ABC):
         Raises:
             ValueError: As for a call.
         """
-        x, y = self._checked(classifier, x, y)
+        x, y = self._checked(classifier, x, y, batch_size)
         if not tf.executing_eagerly():
             return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())
         magnitudes = check_magnitudes(magnitudes, ranked=False)
@@ -258,16 +258,18 @@ class Attack(abc.ABC):
         """What a graph gives."""
         return self.perturb(classifier, **given)
 
-    def _checked(self, classifier: Classifier, x: Any, y: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _checked(
+        self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
         if isinstance(classifier, keras.Layer) and not classifier.built:
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
         known = (classifier, tuple(x.shape[1:]))
-        if tf.executing_eagerly() and known not in self._known:
-            self._known.append(known)
-            _warn_of(classifier, x[:_LOOKED_AT])
+        if tf.executing_eagerly() and known not in _KNOWN:
+            _KNOWN.append(known)
+            _warn_of(classifier, x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)])
         return x, y
 
     def _next_seed(self) -> tf.Tensor:

@@ -35,9 +35,11 @@ class _OfImages(Attack):
         del magnitude
         return tf.ones(tf.shape(x)[:1], tf.bool)
 
-    def _checked(self, classifier: Classifier, x: Any, y: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _checked(
+        self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         _check_images(tf.convert_to_tensor(x))
-        return super()._checked(classifier, x, y)
+        return super()._checked(classifier, x, y, batch_size)
 
     def _worse(
         self, classifier: Classifier, y: tf.Tensor, moved: tf.Tensor, worst: list[tf.Tensor] | None

@@ -126,6 +126,11 @@ class Passes:
                 loss = share * scores.total * self.scale
             row, inputs = tape.gradient(loss, (variables, moved))
             row = [None if g is None else tf.convert_to_tensor(g) for g in row]
+            # A loss may leave what it was shown alone.
+            inputs = [
+                tf.zeros_like(seen) if g is None else g
+                for seen, g in zip(moved, inputs, strict=True)
+            ]
             return (row, _shares(share, scores)), (scores.logits, scores.clean, inputs)
 
         (row, losses), (logits, clean, inputs) = self._over_parts(part, index)
