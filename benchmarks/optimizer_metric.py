@@ -162,20 +162,27 @@ def show(part: str, runs: list[dict[str, Any]]) -> None:
 def draw_frontier(runs: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Natural against adversarial training loss, one line a method, one point an alpha."""
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    for method in METHODS:
+    for number, method in enumerate(METHODS):
         points = [run for run in runs if run["method"] == method]
         natural = [run["natural_loss"] for run in points]
         adversarial = [run["adversarial_loss"] for run in points]
-        axes.plot(natural, adversarial, "o-", label=method, markersize=5, linewidth=1.2)
-        for run in (points[0], points[-1]):
-            at = (run["natural_loss"], run["adversarial_loss"])
-            label = f"α₁ = {run['alpha']:g}"
-            axes.annotate(label, at, xytext=(5, 5), textcoords="offset points", fontsize=7)
+        (line,) = axes.plot(natural, adversarial, "o-", label=method, markersize=5, linewidth=0.8)
+        # Where several methods end at one point, each label has a side of its own.
+        right, up = ((6, 4), (6, -10), (-16, -10), (-16, 4))[number % 4]
+        for run in points:
+            axes.annotate(
+                f"{run['alpha']:g}",
+                (run["natural_loss"], run["adversarial_loss"]),
+                xytext=(right, up),
+                textcoords="offset points",
+                fontsize=7,
+                color=line.get_color(),
+            )
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.margins(x=0.08)
     axes.set_xlabel("natural training loss")
     axes.set_ylabel("adversarial training loss, l2 4")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, title="numbers: α₁, the weight of rank 1", title_fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
