@@ -144,6 +144,21 @@ def check_data(
     problem = _input_problem(x, bounds)
     if problem:
         raise ValueError(problem)
+    check_labels(y, classes)
+
+
+def check_labels(y: Any, classes: int | None = None) -> None:
+    """Checks labels that are held in memory.
+
+    Args:
+        y: `[N]` or `[N, 1]` integer labels, or `[N, C]` probabilities.
+        classes: Number of classes, where it is known.
+
+    Raises:
+        ValueError: If values or shapes are out of range.
+        TypeError: If labels are neither integers nor probabilities.
+    """
+    y = np.asarray(y)
     labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if labels.ndim == 1:
         if not np.issubdtype(labels.dtype, np.integer):
@@ -228,7 +243,7 @@ def logits_problem(outputs: Any) -> str | None:
     return (
         "`classifier` must give logits, but what it gives looks like probabilities: every row is "
         "at least 0 and sums to 1. Their gradients mislead attacks, and accuracies come out too "
-        "high. Leave out the final softmax, or pass `lambda x: tf.math.log(classifier(x))`."
+        "high. Make a model without the final softmax."
     )
 
 
@@ -265,11 +280,35 @@ def unindexed(inputs: Any) -> Any:
     return inputs["inputs"] if indexed else inputs
 
 
+def check_index(index: Any, samples: int) -> None:
+    """Checks the indices of samples.
+
+    Args:
+        index: `[N]` integers.
+        samples: How many samples there are.
+
+    Raises:
+        ValueError: If they are no vector of integers, or one is not below the number of samples.
+    """
+    index = np.asarray(index)
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise ValueError(
+            "`index` must be [N] integers, one for each sample before it is batched. Received: "
+            f"shape {index.shape}, dtype {index.dtype}."
+        )
+    if index.size and (index.min() < 0 or index.max() >= samples):
+        raise ValueError(
+            f"`index` must be at least 0 and below the {samples} samples that `warm_start` makes "
+            f"room for. Received: {index.min()} to {index.max()}."
+        )
+
+
 def check_dataset(
     dataset: tf.data.Dataset,
     bounds: tuple[float, float] | None,
     classes: int | None,
     named: Callable[[Any, str], dict[str, Any]] | None = None,
+    samples: int | None = None,
 ) -> tf.data.Dataset:
     """Checks a dataset's first batch now and every batch before it reaches the step.
 
@@ -279,6 +318,7 @@ def check_dataset(
         classes: Number of classes, where it is known.
         named: Where the classifier has several outputs: turns labels, and what to call them in an
             error, into a dict by the names of the outputs.
+        samples: How many samples there are, where the dataset has their indices.
 
     Returns:
         The dataset, in which a batch that breaks the rules raises `InvalidArgumentError` before
@@ -295,6 +335,8 @@ def check_dataset(
     if not isinstance(first, tuple) or len(first) < 2:
         raise ValueError("`x` must yield (inputs, labels) batches.")
     inputs = unindexed(first[0])
+    if samples is not None and inputs is not first[0]:
+        check_index(first[0]["index"], samples)
     if named is None:
         check_data(inputs, first[1], bounds, classes)
     else:
@@ -303,7 +345,12 @@ def check_dataset(
     def checked(*batch: Any) -> tuple[Any, ...]:
         x, y = batch[0], batch[1]
         values = _as_floating(unindexed(x))
+        indexed = samples is not None and unindexed(x) is not x
         tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
+        if indexed:
+            message = f"`index` must be at least 0 and below {samples}."
+            tests.append(tf.debugging.assert_non_negative(x["index"], message))
+            tests.append(tf.debugging.assert_less(x["index"], samples, message))
         if bounds is not None:
             low, high = (tf.cast(bound, values.dtype) for bound in bounds)
             message = f"`x` must lie inside the attack's `bounds` {bounds}."

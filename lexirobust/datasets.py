@@ -378,7 +378,8 @@ def with_index(data: Any) -> Any:
 
     Args:
         data: `[N, ...]` inputs, or a `tf.data.Dataset` of single samples `(input, label)`, with
-            sample weights or without, before it is shuffled and batched.
+            sample weights or without, before it is shuffled, repeated and batched. It must yield
+            its samples in the same order each time.
 
     Returns:
         What `fit` takes in their place: `{"inputs": inputs, "index": [N] int32}`, or a dataset in

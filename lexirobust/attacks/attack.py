@@ -16,6 +16,7 @@ import tqdm
 from lexirobust.attacks import geometry
 from lexirobust.checks import (
     check_data,
+    check_labels,
     check_magnitudes,
     flat_labels,
     logits_problem,
@@ -25,8 +26,10 @@ from lexirobust.checks import (
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
 
-# The latest classifiers, and shapes of their inputs, whose outputs have been looked at.
-_KNOWN: Final[collections.deque[tuple[Any, ...]]] = collections.deque(maxlen=16)
+# The latest classifiers, and shapes of their inputs, whose outputs have been looked at, and how
+# many classes they have.
+_KNOWN: Final[collections.OrderedDict[tuple[Any, ...], int]] = collections.OrderedDict()
+_MOST_KNOWN: Final = 16
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
@@ -261,15 +264,20 @@ class Attack(abc.ABC):
     def _checked(
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        if batch_size is not None and not (
+            isinstance(batch_size, int | np.integer) and batch_size > 0
+        ):
+            raise ValueError(
+                f"`batch_size` must be an integer of at least 1 or None. Received: {batch_size!r}."
+            )
         x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
         if isinstance(classifier, keras.Layer) and not classifier.built:
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
-        known = (classifier, tuple(x.shape[1:]))
-        if tf.executing_eagerly() and known not in _KNOWN:
-            _KNOWN.append(known)
-            _warn_of(classifier, x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)])
+        if tf.executing_eagerly():
+            first = x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)]
+            check_labels(y, _known_classes(classifier, first))
         return x, y
 
     def _next_seed(self) -> tf.Tensor:
@@ -318,12 +326,18 @@ def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int32), logits)
 
 
-def _warn_of(classifier: Classifier, x: tf.Tensor) -> None:
-    """Warns of classifiers whose accuracy under attack cannot be trusted."""
-    first, second = logits_of(classifier, x), logits_of(classifier, x)
-    for problem in (logits_problem(first), randomness_problem(first, second)):
-        if problem:
-            warnings.warn(problem, UserWarning, stacklevel=4)  # At the attack's call.
+def _known_classes(classifier: Classifier, x: tf.Tensor) -> int:
+    """The number of classes; the first time, warns if accuracy under attack cannot be trusted."""
+    known = (classifier, tuple(x.shape[1:]))
+    if known not in _KNOWN:
+        first, second = logits_of(classifier, x), logits_of(classifier, x)
+        for problem in (logits_problem(first), randomness_problem(first, second)):
+            if problem:
+                warnings.warn(problem, UserWarning, stacklevel=4)  # At the attack's call.
+        _KNOWN[known] = int(first.shape[-1])
+        if len(_KNOWN) > _MOST_KNOWN:
+            _KNOWN.popitem(last=False)
+    return _KNOWN[known]
 
 
 class _Shared:
@@ -360,8 +374,6 @@ def _graph(
 
 def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
     """Cuts tensors along their first axis, where they are at hand."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1 or None. Received: {batch_size}.")
     if batch_size is None or not tf.executing_eagerly():
         return [tensors]
     starts = range(0, len(tensors[0]), batch_size)

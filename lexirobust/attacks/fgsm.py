@@ -12,8 +12,8 @@ class FGSM(PGD):
     """Fast gradient sign method: `PGD` of one full step from the input itself.
 
     Args:
-        norm: Norm of the perturbation. `"linf"` takes the gradient's sign; the other norms take
-            their own steepest direction.
+        norm: Norm of the perturbation. `"linf"` takes the gradient's sign, `"l2"` its direction;
+            `"l1"` projects the gradient, which falls short of the steepest single coordinate.
         constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
         goal: `"maximize"` the loss or `"minimize"` it.
         bounds: Lowest and highest value of an input, or `None`.

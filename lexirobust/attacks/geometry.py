@@ -356,7 +356,8 @@ def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
         point = tf.clip_by_value(left, 0.0, room)
         excess = tf.reduce_sum(point, axis=-1, keepdims=True) - radius
         error = tf.where(reachable, tf.abs(excess), 0.0)
-        below, above = tf.where(excess > 0, 0.0, below), tf.where(excess > 0, above, 0.0)
+        # The tensor first: it says which type of zero is meant.
+        below, above = tf.where(excess <= 0, below, 0.0), tf.where(excess > 0, above, 0.0)
         moving = (left > 0) & (left < room)
         slope = tf.reduce_sum(tf.cast(moving, flat.dtype), axis=-1, keepdims=True)
         newton = _divide(excess, slope)

@@ -124,7 +124,9 @@ class IntervalAttack(PGD):
             # The ends that are best for the attack: what fails with them fails for certain.
             others = tf.where(targeted, known.low, known.high)
             mine = tf.where(own, tf.where(targeted, known.high, known.low), 0.0)
-            lead = tf.where(own, -np.inf, others) - tf.reduce_sum(mine, axis=-1, keepdims=True)
+            lead = tf.where(own, tf.constant(-np.inf, others.dtype), others) - tf.reduce_sum(
+                mine, axis=-1, keepdims=True
+            )
             rival = tf.one_hot(tf.argmax(lead, axis=-1), lead.shape[-1], True, False)
             ahead = tf.where(rival, known.line, 0.0) - tf.where(own, known.line, 0.0)
             ahead = tf.reduce_sum(ahead, axis=-1)

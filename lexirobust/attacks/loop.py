@@ -129,7 +129,7 @@ def climb(
         number: tf.Tensor, here: tf.Tensor, best: _Best, seen: list[tf.Tensor], stride: _Stride
     ) -> tuple[Any, ...]:
         inputs = moved(here)
-        values, gradients = zip(*[_differentiate(goal, inputs) for goal in goals], strict=True)
+        values, gradients = _differentiate(goals, inputs)
         gradient = mix(inputs, gradients)
         best = visit(here, best, values, gradient, inputs)
         if step_size is None:
@@ -237,13 +237,15 @@ def _share(steps: Any, share: float) -> tf.Tensor:
     return tf.maximum(tf.cast(share * tf.cast(steps, tf.float32), tf.int32), 1)
 
 
-def _differentiate(goal: Goal, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A goal's values `[N]` in float32, and its gradient, shaped like `x`."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Each goal's values `[N]` in float32, and its gradient, shaped like `x`."""
+    # One tape for all: goals may share a pass of the classifier.
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
-        values = goal(x)
-    gradient = tape.gradient(values, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return tf.cast(values, tf.float32), gradient
+        values = [goal(x) for goal in goals]
+    zero = tf.UnconnectedGradients.ZERO
+    gradients = [tape.gradient(value, x, unconnected_gradients=zero) for value in values]
+    return [tf.cast(value, tf.float32) for value in values], gradients
 
 
 def _is_better(

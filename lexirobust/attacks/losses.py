@@ -36,7 +36,7 @@ def cross_entropy(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Te
     """
     del targeted
     if y.shape.rank == 1:
-        return _log_odds(logits, y)
+        return _log_odds(logits, most_likely(y))
     sure = tf.reduce_max(y, axis=-1) == 1
     odds = _log_odds(logits, most_likely(y))
     return tf.where(sure, odds, classification_loss(logits, y))
@@ -83,8 +83,10 @@ def dlr(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
         Croce and Hein, arXiv 2003.01690.
     """
     classes = logits.shape[-1]
-    if classes < 3:
-        raise ValueError(f'`loss="dlr"` needs at least three classes. Received: {classes}.')
+    if classes is None or classes < 3:
+        raise ValueError(
+            f'`loss="dlr"` needs a known number of classes, at least three. Received: {classes}.'
+        )
     largest = tf.math.top_k(logits, min(classes, 4)).values
     floor = tf.where(targeted, tf.reduce_mean(largest[:, 2:], axis=-1), largest[:, 2])
     return tf.math.divide_no_nan(margin(logits, y, targeted), largest[:, 0] - floor)
@@ -98,8 +100,8 @@ LOSSES: Final[dict[str, AttackLoss]] = {
 
 
 def most_likely(y: tf.Tensor) -> tf.Tensor:
-    """Returns `[N]` labels: those given, or the class of largest probability."""
-    return tf.argmax(y, axis=-1, output_type=tf.int32) if y.shape.rank == 2 else y
+    """Returns `[N]` int32 labels: those given, or the class of largest probability."""
+    return tf.argmax(y, -1, tf.int32) if y.shape.rank == 2 else tf.cast(y, tf.int32)
 
 
 def _log_odds(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -109,6 +111,6 @@ def _log_odds(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def _split(logits: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The label's logit `[N]`, and all logits with the label's at minus infinity `[N, C]`."""
-    own = tf.one_hot(y, logits.shape[-1], True, False)
+    own = tf.one_hot(y, tf.shape(logits)[-1], True, False)
     never = tf.constant(-np.inf, logits.dtype)
     return tf.reduce_sum(tf.where(own, logits, 0.0), axis=-1), tf.where(own, never, logits)

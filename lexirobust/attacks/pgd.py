@@ -26,6 +26,8 @@ class PGD(Attack):
 
     Each step follows the steepest direction of its norm and is projected back, onto the sphere or
     the ball, cut with the bounds. The point of largest loss among all that were visited is kept.
+    `sweep` begins each magnitude where the one below ended. A subclass must hold all its settings
+    in `get_config`: attacks that agree in them share one graph.
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
@@ -87,8 +89,10 @@ class PGD(Attack):
         for name, value in (("steps", steps), ("restarts", restarts)):
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
-        if step_size is not None and not step_size > 0:
-            raise ValueError(f"`step_size` must be positive or None. Received: {step_size}.")
+        if step_size is not None and not 0 < step_size < np.inf:
+            raise ValueError(
+                f"`step_size` must be positive and finite, or None. Received: {step_size}."
+            )
         if constraint not in CONSTRAINTS:
             raise ValueError(
                 f"`constraint` must be one of {CONSTRAINTS}. Received: {constraint!r}."
@@ -167,7 +171,7 @@ class PGD(Attack):
             `[N]` bool tensor.
         """
         labels = most_likely(y)
-        given = tf.argmax(logits_of(classifier, x), axis=-1, output_type=labels.dtype)
+        given = tf.argmax(logits_of(classifier, x), axis=-1, output_type=tf.int32)
         return tf.equal(given == labels, tf.less(self.sign, 0.0))
 
     def mix(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -304,7 +308,10 @@ class PGD(Attack):
             yield from super()._ladder(classifier, x, y, magnitudes)
             return
         exact, moved, below = self.constraint == "exact", x, 0.0
-        _, solved, _ = self._judged(classifier, x, y, tf.zeros(tf.shape(x)[:1], x.dtype), steps=1)
+        solved = tf.zeros(tf.shape(x)[:1], tf.bool)
+        if not exact:  # Where the input itself is misclassified, that stays an answer.
+            still = tf.zeros(tf.shape(x)[:1], x.dtype)
+            solved = self._judged(classifier, x, y, still, steps=1, restarts=1)[1]
         for magnitude in magnitudes:
             if magnitude:
                 norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))

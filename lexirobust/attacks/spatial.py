@@ -123,10 +123,10 @@ class Spatial(_OfImages):
             raise ValueError(
                 f"`fill` must be finite and inside `bounds` {self.bounds}. Received: {fill!r}."
             )
-        self.rotations = rotations
-        self.translations = translations
-        self.degrees_per_pixel = degrees_per_pixel
-        self.fill = fill
+        self.rotations = int(rotations)
+        self.translations = int(translations)
+        self.degrees_per_pixel = float(degrees_per_pixel)
+        self.fill = float(fill)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
@@ -211,16 +211,23 @@ class Flow(_OfImages):
         for name, value in (("steps", steps), ("restarts", restarts)):
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
-        if step_size is not None and not step_size > 0:
-            raise ValueError(f"`step_size` must be positive or None. Received: {step_size}.")
+        if step_size is not None and not 0 < step_size < np.inf:
+            raise ValueError(
+                f"`step_size` must be positive and finite, or None. Received: {step_size}."
+            )
+        if restarts > 1 and not random_start:
+            raise ValueError(
+                "`restarts` above 1 need `random_start=True`: from one start they all end alike. "
+                f"Received: restarts={restarts}."
+            )
         if not 0 <= smoothness < np.inf:
             raise ValueError(
                 f"`smoothness` must be finite and at least 0. Received: {smoothness!r}."
             )
-        self.steps = steps
-        self.step_size = step_size
-        self.smoothness = smoothness
-        self.restarts = restarts
+        self.steps = int(steps)
+        self.step_size = None if step_size is None else float(step_size)
+        self.smoothness = float(smoothness)
+        self.restarts = int(restarts)
         self.random_start = random_start
 
     def get_config(self) -> dict[str, Any]:

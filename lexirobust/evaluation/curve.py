@@ -55,7 +55,7 @@ def evaluate_robustness(
         y: `[N]` integer labels.
         attack: Perturbs the inputs.
         magnitudes: `[K]` norms, at least 0; at 0 the clean inputs are measured.
-        batch_size: Number of samples perturbed at a time, all magnitudes together.
+        batch_size: Number of samples perturbed at a time.
 
     Returns:
         An `AccuracyCurve`.

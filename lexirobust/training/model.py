@@ -10,11 +10,12 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
-from lexirobust.attacks import PGD
+from lexirobust.attacks import DAA, PGD
 from lexirobust.checks import (
     check_alphas,
     check_data,
     check_dataset,
+    check_index,
     check_loss,
     check_mean,
     check_outputs,
@@ -46,6 +47,10 @@ OPTIONS: Final = (
 )
 """The constructor's arguments that all methods share."""
 _START: Final = "start_"
+_NO_INDEX: Final = (
+    "`x` must come with the indices of its samples where `warm_start` is set; see "
+    "lexirobust.datasets.with_index."
+)
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -91,7 +96,8 @@ class LexicographicModel(keras.Model):
             three are in memory at a time, at the cost of about T / 2 times as many passes.
         safeguard: Whether each step is checked by one more forward pass of rank 1: where its loss
             on the batch has risen all the same, as it can to second order, the step is shortened,
-            and not taken where a second pass shows that this is not enough.
+            and not taken where a second pass shows that this is not enough. On several replicas
+            the second pass is made in any case.
         report: Whether the logs hold everything there is to report about a step.
         warm_start: How attacks in training begin where they left each sample the last time, a
             `WarmStart`; `None`: they begin afresh.
@@ -197,6 +203,11 @@ class LexicographicModel(keras.Model):
             raise ValueError(
                 "`warm_start` needs objectives whose attacks follow gradients as PGD does. "
                 f"Received: attacks {attacks}."
+            )
+        if self.warm_start.free and any(isinstance(attack, DAA) for attack in attacks):
+            raise ValueError(
+                "`warm_start` with free=True needs attacks that only ask for a gradient's "
+                "direction, which DAA does not. Received: DAA."
             )
 
     @property
@@ -325,7 +336,8 @@ class LexicographicModel(keras.Model):
         it. What other iterables yield is not checked.
 
         Args:
-            x: Inputs inside the attacks' bounds, or a dataset of `(inputs, labels)` batches.
+            x: Inputs inside the attacks' bounds, or a dataset of `(inputs, labels)` batches; with
+                a `warm_start` also what `datasets.with_index` made of either.
             y: `[N]` integer labels, or `[N, classes]` probabilities; for several outputs a dict or
                 a list of labels, as for any Keras model.
             *args: As of `keras.Model.fit`.
@@ -336,7 +348,7 @@ class LexicographicModel(keras.Model):
 
         Raises:
             ValueError: If there is no data, or it is not finite, outside the bounds, or labelled
-                with classes that do not exist.
+                with classes that do not exist, or its indices are not those of its samples.
             TypeError: If labels are neither integers nor probabilities.
         """
         self._assert_compile_called("fit")
@@ -354,7 +366,8 @@ class LexicographicModel(keras.Model):
         if isinstance(x, tf.data.Dataset):
             spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
             self._build_on(tf.nest.flatten(unindexed(spec))[0].shape)
-            return check_dataset(x, self.bounds, self._classes, self._named)
+            samples = None if self.warm_start is None else self.warm_start.samples
+            return check_dataset(x, self.bounds, self._classes, self._named, samples)
         inputs = unindexed(x)
         if hasattr(inputs, "shape"):
             self._build_on(inputs.shape)
@@ -365,13 +378,24 @@ class LexicographicModel(keras.Model):
         return x
 
     def _indexed(self, x: Any) -> Any:
-        """Numbers the samples of arrays, and makes room for their perturbations."""
-        if self.warm_start is None or isinstance(x, tf.data.Dataset):
+        """Numbers the samples of arrays, and makes room for perturbations."""
+        if self.warm_start is None:
+            return x
+        if isinstance(x, tf.data.Dataset):
+            inputs = x.element_spec[0]
+            if unindexed(inputs) is inputs:
+                raise ValueError(_NO_INDEX)
+            self._make_starts(unindexed(inputs).shape)
             return x
         inputs = unindexed(x)
-        if hasattr(inputs, "shape"):
-            self._make_starts(inputs.shape, len(inputs))
-        return with_index(x) if inputs is x else x
+        if not hasattr(inputs, "shape"):
+            return x
+        if inputs is x:
+            x = with_index(x)
+        samples = self.warm_start.samples or len(inputs)
+        check_index(x["index"], samples)
+        self._make_starts(inputs.shape, samples)
+        return x
 
     def _make_starts(self, shape: Any, samples: int | None = None) -> None:
         """Makes room for perturbations, once."""
@@ -380,7 +404,8 @@ class LexicographicModel(keras.Model):
         if self._starts is not None:
             if samples is not None and samples != self._starts.samples:
                 raise ValueError(
-                    "`x` must hold the samples that `warm_start` keeps perturbations of. Received: "
+                    "`x` must hold the samples that `warm_start` keeps perturbations of; for other "
+                    "data make a new model with the same classifier. Received: "
                     f"{samples} samples, perturbations of {self._starts.samples}."
                 )
             return
@@ -393,12 +418,6 @@ class LexicographicModel(keras.Model):
         with tf.init_scope(), self.distribute_strategy.scope():
             self._starts = Starts(attacked, samples, shape[1:], self.warm_start.reset_every)
 
-    def _build_on(self, shape: Any) -> None:
-        if not self.built:
-            # Also out of a step, where Keras would build what it calls: the classifier alone.
-            with tf.init_scope(), self.distribute_strategy.scope():
-                self.build((None, *shape[1:]))
-
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one ranked step on a batch, and returns the metrics."""
         batch = self._batch(data)
@@ -409,7 +428,8 @@ class LexicographicModel(keras.Model):
         passes = self._passes(batch, seen, scale, training=True)
         taken, scores = self._update(passes)
         passes.settle()
-        if self._starts is not None:
+        if self.warm_start is not None:
+            assert self._starts is not None
             self._starts.keep(batch.index, self._next_starts(batch, passes))
         if len(self.objectives) > 1:
             learned = [*self._reported(taken), *learned]
@@ -511,10 +531,7 @@ class LexicographicModel(keras.Model):
         if self.warm_start is None:
             return None
         if batch.index is None:
-            raise ValueError(
-                "`x` must come with the indices of its samples where `warm_start` is set; see "
-                "lexirobust.datasets.with_index."
-            )
+            raise ValueError(_NO_INDEX)
         self._make_starts(batch.x.shape)
         assert self._starts is not None
         return self._starts.at(batch.index)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import PGD, GuidedPGD
+from lexirobust.attacks import DAA, PGD, GuidedPGD, IntervalAttack
 from lexirobust.checks import check_magnitudes
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
@@ -68,8 +68,10 @@ class OLGRC(LexicographicModel):
         discriminator_optimizer: keras.optimizers.Optimizer | str | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(attack, PGD):
-            raise TypeError(f"`attack` must be a PGD. Received: {attack!r}.")
+        if not isinstance(attack, PGD) or isinstance(attack, DAA | IntervalAttack):
+            raise TypeError(
+                f"`attack` must be a PGD, and no DAA or IntervalAttack. Received: {attack!r}."
+            )
         magnitudes = check_magnitudes(magnitudes)
         settings = PGD.get_config(attack)
         guided = GuidedPGD(self.log_unexplored, **settings)

@@ -70,7 +70,7 @@ class Passes:
         micro_batch_size: Most samples in one pass, or `None`.
         named: Turns what a classifier with several outputs gives into a dict.
         by_inputs: Whether each rank's first pass differentiates by what its attacked terms see,
-            too; `input_gradients` then holds, by rank, one tensor a term.
+            too; `input_gradients` then holds, by rank, one tensor an attacked term.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Passes:
 
         (row, losses), (logits, clean, inputs) = self._over_parts(part, index)
         if by_inputs:
-            self.input_gradients[index] = inputs
+            self.input_gradients[index] = [g / tf.cast(self.scale, g.dtype) for g in inputs]
         row = [None if g is None else g / self.scale for g in row]
         return sum_over_replicas(row), losses._replace(logits=logits, clean=clean)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 Diagonals: TypeAlias = list[tf.Tensor]
 """One positive tensor a variable, shaped like it."""
 Moments: TypeAlias = dict[str, tf.Tensor]
+Values: TypeAlias = dict[str, Any]
 Preconditioner: TypeAlias = Callable[[Sequence[tf.Tensor | None]], Diagonals]
 """Maps the gradient that an optimizer is about to be given, one tensor a variable or `None`, to
 what it will be multiplied by, up to a common factor."""
@@ -46,25 +47,28 @@ def preconditioner(optimizer: Any) -> Preconditioner | None:
     return None
 
 
-def _of_moments(*slots: str) -> Callable[[Callable[..., tf.Tensor]], Callable[..., Preconditioner]]:
+def _of_moments(
+    slots: Sequence[str], settings: Sequence[str]
+) -> Callable[[Callable[..., tf.Tensor]], Callable[..., Preconditioner]]:
     """Makes a preconditioner of a formula for one variable.
 
     Args:
-        *slots: The optimizer's attributes that hold one moment a variable. Those that it does not
+        slots: The optimizer's attributes that hold one moment a variable. Those that it does not
             keep, as it is set, are left out.
+        settings: Its attributes that are plain values.
 
     Returns:
-        A decorator of functions that map an optimizer, a clipped gradient, the variable's moments
-        by slot, and the number of steps that were taken to a diagonal.
+        A decorator of functions that map a clipped gradient, the variable's moments and the
+        settings, both by name, and the number of steps that were taken to a diagonal.
     """
 
     def lift(formula: Callable[..., tf.Tensor]) -> Callable[..., Preconditioner]:
         # Compiled, each diagonal is one pass over the variable.
         @tf.function(jit_compile=True)
-        def diagonals(optimizer: Any, gradient: Any, moments: Any, steps: tf.Tensor) -> Diagonals:
+        def diagonals(gradient: Any, moments: Any, values: Any, steps: tf.Tensor) -> Diagonals:
             return [
                 # A variable that no loss depends on is not moved: any metric does.
-                tf.ones([]) if g is None else formula(optimizer, g, own, steps)
+                tf.ones([]) if g is None else formula(g, own, values, steps)
                 for g, own in zip(gradient, moments, strict=True)
             ]
 
@@ -79,7 +83,8 @@ def _of_moments(*slots: str) -> Callable[[Callable[..., tf.Tensor]], Callable[..
                     {slot: _tensor(getattr(optimizer, slot)[index]) for slot in kept}
                     for index in range(len(clipped))
                 ]
-                return diagonals(optimizer, clipped, moments, _tensor(optimizer.iterations))
+                values = {name: getattr(optimizer, name) for name in settings}
+                return diagonals(clipped, moments, values, _tensor(optimizer.iterations))
 
             return of_gradient
 
@@ -98,47 +103,47 @@ def _mixed(moment: tf.Tensor, value: tf.Tensor, decay: float) -> tf.Tensor:
 
 
 @preconditioner.register(keras.optimizers.Adam)
-@_of_moments("_velocities", "_velocity_hats")
-def _adam(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(moments["_velocities"], tf.square(gradient), optimizer.beta_2)
-    if optimizer.amsgrad:
+@_of_moments(["_velocities", "_velocity_hats"], ["beta_2", "epsilon", "amsgrad"])
+def _adam(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_velocities"], tf.square(gradient), values["beta_2"])
+    if values["amsgrad"]:
         moment = tf.maximum(moments["_velocity_hats"], moment)
-    return 1.0 / (tf.sqrt(moment) + optimizer.epsilon)
+    return 1.0 / (tf.sqrt(moment) + values["epsilon"])
 
 
 @preconditioner.register(keras.optimizers.Nadam)
-@_of_moments("_velocities")
-def _nadam(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(moments["_velocities"], tf.square(gradient), optimizer.beta_2)
-    bias = 1.0 - optimizer.beta_2 ** tf.cast(steps + 1, moment.dtype)
-    return 1.0 / (tf.sqrt(moment / bias) + optimizer.epsilon)
+@_of_moments(["_velocities"], ["beta_2", "epsilon"])
+def _nadam(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_velocities"], tf.square(gradient), values["beta_2"])
+    bias = 1.0 - values["beta_2"] ** tf.cast(steps + 1, moment.dtype)
+    return 1.0 / (tf.sqrt(moment / bias) + values["epsilon"])
 
 
 @preconditioner.register(keras.optimizers.Adamax)
-@_of_moments("_u")
-def _adamax(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
-    bound = tf.maximum(optimizer.beta_2 * moments["_u"], tf.abs(gradient))
-    return 1.0 / (bound + optimizer.epsilon)
+@_of_moments(["_u"], ["beta_2", "epsilon"])
+def _adamax(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
+    bound = tf.maximum(values["beta_2"] * moments["_u"], tf.abs(gradient))
+    return 1.0 / (bound + values["epsilon"])
 
 
 @preconditioner.register(keras.optimizers.RMSprop)
-@_of_moments("_velocities", "_average_gradients")
-def _rmsprop(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(moments["_velocities"], tf.square(gradient), optimizer.rho)
-    if optimizer.centered:
-        moment -= tf.square(_mixed(moments["_average_gradients"], gradient, optimizer.rho))
-    return tf.math.rsqrt(moment + optimizer.epsilon)
+@_of_moments(["_velocities", "_average_gradients"], ["rho", "epsilon", "centered"])
+def _rmsprop(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_velocities"], tf.square(gradient), values["rho"])
+    if values["centered"]:
+        moment -= tf.square(_mixed(moments["_average_gradients"], gradient, values["rho"]))
+    return tf.math.rsqrt(moment + values["epsilon"])
 
 
 @preconditioner.register(keras.optimizers.Adagrad)
-@_of_moments("_accumulators")
-def _adagrad(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
-    return tf.math.rsqrt(moments["_accumulators"] + tf.square(gradient) + optimizer.epsilon)
+@_of_moments(["_accumulators"], ["epsilon"])
+def _adagrad(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
+    return tf.math.rsqrt(moments["_accumulators"] + tf.square(gradient) + values["epsilon"])
 
 
 @preconditioner.register(keras.optimizers.Adadelta)
-@_of_moments("_accumulated_grads", "_accumulated_delta_vars")
-def _adadelta(optimizer: Any, gradient: tf.Tensor, moments: Moments, steps: tf.Tensor) -> tf.Tensor:
-    moment = _mixed(moments["_accumulated_grads"], tf.square(gradient), optimizer.rho)
+@_of_moments(["_accumulated_grads", "_accumulated_delta_vars"], ["rho", "epsilon"])
+def _adadelta(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
+    moment = _mixed(moments["_accumulated_grads"], tf.square(gradient), values["rho"])
     moved = moments["_accumulated_delta_vars"]
-    return tf.sqrt((moved + optimizer.epsilon) / (moment + optimizer.epsilon))
+    return tf.sqrt((moved + values["epsilon"]) / (moment + values["epsilon"]))

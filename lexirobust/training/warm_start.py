@@ -15,18 +15,20 @@ class WarmStart:
     A few steps on each visit then do what many steps from a random start do. Perturbations are kept
     by the index of the sample, so that shuffled data work, and are saved with the model. `fit`
     counts the samples of arrays by itself; a dataset carries the indices that
-    `lexirobust.datasets.with_index` gives it.
+    `lexirobust.datasets.with_index` gives it. What `OLGRC` shows its discriminator is attacked
+    afresh in every step all the same.
 
     Args:
-        free: Whether the attacks take no steps of their own. The backward pass that gives the
-            gradient of a rank's weights gives that of its inputs too, and one step along it is
-            where the next visit begins: a perturbation without a pass of the classifier.
+        free: Whether the objectives' attacks take no steps of their own. The backward pass that
+            gives the gradient of a rank's weights gives that of its inputs too, and one step along
+            it is where the next visit begins: a perturbation without a pass of the classifier.
         reset_every: After how many visits a sample starts at random again; `None`: never.
         samples: How many samples there are. `None`: as many as the arrays that `fit` is given
             hold.
 
     Raises:
         ValueError: If a number is not an integer of at least 1.
+        TypeError: If `free` is not a bool.
 
     Example:
 
@@ -43,14 +45,17 @@ class WarmStart:
     """
 
     def __init__(
-        self, free: bool = False, reset_every: int | None = None, samples: int | None = None
+        self, *, free: bool = False, reset_every: int | None = None, samples: int | None = None
     ) -> None:
+        if not isinstance(free, bool):
+            raise TypeError(f"`free` must be a bool. Received: {free!r}.")
         for name, value in (("reset_every", reset_every), ("samples", samples)):
-            if value is not None and not (isinstance(value, int | np.integer) and value > 0):
+            integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (integer and value > 0):
                 raise ValueError(
                     f"`{name}` must be an integer of at least 1 or None. Received: {value!r}."
                 )
-        self.free = bool(free)
+        self.free = free
         self.reset_every = None if reset_every is None else int(reset_every)
         self.samples = None if samples is None else int(samples)
 
@@ -88,8 +93,9 @@ class Starts:
             )
             for _ in range(count)
         ]
+        # Not int32: TensorFlow keeps such variables off the GPU, where XLA cannot reach them.
         self._visits = tf.Variable(
-            tf.zeros((samples,), tf.int32), trainable=False, aggregation=none
+            tf.zeros((samples,), tf.int64), trainable=False, aggregation=none
         )
 
     @property
@@ -114,9 +120,9 @@ class Starts:
         starts = [tf.gather(kept, index) for kept in self._kept]
         if self._reset_every is None:
             return starts
-        fresh = tf.gather(self._visits, index) % self._reset_every == 0
-        fresh = tf.reshape(fresh, [-1] + [1] * (starts[0].shape.rank - 1))
-        return [tf.where(fresh, 0.0, start) for start in starts]
+        goes_on = tf.gather(self._visits, index) % self._reset_every != 0
+        goes_on = tf.reshape(goes_on, [-1] + [1] * (starts[0].shape.rank - 1))
+        return [tf.where(goes_on, start, 0.0) for start in starts]
 
     def keep(self, index: tf.Tensor, perturbations: Sequence[tf.Tensor]) -> None:
         """Writes perturbations, and counts the visit.
@@ -128,7 +134,7 @@ class Starts:
         index, *perturbations = (_of_all_replicas(t) for t in (index, *perturbations))
         for kept, perturbation in zip(self._kept, perturbations, strict=True):
             kept.scatter_update(tf.IndexedSlices(tf.cast(perturbation, kept.dtype), index))
-        self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int32), index))
+        self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int64), index))
 
 
 def _of_all_replicas(tensor: tf.Tensor) -> tf.Tensor:

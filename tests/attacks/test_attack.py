@@ -43,7 +43,9 @@ BY_CALL = pytest.mark.parametrize(
 
 @BY_CALL
 def test_classifier_that_gives_probabilities_is_named(run):
-    with pytest.warns(UserWarning, match="`classifier` must give logits.*Leave out .* softmax"):
+    with pytest.warns(
+        UserWarning, match="`classifier` must give logits.*without the final softmax"
+    ):
         run(network(activation="softmax"))
 
 

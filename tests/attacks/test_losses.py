@@ -83,7 +83,7 @@ def test_ratio_ignores_scale_and_shift_and_equal_logits_give_zero():
 
 def test_ratio_of_two_classes_is_refused():
     attack = PGD(steps=1, loss="dlr", bounds=None)
-    with pytest.raises(ValueError, match=r'`loss="dlr"` needs at least three classes. Received: 2'):
+    with pytest.raises(ValueError, match=r'`loss="dlr"` needs a known .* three. Received: 2'):
         attack(lambda x: x, np.zeros((3, 2), np.float32), np.zeros(3, np.int32), 1.0)
 
 

@@ -62,8 +62,8 @@ def test_sweep_takes_few_steps_where_the_magnitude_below_succeeds(monkeypatch):
     x, y = samples()
     moved = PGD(norm="l2", steps=24, seed=0).sweep(network, x, y, [0.3, 0.6])
     resisting = right(moved[1], y).sum()
-    assert taken[:3] == [(60, 1), (60, 24), (60, 24 // pgd.CHAINED_SHARE)]
-    assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[3:])
+    assert taken[:2] == [(60, 24), (60, 24 // pgd.CHAINED_SHARE)]
+    assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[2:])
 
 
 def test_sweep_keeps_the_order_it_is_given_and_takes_a_magnitude_twice():
@@ -124,7 +124,9 @@ def test_sweep_inside_a_graph_gives_the_same():
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_bad_batch_size_is_refused(batch_size):
     x, y = samples(8)
-    with pytest.raises(ValueError, match=r"`batch_size` must be at least 1 or None\. Received"):
+    with pytest.raises(
+        ValueError, match=r"`batch_size` must be an integer of at least 1 or None\. Received"
+    ):
         FGSM()(network, x, y, 0.5, batch_size=batch_size)
     with pytest.raises(ValueError, match="`batch_size` must be"):
         FGSM().sweep(network, x, y, [0.5], batch_size=batch_size)

@@ -186,6 +186,16 @@ def test_two_replicas_keep_what_one_device_does(strategy, free):
         np.testing.assert_array_equal(first, second)
 
 
+def test_replicas_start_warm_from_a_dataset(strategy):
+    x, y = lr.datasets.toy(24, seed=0)
+    with strategy.scope():
+        model = warm([1.0], right_network(), free=True, samples=24)
+    dataset = lr.datasets.with_index(tf.data.Dataset.from_tensor_slices((x, y)))
+    model.fit(dataset.shuffle(24).batch(8), epochs=2, verbose=0)
+    assert model._starts.variables[-1].numpy().tolist() == [2] * 24
+    np.testing.assert_allclose(np.abs(kept(model)), 1.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize("how", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
 @pytest.mark.parametrize("free", [False, True])
 def test_however_it_runs_the_result_is_the_same(data, free, how):
@@ -226,6 +236,8 @@ def test_weighted_sums_start_warm_too(data, make, free):
 def test_attacks_with_a_direction_or_a_start_of_their_own_start_warm_too(data, free):
     options = {"steps": 1, "step_size": 0.3, "bounds": None}
     for attack in (lr.attacks.DAA(**options), lr.attacks.IntervalAttack(**options)):
+        if free and isinstance(attack, lr.attacks.DAA):
+            continue
         model = warm(attack=attack, free=free)
         fit(model, *data, epochs=3)
         for magnitude, own in zip((0.5, 2.0), kept(model), strict=True):
@@ -250,8 +262,22 @@ def test_bad_settings_are_refused(data):
         lr.OLSRC(network(), ATTACK, [1.0], warm_start=True)
     with pytest.raises(ValueError, match="`warm_start` needs objectives whose attacks"):
         lr.Standard(network(), warm_start=lr.WarmStart())
+    with pytest.raises(TypeError, match="`free` must be a bool"):
+        lr.WarmStart(free=1)
+    with pytest.raises(ValueError, match="`warm_start` with free=True needs attacks"):
+        warm(free=True, attack=lr.attacks.DAA(bounds=None))
+    few = warm(samples=19)
+    with pytest.raises(ValueError, match=r"`index` must be at least 0 and below the 19 .* to 19"):
+        fit(few, *data)
+    with pytest.raises(ValueError, match=r"`index` must be \[N\] integers"):
+        few.fit({"inputs": data[0], "index": np.zeros((20, 1))}, data[1], verbose=0)
     model = warm()
     dataset = tf.data.Dataset.from_tensor_slices(data)
+    indexed = lr.datasets.with_index(dataset)
+    with pytest.raises(ValueError, match="`index` must be at least 0 and below the 3 samples"):
+        warm(samples=3).fit(indexed.batch(5), verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`index` must be at least 0"):
+        warm(samples=7).fit(indexed.batch(5), verbose=0)
     with pytest.raises(ValueError, match=r"`x` must come with the indices .*with_index"):
         model.fit(dataset.batch(5), verbose=0)
     with pytest.raises(ValueError, match="`warm_start` must name the number of `samples`"):
