@@ -418,6 +418,12 @@ class LexicographicModel(keras.Model):
         with tf.init_scope(), self.distribute_strategy.scope():
             self._starts = Starts(attacked, samples, shape[1:], self.warm_start.reset_every)
 
+    def _build_on(self, shape: Any) -> None:
+        if not self.built:
+            # Also out of a step, where Keras would build what it calls: the classifier alone.
+            with tf.init_scope(), self.distribute_strategy.scope():
+                self.build((None, *shape[1:]))
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one ranked step on a batch, and returns the metrics."""
         batch = self._batch(data)
