@@ -37,6 +37,32 @@ def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitud
     return values.tolist()
 
 
+def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -> None:
+    """Checks how an attack is to climb.
+
+    Args:
+        steps: Number of gradient steps.
+        step_size: Size of a step, or `None`.
+        restarts: Number of starts.
+        random_start: Whether they are random.
+
+    Raises:
+        ValueError: If a number is out of range, or starts would all be the same.
+    """
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
+    if step_size is not None and not 0 < step_size < np.inf:
+        raise ValueError(
+            f"`step_size` must be positive and finite, or None. Received: {step_size}."
+        )
+    if restarts > 1 and not random_start:
+        raise ValueError(
+            "`restarts` above 1 need `random_start=True`: from one start they all end alike. "
+            f"Received: restarts={restarts}."
+        )
+
+
 def check_alphas(alphas: Sequence[float] | None, ranks: int) -> list[float]:
     """Checks the weights of the ranks, and fills in the default.
 

@@ -4,12 +4,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import Goal, choose, climb, ranked
 from lexirobust.attacks.losses import LOSSES, most_likely
+from lexirobust.checks import check_steps
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
@@ -86,13 +86,7 @@ class PGD(Attack):
         early_stop: bool = False,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
-        for name, value in (("steps", steps), ("restarts", restarts)):
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
-        if step_size is not None and not 0 < step_size < np.inf:
-            raise ValueError(
-                f"`step_size` must be positive and finite, or None. Received: {step_size}."
-            )
+        check_steps(steps, step_size, restarts, random_start)
         if constraint not in CONSTRAINTS:
             raise ValueError(
                 f"`constraint` must be one of {CONSTRAINTS}. Received: {constraint!r}."
@@ -101,11 +95,6 @@ class PGD(Attack):
             raise ValueError(f"`goal` must be one of {GOALS}. Received: {goal!r}.")
         if loss not in LOSSES:
             raise ValueError(f"`loss` must be one of {tuple(LOSSES)}. Received: {loss!r}.")
-        if restarts > 1 and not random_start:
-            raise ValueError(
-                "`restarts` above 1 need `random_start=True`: from one start they all end alike. "
-                f"Received: restarts={restarts}."
-            )
         self.steps = int(steps)
         self.step_size = None if step_size is None else float(step_size)
         self.constraint = constraint

@@ -10,6 +10,7 @@ from lexirobust.attacks import warp
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import climb
 from lexirobust.attacks.losses import cross_entropy
+from lexirobust.checks import check_steps
 
 
 class _OfImages(Attack):
@@ -208,18 +209,7 @@ class Flow(_OfImages):
         seed: int | None = None,
     ) -> None:
         super().__init__(bounds, seed)
-        for name, value in (("steps", steps), ("restarts", restarts)):
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
-        if step_size is not None and not 0 < step_size < np.inf:
-            raise ValueError(
-                f"`step_size` must be positive and finite, or None. Received: {step_size}."
-            )
-        if restarts > 1 and not random_start:
-            raise ValueError(
-                "`restarts` above 1 need `random_start=True`: from one start they all end alike. "
-                f"Received: restarts={restarts}."
-            )
+        check_steps(steps, step_size, restarts, random_start)
         if not 0 <= smoothness < np.inf:
             raise ValueError(
                 f"`smoothness` must be finite and at least 0. Received: {smoothness!r}."

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
-from lexirobust.attacks import DAA, PGD
 from lexirobust.checks import (
     check_alphas,
     check_data,
@@ -31,7 +30,7 @@ from lexirobust.training.outputs import OutputLosses, Outputs
 from lexirobust.training.parts import over_parts
 from lexirobust.training.passes import Passes, Scores
 from lexirobust.training.update import Taken, take_step
-from lexirobust.training.warm_start import Starts, WarmStart
+from lexirobust.training.warm_start import Starts, WarmStart, check_warm_start, free_steps
 
 METRICS: Final = ("optimizer", "euclidean")
 UPDATES: Final = ("onestep", "per_rank")
@@ -177,7 +176,8 @@ class LexicographicModel(keras.Model):
         self.report = bool(report)
         self.warm_start = warm_start
         self._starts: Starts | None = None
-        self._check_warm_start()
+        if warm_start is not None:
+            check_warm_start(warm_start, self._terms)
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
@@ -190,25 +190,6 @@ class LexicographicModel(keras.Model):
         # What only a training step can tell stays out of `evaluate`.
         self._training_means = Means([*self._reported_names, *self.auxiliary_names])
         self._evaluating = False
-
-    def _check_warm_start(self) -> None:
-        if self.warm_start is None:
-            return
-        if not isinstance(self.warm_start, WarmStart):
-            raise TypeError(
-                f"`warm_start` must be a WarmStart or None. Received: {self.warm_start!r}."
-            )
-        attacks = [term.attack for term in self._terms if term.attack is not None]
-        if not attacks or not all(isinstance(attack, PGD) for attack in attacks):
-            raise ValueError(
-                "`warm_start` needs objectives whose attacks follow gradients as PGD does. "
-                f"Received: attacks {attacks}."
-            )
-        if self.warm_start.free and any(isinstance(attack, DAA) for attack in attacks):
-            raise ValueError(
-                "`warm_start` with free=True needs attacks that only ask for a gradient's "
-                "direction, which DAA does not. Received: DAA."
-            )
 
     @property
     def _terms(self) -> list[Objective]:
@@ -544,34 +525,19 @@ class LexicographicModel(keras.Model):
 
     def _next_starts(self, batch: Batch, passes: Passes) -> list[tf.Tensor]:
         """The perturbations that the next visit of these samples begins with."""
-        terms = [term for term in self._terms if term.attack is not None]
+        seen = [inputs for inputs_of_rank in passes.seen for inputs in inputs_of_rank]
         moved = [
             inputs
-            for rank, seen in zip(self.objectives, passes.seen, strict=True)
-            for (_, term), inputs in zip(rank.terms, seen, strict=True)
+            for term, inputs in zip(self._terms, seen, strict=True)
             if term.attack is not None
         ]
         if not passes.by_inputs:
             return [inputs - batch.x for inputs in moved]
-        gradients = [
-            g for rank in range(len(self.objectives)) for g in passes.input_gradients[rank]
-        ]
-
-        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
-            del number, share
-            batch, moved, gradients = tensors
-            onward = []
-            for term, inputs, gradient in zip(terms, moved, gradients, strict=True):
-                assert isinstance(term.attack, PGD)
-                magnitude = tf.fill(tf.shape(batch.x)[:1], term.magnitude)
-                onward.append(
-                    term.attack.follow(
-                        self.classifier, batch.x, batch.y, magnitude, inputs, gradient
-                    )
-                )
-            return [], [inputs - batch.x for inputs in onward]
-
-        return over_parts(part, (batch, moved, gradients), self.micro_batch_size)[1]
+        ranks = range(len(self.objectives))
+        gradients = [g for rank in ranks for g in passes.input_gradients[rank]]
+        return free_steps(
+            self._terms, self.classifier, batch, moved, gradients, self.micro_batch_size
+        )
 
     def _perturbed(
         self, batch: Batch, seed: tf.Tensor, first: list[tf.Tensor] | None = None

@@ -41,7 +41,8 @@ class OLGRC(LexicographicModel):
     Raises:
         ValueError: If the magnitudes or `alphas` are not as above, the discriminator's output
             does not fit, or none can be made like the classifier.
-        TypeError: If the attack does not follow gradients as `PGD` does.
+        TypeError: If the attack is no `PGD`, or one with a direction or a start of its own, which
+            the guided attack would leave out: `DAA`, `IntervalAttack`.
 
     Example:
 

@@ -7,6 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.attacks import DAA, PGD, Classifier
+from lexirobust.training.objectives import Batch, Objective
+from lexirobust.training.parts import over_parts
+
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class WarmStart:
@@ -67,6 +71,69 @@ class WarmStart:
     def from_config(cls, config: dict[str, Any]) -> "WarmStart":
         """Makes one from what `get_config` returned."""
         return cls(**config)
+
+
+def check_warm_start(warm_start: Any, terms: Sequence[Objective]) -> None:
+    """Checks that attacks can begin where they left off.
+
+    Args:
+        warm_start: What is to be a `WarmStart`.
+        terms: All objectives.
+
+    Raises:
+        ValueError: If an attack cannot be given its start, or there is none.
+        TypeError: If `warm_start` is something else.
+    """
+    if not isinstance(warm_start, WarmStart):
+        raise TypeError(f"`warm_start` must be a WarmStart or None. Received: {warm_start!r}.")
+    attacks = [term.attack for term in terms if term.attack is not None]
+    if not attacks or not all(isinstance(attack, PGD) for attack in attacks):
+        raise ValueError(
+            "`warm_start` needs objectives whose attacks follow gradients as PGD does. Received: "
+            f"attacks {attacks}."
+        )
+    if warm_start.free and any(isinstance(attack, DAA) for attack in attacks):
+        raise ValueError(
+            "`warm_start` with free=True needs attacks that only ask for a gradient's direction, "
+            "which DAA does not. Received: DAA."
+        )
+
+
+def free_steps(
+    terms: Sequence[Objective],
+    classifier: Classifier,
+    batch: Batch,
+    moved: Sequence[tf.Tensor],
+    gradients: Sequence[tf.Tensor],
+    micro_batch_size: int | None,
+) -> list[tf.Tensor]:
+    """Takes one step of every attack along gradients that are known already.
+
+    Args:
+        terms: All objectives.
+        classifier: Maps inputs to logits.
+        batch: The clean batch.
+        moved: The perturbed inputs, one tensor an attacked objective.
+        gradients: The gradient of each one's loss there, up to a positive factor a sample.
+        micro_batch_size: Most samples at a time, or `None`.
+
+    Returns:
+        The perturbations after the step, one tensor an attacked objective.
+    """
+    attacked = [term for term in terms if term.attack is not None]
+
+    def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+        del number, share
+        batch, moved, gradients = tensors
+        perturbations = []
+        for term, inputs, gradient in zip(attacked, moved, gradients, strict=True):
+            assert isinstance(term.attack, PGD)
+            magnitude = tf.fill(tf.shape(batch.x)[:1], term.magnitude)
+            onward = term.attack.follow(classifier, batch.x, batch.y, magnitude, inputs, gradient)
+            perturbations.append(onward - batch.x)
+        return [], perturbations
+
+    return over_parts(part, (batch, list(moved), list(gradients)), micro_batch_size)[1]
 
 
 class Starts:
