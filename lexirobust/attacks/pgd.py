@@ -307,13 +307,35 @@ class PGD(Attack):
                 last, first = (moved, solved), moved - x
                 if exact and below:
                     first *= magnitude / below
-                steps = -(-self.steps // CHAINED_SHARE) if below else self.steps
-                found = self._judged(classifier, x, y, norms, first=first, steps=steps)
-                moved, solved, _ = self._again(classifier, x, y, norms, found) if below else found
+                if below:  # Which has had all starts already.
+                    steps = -(-self.steps // CHAINED_SHARE)
+                    found = self._judged(classifier, x, y, norms, first=first, steps=steps)
+                    for restarts in self._starts_at_once():
+                        found = self._again(classifier, x, y, norms, found, restarts)
+                else:
+                    found = self._attacked(classifier, x, y, norms, first=first)
+                moved, solved, _ = found
                 if not exact:
                     moved, solved = choose(last[1] & ~solved, last, (moved, solved))
             below = magnitude
             yield moved
+
+    def _starts_at_once(self) -> list[int]:
+        """How the starts are shared out: in pairs, where the first success is enough."""
+        if not self.early_stop:
+            return [self.restarts]
+        return [min(2, self.restarts - done) for done in range(0, self.restarts, 2)]
+
+    def _attacked(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, norms: tf.Tensor, **given: Any
+    ) -> tuple[tf.Tensor, ...]:
+        """Attacks from all starts, later ones on what still resists; see `_judged`."""
+        once, *more = self._starts_at_once()
+        judge = given.pop("judge", True) or self.early_stop
+        found = self._judged(classifier, x, y, norms, judge=judge, restarts=once, **given)
+        for restarts in more:
+            found = self._again(classifier, x, y, norms, found, restarts)
+        return found
 
     def _again(
         self,
@@ -322,13 +344,14 @@ class PGD(Attack):
         y: tf.Tensor,
         norms: tf.Tensor,
         found: tuple[tf.Tensor, ...],
+        restarts: int,
     ) -> tuple[tf.Tensor, ...]:
         """Starts afresh, with all steps, where what was found does not succeed."""
         rows = tf.where(~found[1])
         if not len(rows):
             return found
         x, y, norms, *old = (tf.gather_nd(tensor, rows) for tensor in (x, y, norms, *found))
-        new = self._judged(classifier, x, y, norms)
+        new = self._judged(classifier, x, y, norms, restarts=restarts)
         kept = choose(new[1] | (new[2] >= old[2]), new, tuple(old))
         pairs = zip(found, kept, strict=True)
         return tuple(tf.tensor_scatter_nd_update(all_, rows, some) for all_, some in pairs)
@@ -336,9 +359,10 @@ class PGD(Attack):
     def _run(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any
     ) -> tf.Tensor:
-        if not self.random_start:
+        # In a graph there is no telling how many resist.
+        if not (self.random_start and tf.executing_eagerly()):
             return super()._run(classifier, x, y, magnitude, **given)
-        return self._judged(classifier, x, y, magnitude, judge=False, **given)[0]
+        return self._attacked(classifier, x, y, magnitude, judge=False, **given)[0]
 
     def _judged(
         self,

@@ -196,6 +196,11 @@ class LexicographicModel(keras.Model):
         return [term for rank in self.objectives for _, term in rank.terms]
 
     @property
+    def auxiliary_attacks(self) -> int:
+        """How many perturbations of each sample `learn_auxiliaries` makes."""
+        return 0
+
+    @property
     def bounds(self) -> tuple[float, float] | None:
         """The tightest bounds of all attacks, or `None`."""
         attacks = [term.attack for term in self._terms if term.attack is not None]
@@ -397,7 +402,9 @@ class LexicographicModel(keras.Model):
             )
         attacked = sum(term.attack is not None for term in self._terms)
         with tf.init_scope(), self.distribute_strategy.scope():
-            self._starts = Starts(attacked, samples, shape[1:], self.warm_start.reset_every)
+            self._starts = Starts(
+                attacked + self.auxiliary_attacks, samples, shape[1:], self.warm_start.reset_every
+            )
 
     def _build_on(self, shape: Any) -> None:
         if not self.built:
@@ -409,15 +416,16 @@ class LexicographicModel(keras.Model):
         """Takes one ranked step on a batch, and returns the metrics."""
         batch = self._batch(data)
         seed = self.seed_generator.next()
-        learned = self.learn_auxiliaries(batch, seed)
+        first, auxiliary = self._first(batch)
+        learned, auxiliary = self.learn_auxiliaries(batch, seed, auxiliary)
         scale = self.optimizer.scale_loss(1.0)
-        seen = self._perturbed(batch, seed, self._first(batch))
+        seen = self._perturbed(batch, seed, first)
         passes = self._passes(batch, seen, scale, training=True)
         taken, scores = self._update(passes)
         passes.settle()
         if self.warm_start is not None:
             assert self._starts is not None
-            self._starts.keep(batch.index, self._next_starts(batch, passes))
+            self._starts.keep(batch.index, [*self._next_starts(batch, passes), *auxiliary])
         if len(self.objectives) > 1:
             learned = [*self._reported(taken), *learned]
         if learned:
@@ -498,7 +506,9 @@ class LexicographicModel(keras.Model):
         finally:
             self._evaluating = before
 
-    def learn_auxiliaries(self, batch: Batch, seed: tf.Tensor) -> list[tf.Tensor]:
+    def learn_auxiliaries(
+        self, batch: Batch, seed: tf.Tensor, first: Sequence[tf.Tensor] | None
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Trains what the attacks depend on besides the classifier; nothing, here.
 
         Called in every training step before inputs are perturbed.
@@ -506,22 +516,27 @@ class LexicographicModel(keras.Model):
         Args:
             batch: The clean batch.
             seed: `[2]` integer tensor.
+            first: `auxiliary_attacks` perturbations to begin with, shaped like the clean inputs;
+                `None` without a warm start.
 
         Returns:
-            The scalars to log, one for each of `auxiliary_names`.
+            The scalars to log, one for each of `auxiliary_names`, and the perturbations that the
+            next visit of these samples begins with.
         """
-        del batch, seed
-        return []
+        del batch, seed, first
+        return [], []
 
-    def _first(self, batch: Batch) -> list[tf.Tensor] | None:
-        """The perturbations that attacks in training begin with."""
+    def _first(self, batch: Batch) -> tuple[list[tf.Tensor] | None, list[tf.Tensor] | None]:
+        """The perturbations that attacks in training begin with: objectives', auxiliaries'."""
         if self.warm_start is None:
-            return None
+            return None, None
         if batch.index is None:
             raise ValueError(_NO_INDEX)
         self._make_starts(batch.x.shape)
         assert self._starts is not None
-        return self._starts.at(batch.index)
+        starts = self._starts.at(batch.index)
+        own = len(starts) - self.auxiliary_attacks
+        return starts[:own], starts[own:]
 
     def _next_starts(self, batch: Batch, passes: Passes) -> list[tf.Tensor]:
         """The perturbations that the next visit of these samples begins with."""

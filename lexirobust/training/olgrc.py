@@ -114,26 +114,41 @@ class OLGRC(LexicographicModel):
         logits = self.discriminator(x, training=False)
         return log_unexplored(logits, (0.0, *self.magnitudes), magnitude)
 
-    def learn_auxiliaries(self, batch: Batch, seed: tf.Tensor) -> list[tf.Tensor]:
+    @property
+    def auxiliary_attacks(self) -> int:
+        """Toward a larger and toward a smaller loss, at every magnitude."""
+        return 2 * len(self.magnitudes)
+
+    def learn_auxiliaries(
+        self, batch: Batch, seed: tf.Tensor, first: Sequence[tf.Tensor] | None
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Trains the discriminator on one batch; see `LexicographicModel.learn_auxiliaries`."""
         variables = self.discriminator.trainable_variables
         values = [variable.value for variable in variables]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        count = len(self.magnitudes)
 
-        def part(batch: Batch, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
+            batch, first = tensors
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            perturbed = [
-                attack.sweep_in_graph(self.classifier, batch.x, batch.y, self.magnitudes, own)
-                for attack in (self.attack, self._opponent)
-            ]
+            perturbed = []
+            for half, attack in enumerate((self.attack, self._opponent)):
+                starts = first and {"first": tf.stack(first[half * count : (half + 1) * count])}
+                perturbed.append(
+                    attack.sweep_in_graph(
+                        self.classifier, batch.x, batch.y, self.magnitudes, own, **(starts or {})
+                    )
+                )
             with tf.GradientTape() as tape:
                 loss = share * discriminator_loss(self.discriminator, batch.x, perturbed)
                 shared = loss / replicas
-            return (tape.gradient(shared, values), loss), []
+            ends = [] if first is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
+            return (tape.gradient(shared, values), loss), ends
 
-        (gradients, loss), _ = over_parts(part, batch, self.micro_batch_size)
+        given = (batch, None if first is None else list(first))
+        (gradients, loss), ends = over_parts(part, given, self.micro_batch_size)
         self.discriminator_optimizer.apply(gradients, variables)
-        return [loss]
+        return [loss], ends
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class WarmStart:
     A few steps on each visit then do what many steps from a random start do. Perturbations are kept
     by the index of the sample, so that shuffled data work, and are saved with the model. `fit`
     counts the samples of arrays by itself; a dataset carries the indices that
-    `lexirobust.datasets.with_index` gives it. What `OLGRC` shows its discriminator is attacked
-    afresh in every step all the same.
+    `lexirobust.datasets.with_index` gives it. What `OLGRC` shows its discriminator begins where it
+    ended, too, and takes its steps even where `free` is set.
 
     Args:
         free: Whether the objectives' attacks take no steps of their own. The backward pass that

@@ -66,6 +66,26 @@ def test_sweep_takes_few_steps_where_the_magnitude_below_succeeds(monkeypatch):
     assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[2:])
 
 
+@pytest.mark.parametrize("sweep", [False, True])
+def test_where_success_is_enough_later_starts_see_what_still_resists(monkeypatch, sweep):
+    seen = []
+    run = PGD._judged
+
+    def noted(self, classifier, x, y, magnitude, **given):
+        moved = run(self, classifier, x, y, magnitude, **given)
+        seen.append((len(x), given["restarts"], int(np.sum(right(moved[0], y)))))
+        return moved
+
+    monkeypatch.setattr(PGD, "_judged", noted)
+    x, y = samples()
+    attack = PGD(norm="l2", steps=2, restarts=5, early_stop=True, seed=0)
+    moved = attack.sweep(network, x, y, [0.15])[0] if sweep else attack(network, x, y, 0.15)
+    counts, starts, resisting = zip(*seen, strict=True)
+    assert counts == (60, *resisting[:-1])
+    assert starts == (2, 2, 1)
+    assert right(moved, y).sum() == resisting[-1] < 60
+
+
 def test_sweep_keeps_the_order_it_is_given_and_takes_a_magnitude_twice():
     x, y = samples(8)
     attack = PGD(norm="l2", steps=2, bounds=None, seed=0)

@@ -147,6 +147,26 @@ def test_samples_start_at_random_again_after_so_many_visits(data):
         assert continued == (visit not in (1, 4))
 
 
+@pytest.mark.parametrize("micro_batch_size", [None, 7])
+@pytest.mark.parametrize("free", [False, True])
+def test_what_a_discriminator_is_shown_begins_where_it_ended(data, free, micro_batch_size):
+    x, y = data
+    model = warm(make=lr.OLGRC, free=free, micro_batch_size=micro_batch_size)
+    fit(model, x, y)
+    for _ in range(2):
+        before = kept(model)[2:]
+        fit(model, x, y)
+        after = kept(model)[2:]
+        # Toward a larger loss at both magnitudes, then toward a smaller one.
+        for (sign, magnitude), old, new in zip(
+            [(1, 0.5), (1, 2.0), (-1, 0.5), (-1, 2.0)], before, after, strict=True
+        ):
+            stepped = one_step(model.classifier, x, y, old, magnitude, sign * 0.3)
+            started, ended = (sign * losses(model.classifier, x + d, y) for d in (old, stepped))
+            expected = np.where((ended >= started)[:, None], stepped, old)
+            np.testing.assert_allclose(new, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("make", [lr.OLSRC, lr.OLGRC])
 def test_perturbations_are_saved_with_the_model(tmp_path, data, make):
     model = warm(free=True, rate=0.05, reset_every=9, make=make)
