@@ -9,6 +9,7 @@ from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.pgd import PGD
 from lexirobust.attacks.spatial import Flow, Spatial
+from lexirobust.attacks.worst import Worst
 
 __all__ = [
     "BIM",
@@ -21,6 +22,7 @@ __all__ = [
     "GuidedPGD",
     "IntervalAttack",
     "Spatial",
+    "Worst",
     "bounds",
     "geometry",
 ]
