@@ -31,9 +31,14 @@ class Scores(NamedTuple):
 
 
 def score_rank(
-    rank: Rank, forward: Forward, batch: Batch, seen: Sequence[tf.Tensor], score: Score
+    rank: Rank,
+    forward: Forward,
+    batch: Batch,
+    seen: Sequence[tf.Tensor],
+    score: Score,
+    weights: Sequence[Any],
 ) -> Scores:
-    """Scores one rank on what each of its terms sees."""
+    """Scores one rank on what each of its terms sees, and adds up with one weight a term."""
     losses, logits = zip(
         *[
             term.loss(forward, batch, inputs, score)
@@ -47,7 +52,7 @@ def score_rank(
                 f"`loss` of objective {term.name!r} must give logits where its `gives_logits` is "
                 f"true, and None in their place where it is not. Received: {values!r}."
             )
-    total = sum(weight * loss for (weight, _), loss in zip(rank.terms, losses, strict=True))
+    total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
     given = [values for values in logits if values is not None]
     return Scores(total, list(losses), given, forward.known(batch.x))
 
@@ -99,6 +104,7 @@ class Passes:
         self._penalized = not any(isinstance(term, Regularization) for term in terms)
         self._before = [tf.identity(v.value) for v in classifier.non_trainable_variables]
         self._after: list[tf.Tensor] | None = None
+        self._weights: dict[int, list[Any]] = {}
 
     def gradient(self, index: int) -> tuple[Gradient, Scores]:
         """Differentiates one rank's loss by the classifier's trainable variables.
@@ -110,6 +116,7 @@ class Passes:
             Its gradient, summed over replicas, and this replica's scores.
         """
         variables = [variable.value for variable in self.classifier.trainable_variables]
+        self._weigh(index, training=True)
         by_inputs = self.by_inputs and index not in self.input_gradients
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
@@ -149,7 +156,10 @@ class Passes:
         Returns:
             This replica's scores.
         """
+        self._weigh(index, training)
+        return self._scores(index, training)
 
+    def _scores(self, index: int, training: bool) -> Scores:
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             del number
             scores = self._part(index, tensors, training)
@@ -167,6 +177,16 @@ class Passes:
         if self._after is not None:
             self._set_state(self._after)
 
+    def _weigh(self, index: int, training: bool) -> None:
+        """Sets the weights of a rank's terms, once: all passes of a step add up the same way."""
+        if index in self._weights:
+            return
+        rank = self.ranks[index]
+        self._weights[index] = [weight for weight, _ in rank.terms]
+        if rank.by_losses:
+            losses = sum_over_replicas([tf.stack(self._scores(index, training).losses)])[0]
+            self._weights[index] = tf.unstack(rank.weigh(losses))
+
     def _part(self, index: int, tensors: Any, training: bool) -> Scores:
         batch, seen = tensors
         rank = self.ranks[index]
@@ -176,7 +196,8 @@ class Passes:
             for (_, term), inputs in zip(rank.terms, seen, strict=True)
         ]
         forward = Forward(self.classifier, training, self.named)
-        scores = score_rank(rank, forward, batch, seen, self.score)
+        weights = self._weights[index]
+        scores = score_rank(rank, forward, batch, seen, self.score, weights)
         if training and index == 0 and self._penalized:
             scores = scores._replace(total=scores.total + forward.regularization())
         return scores

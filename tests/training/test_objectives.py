@@ -135,6 +135,30 @@ def test_weighted_sum_refuses_other_weights(weights, received):
         lr.objectives.WeightedSum(parts, weights)
 
 
+def test_balanced_sum_gives_each_loss_its_share():
+    parts = [lr.objectives.Natural(), lr.objectives.Adversarial(ATTACK, 1.0)]
+    both = lr.objectives.BalancedSum(parts)
+    assert both.name == "natural+l2=1"
+    for losses, expected in (
+        ([1.0, 3.0], [0.25, 0.75]),
+        ([0.0, 2.0], [0.0, 1.0]),
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([-1.0, 2.0], [0.0, 1.0]),
+    ):
+        assert both.weigh(tf.constant(losses)).numpy().tolist() == expected
+    losses = tf.constant([1.0, 3.0])
+    with tf.GradientTape() as tape:
+        tape.watch(losses)
+        weights = both.weigh(losses)
+    assert tape.gradient(weights, losses) is None
+
+
+@pytest.mark.parametrize("objectives", [[], [lr.attacks.PGD()]])
+def test_balanced_sum_needs_objectives(objectives):
+    with pytest.raises(ValueError, match="`objectives` must be a non-empty list of objectives"):
+        lr.objectives.BalancedSum(objectives)
+
+
 @pytest.mark.parametrize("kind", [lr.objectives.Adversarial, lr.objectives.Divergence])
 def test_objectives_check_attack_and_magnitude(kind):
     for magnitude in (0.0, -1.0, np.nan, np.inf):
@@ -155,6 +179,8 @@ def test_objectives_check_attack_and_magnitude(kind):
         lr.objectives.WeightedSum(
             [lr.objectives.Natural(), lr.objectives.Adversarial(ATTACK, 1.0)], [0.2, 0.8]
         ),
+        lr.objectives.BalancedSum([lr.objectives.Natural(), lr.objectives.Divergence(ATTACK, 1.0)]),
+        lr.objectives.Adversarial(lr.attacks.Worst([ATTACK, ATTACK], [1.0, 2.0], seed=3), 0.5),
     ],
 )
 def test_objectives_come_back_from_their_configuration(rank):

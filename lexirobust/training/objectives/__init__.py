@@ -1,6 +1,7 @@
 """Objectives: what a rank sees, and how it is scored."""
 
 from lexirobust.training.objectives.adversarial import Adversarial
+from lexirobust.training.objectives.balanced_sum import BalancedSum
 from lexirobust.training.objectives.base import Batch, Objective, Rank, perturb
 from lexirobust.training.objectives.divergence import Divergence
 from lexirobust.training.objectives.forward import Forward
@@ -11,6 +12,7 @@ from lexirobust.training.objectives.weighted_sum import WeightedSum
 
 __all__ = [
     "Adversarial",
+    "BalancedSum",
     "Batch",
     "Divergence",
     "Forward",

@@ -34,6 +34,9 @@ class Rank(abc.ABC):
         name: What the logs call it.
     """
 
+    by_losses = False
+    """Whether `weigh` depends on the losses; that takes one more forward pass a step."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -41,6 +44,19 @@ class Rank(abc.ABC):
     @abc.abstractmethod
     def terms(self) -> list[tuple[float, "Objective"]]:
         """The objectives whose losses add up to this rank's, each with its weight."""
+
+    def weigh(self, losses: tf.Tensor) -> tf.Tensor:
+        """Returns the weights of the terms in a step; those of `terms`, unless overridden.
+
+        Called where `by_losses` is true, once a step.
+
+        Args:
+            losses: `[K]` losses of the terms on the whole batch.
+
+        Returns:
+            `[K]` weights, through which no gradient flows.
+        """
+        return tf.constant([weight for weight, _ in self.terms], losses.dtype)
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
