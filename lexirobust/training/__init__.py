@@ -2,7 +2,9 @@
 
 from lexirobust.training import objectives
 from lexirobust.training.adversarial_training import AdversarialTraining
+from lexirobust.training.mix_train import MixTrain
 from lexirobust.training.model import LexicographicModel
+from lexirobust.training.multi_perturbation import MultiPerturbationTraining
 from lexirobust.training.olgrc import OLGRC
 from lexirobust.training.olsrc import OLSRC
 from lexirobust.training.standard import Standard
@@ -15,6 +17,8 @@ __all__ = [
     "TRADES",
     "AdversarialTraining",
     "LexicographicModel",
+    "MixTrain",
+    "MultiPerturbationTraining",
     "Standard",
     "WarmStart",
     "objectives",

@@ -15,12 +15,21 @@ import lexirobust as lr
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # In one dimension the sphere is two points, and two opposite starts see both: no randomness.
 ATTACK = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+# The same two points, by another name.
+OTHER = lr.attacks.PGD(norm="linf", steps=1, restarts=2, bounds=None)
 METHODS = {
     "standard": lr.Standard,
     "adversarial": lambda classifier, **options: lr.AdversarialTraining(
         classifier, ATTACK, 4.0, **options
     ),
     "trades": lambda classifier, **options: lr.TRADES(classifier, ATTACK, 4.0, **options),
+    "mix": lambda classifier, **options: lr.MixTrain(classifier, ATTACK, 4.0, **options),
+    "max": lambda classifier, **options: lr.MultiPerturbationTraining(
+        classifier, [ATTACK, OTHER], [1.0, 4.0], "max", **options
+    ),
+    "avg": lambda classifier, **options: lr.MultiPerturbationTraining(
+        classifier, [ATTACK, OTHER], [1.0, 4.0], "avg", **options
+    ),
     "olsrc": lambda classifier, **options: lr.OLSRC(classifier, ATTACK, [1.0, 4.0], **options),
     "olgrc": lambda classifier, **options: lr.OLGRC(classifier, ATTACK, [1.0, 4.0], **options),
 }

@@ -148,7 +148,7 @@ def test_bad_magnitudes_are_refused(make, magnitudes, match):
         make(network(), ATTACK, magnitudes)
 
 
-@pytest.mark.parametrize("make", [lr.AdversarialTraining, lr.TRADES])
+@pytest.mark.parametrize("make", [lr.AdversarialTraining, lr.TRADES, lr.MixTrain])
 @pytest.mark.parametrize("magnitude", [0.0, -1.0, np.nan, np.inf])
 def test_a_bad_magnitude_is_refused(make, magnitude):
     with pytest.raises(ValueError, match=f"`magnitude` must be finite and above 0.*{magnitude}"):

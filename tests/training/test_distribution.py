@@ -13,7 +13,7 @@ def data():
     return lr.datasets.toy(20, seed=0)
 
 
-@pytest.mark.parametrize("method", ["adversarial", "olsrc", "olgrc"])
+@pytest.mark.parametrize("method", ["adversarial", "mix", "max", "olsrc", "olgrc"])
 def test_two_replicas_step_and_measure_as_one_device(strategy, data, method):
     def make():
         # The penalty of regularization must count once, not once a replica.

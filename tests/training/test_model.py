@@ -272,6 +272,8 @@ def test_unbuilt_models_are_built_by_their_first_batch(data, train):
     [
         ("olsrc", [{"jit_compile": True}, {"steps_per_execution": 2}]),
         ("olgrc", [{"jit_compile": True}, {"run_eagerly": True}]),
+        ("mix", [{"jit_compile": True}]),
+        ("max", [{"jit_compile": True}]),
     ],
 )
 def test_other_ways_to_run_change_nothing(data, method, ways):

@@ -13,11 +13,19 @@ from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, run_
 DATA = lr.datasets.toy(20, seed=0)
 # Little more than a random point: one more step is the same only if the generator came back too.
 RANDOM = lr.attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
+LINF = lr.attacks.PGD(norm="linf", steps=1, step_size=0.01, bounds=None)
 PLANE = (np.repeat(DATA[0], 2, axis=1), DATA[1])
 MAKERS = {
     "standard": lr.Standard,
     "adversarial": lambda classifier: lr.AdversarialTraining(classifier, RANDOM, 2.0, alpha=0.3),
     "trades": lambda classifier: lr.TRADES(classifier, RANDOM, 2.0, inverse_lambda=2.0),
+    "mix": lambda classifier: lr.MixTrain(classifier, RANDOM, 2.0),
+    "max": lambda classifier: lr.MultiPerturbationTraining(
+        classifier, [RANDOM, LINF], [2.0, 1.0], "max", alpha=0.3
+    ),
+    "avg": lambda classifier: lr.MultiPerturbationTraining(
+        classifier, [RANDOM, LINF], [2.0, 1.0], "avg"
+    ),
     "olsrc": lambda classifier: lr.OLSRC(classifier, RANDOM, [1.0, 4.0], margin=0.1),
     "olgrc": lambda classifier: lr.OLGRC(
         classifier,
