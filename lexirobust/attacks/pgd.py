@@ -307,14 +307,11 @@ class PGD(Attack):
                 last, first = (moved, solved), moved - x
                 if exact and below:
                     first *= magnitude / below
-                if below:  # Which has had all starts already.
-                    steps = -(-self.steps // CHAINED_SHARE)
-                    found = self._judged(classifier, x, y, norms, first=first, steps=steps)
-                    for restarts in self._starts_at_once():
-                        found = self._again(classifier, x, y, norms, found, restarts)
-                else:
-                    found = self._attacked(classifier, x, y, norms, first=first)
-                moved, solved, _ = found
+                starts, given = self._starts_at_once(), {"first": first}
+                if below:  # What has succeeded there needs little; the rest has all starts again.
+                    given["steps"] = -(-self.steps // CHAINED_SHARE)
+                    starts = [starts[0], *starts]
+                moved, solved, _ = self._attacked(classifier, x, y, norms, starts, **given)
                 if not exact:
                     moved, solved = choose(last[1] & ~solved, last, (moved, solved))
             below = magnitude
@@ -327,12 +324,17 @@ class PGD(Attack):
         return [min(2, self.restarts - done) for done in range(0, self.restarts, 2)]
 
     def _attacked(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, norms: tf.Tensor, **given: Any
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        norms: tf.Tensor,
+        starts: Sequence[int],
+        **given: Any,
     ) -> tuple[tf.Tensor, ...]:
-        """Attacks from all starts, later ones on what still resists; see `_judged`."""
-        once, *more = self._starts_at_once()
-        judge = given.pop("judge", True) or self.early_stop
-        found = self._judged(classifier, x, y, norms, judge=judge, restarts=once, **given)
+        """Attacks from some starts as `given`, then from more what still resists."""
+        first, *more = starts
+        found = self._judged(classifier, x, y, norms, restarts=first, **given)
         for restarts in more:
             found = self._again(classifier, x, y, norms, found, restarts)
         return found
@@ -362,7 +364,9 @@ class PGD(Attack):
         # In a graph there is no telling how many resist.
         if not (self.random_start and tf.executing_eagerly()):
             return super()._run(classifier, x, y, magnitude, **given)
-        return self._attacked(classifier, x, y, magnitude, judge=False, **given)[0]
+        starts = self._starts_at_once()
+        judge = len(starts) > 1  # What succeeds matters to later starts alone.
+        return self._attacked(classifier, x, y, magnitude, starts, judge=judge, **given)[0]
 
     def _judged(
         self,

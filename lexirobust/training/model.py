@@ -29,6 +29,7 @@ from lexirobust.training.objectives.base import Score
 from lexirobust.training.outputs import OutputLosses, Outputs
 from lexirobust.training.parts import over_parts
 from lexirobust.training.passes import Passes, Scores
+from lexirobust.training.report import Report
 from lexirobust.training.update import Taken, take_step
 from lexirobust.training.warm_start import Starts, WarmStart, check_warm_start, free_steps
 
@@ -188,7 +189,10 @@ class LexicographicModel(keras.Model):
         )
         self._outputs: Outputs | None = None
         # What only a training step can tell stays out of `evaluate`.
-        self._training_means = Means([*self._reported_names, *self.auxiliary_names])
+        self._reported = Report(
+            [rank.name for rank in self.objectives], kept=self.keep_gradients, full=self.report
+        )
+        self._training_means = Means([*self._reported.names, *self.auxiliary_names])
         self._evaluating = False
 
     @property
@@ -426,10 +430,9 @@ class LexicographicModel(keras.Model):
         if self.warm_start is not None:
             assert self._starts is not None
             self._starts.keep(batch.index, [*self._next_starts(batch, passes), *auxiliary])
-        if len(self.objectives) > 1:
-            learned = [*self._reported(taken), *learned]
-        if learned:
-            self._training_means.update_state(learned, [tf.shape(batch.x)[0]] * len(learned))
+        told = [*self._reported.values(taken), *learned]
+        if told:
+            self._training_means.update_state(told, [tf.shape(batch.x)[0]] * len(told))
         return self._measured(batch, scores)
 
     def _update(self, passes: Passes) -> tuple[Taken, list[Scores]]:
@@ -584,37 +587,6 @@ class LexicographicModel(keras.Model):
             self._named,
             by_inputs=training and self.warm_start is not None and self.warm_start.free,
         )
-
-    @property
-    def _reported_names(self) -> list[str]:
-        """What the logs call what `_reported` returns."""
-        names = [rank.name for rank in self.objectives]
-        if len(names) == 1:
-            return []
-        aligned = names if self.keep_gradients else names[:1]
-        reported = ["min_cosine", *(f"step_cosine@{name}" for name in aligned)]
-        if self.report:
-            pairs = [f"{names[high]},{names[low]}" for low, high in self._pairs]
-            reported += ["violation", "kkt_residual", *(f"norm@{name}" for name in names)]
-            for quantity in ("cosine", "multiplier", "active"):
-                reported += [f"{quantity}@{pair}" for pair in pairs]
-        return reported
-
-    @property
-    def _pairs(self) -> list[tuple[int, int]]:
-        """All pairs of a lower and a higher rank."""
-        return [(low, high) for low in range(len(self.objectives)) for high in range(low)]
-
-    def _reported(self, taken: Taken) -> list[tf.Tensor]:
-        """What there is to report about a step."""
-        onestep = taken.onestep
-        reported = [tf.reduce_min(onestep.cosines), *tf.unstack(taken.step_cosines)]
-        if self.report:
-            norms = tf.sqrt(tf.linalg.diag_part(onestep.gramian))
-            reported += [onestep.violation, onestep.kkt_residual, *tf.unstack(norms)]
-            for matrix in (onestep.cosines, onestep.multipliers, onestep.active):
-                reported += [matrix[pair] for pair in self._pairs]
-        return reported
 
     def _measured(self, batch: Batch, scores: Sequence[Scores]) -> dict[str, Any]:
         """Updates all metrics, and returns their values."""

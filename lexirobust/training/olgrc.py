@@ -131,22 +131,23 @@ class OLGRC(LexicographicModel):
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             batch, first = tensors
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            perturbed = []
-            for half, attack in enumerate((self.attack, self._opponent)):
-                starts = first and {"first": tf.stack(first[half * count : (half + 1) * count])}
-                perturbed.append(
-                    attack.sweep_in_graph(
-                        self.classifier, batch.x, batch.y, self.magnitudes, own, **(starts or {})
-                    )
+            starts: list[dict[str, Any]] = [{}, {}]
+            if first is not None:
+                starts = [{"first": tf.stack(half)} for half in (first[:count], first[count:])]
+            perturbed = [
+                attack.sweep_in_graph(
+                    self.classifier, batch.x, batch.y, self.magnitudes, own, **given
                 )
+                for attack, given in zip((self.attack, self._opponent), starts, strict=True)
+            ]
             with tf.GradientTape() as tape:
                 loss = share * discriminator_loss(self.discriminator, batch.x, perturbed)
                 shared = loss / replicas
             ends = [] if first is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
             return (tape.gradient(shared, values), loss), ends
 
-        given = (batch, None if first is None else list(first))
-        (gradients, loss), ends = over_parts(part, given, self.micro_batch_size)
+        tensors = (batch, None if first is None else list(first))
+        (gradients, loss), ends = over_parts(part, tensors, self.micro_batch_size)
         self.discriminator_optimizer.apply(gradients, variables)
         return [loss], ends
 

@@ -181,11 +181,12 @@ class Passes:
         """Sets the weights of a rank's terms, once: all passes of a step add up the same way."""
         if index in self._weights:
             return
-        rank = self.ranks[index]
-        self._weights[index] = [weight for weight, _ in rank.terms]
+        rank, losses = self.ranks[index], None
         if rank.by_losses:
+            # Adding up needs weights already; what these add up to is not used.
+            self._weights[index] = [weight for weight, _ in rank.terms]
             losses = sum_over_replicas([tf.stack(self._scores(index, training).losses)])[0]
-            self._weights[index] = tf.unstack(rank.weigh(losses))
+        self._weights[index] = rank.weigh(losses)
 
     def _part(self, index: int, tensors: Any, training: bool) -> Scores:
         batch, seen = tensors

@@ -28,7 +28,7 @@ class BalancedSum(Rank):
 
     >>> from lexirobust.training.objectives import Natural
     >>> both = BalancedSum([Natural(), Natural("again")])
-    >>> both.weigh(tf.constant([1.0, 3.0])).numpy().tolist()
+    >>> [float(weight) for weight in both.weigh(tf.constant([1.0, 3.0]))]
     [0.25, 0.75]
     """
 
@@ -47,11 +47,12 @@ class BalancedSum(Rank):
         """The terms of the sum, with the weights that equal losses give them."""
         return [(1.0 / len(self.objectives), objective) for objective in self.objectives]
 
-    def weigh(self, losses: tf.Tensor) -> tf.Tensor:
+    def weigh(self, losses: tf.Tensor | None) -> list[Any]:
         """Returns each loss's share of their sum; see `Rank.weigh`."""
+        assert losses is not None
         counted = tf.nn.relu(tf.stop_gradient(losses))
         total = tf.reduce_sum(counted)
-        return tf.where(total > 0, counted / total, 1.0 / len(self.objectives))
+        return tf.unstack(tf.where(total > 0, counted / total, 1.0 / len(self.objectives)))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal rank."""

@@ -35,7 +35,7 @@ class Rank(abc.ABC):
     """
 
     by_losses = False
-    """Whether `weigh` depends on the losses; that takes one more forward pass a step."""
+    """Whether `weigh` is given the losses; that takes one more forward pass a step."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,18 +45,17 @@ class Rank(abc.ABC):
     def terms(self) -> list[tuple[float, "Objective"]]:
         """The objectives whose losses add up to this rank's, each with its weight."""
 
-    def weigh(self, losses: tf.Tensor) -> tf.Tensor:
-        """Returns the weights of the terms in a step; those of `terms`, unless overridden.
-
-        Called where `by_losses` is true, once a step.
+    def weigh(self, losses: tf.Tensor | None) -> list[Any]:
+        """Returns the weights of the terms in a step: those of `terms`, unless overridden.
 
         Args:
-            losses: `[K]` losses of the terms on the whole batch.
+            losses: `[K]` losses of the terms on the whole batch; `None` unless `by_losses`.
 
         Returns:
-            `[K]` weights, through which no gradient flows.
+            One weight a term, through which no gradient flows.
         """
-        return tf.constant([weight for weight, _ in self.terms], losses.dtype)
+        del losses
+        return [weight for weight, _ in self.terms]
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
