@@ -1,12 +1,20 @@
 """What the examples share: how results are written and shown."""
 
+import csv
 import json
+import os
 import pathlib
+import platform
+import time
 from typing import Any
 
 import keras
+import numpy as np
 import rich.console
 import rich.table
+import tensorflow as tf
+
+import lexirobust as lr
 
 
 class EpochTimes(keras.callbacks.Callback):
@@ -20,6 +28,76 @@ class EpochTimes(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         del epoch, logs
         self.ends.append(self.clock())
+
+
+class Seconds(keras.callbacks.Callback):
+    """Adds `seconds` to what later callbacks are told of an epoch; the first holds compilation."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        del logs
+        self.last = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        del epoch
+        now = time.perf_counter()
+        logs["seconds"] = now - self.last
+        self.last = now
+
+
+class Backup(keras.callbacks.BackupAndRestore):
+    """Backs up at the end of every so many epochs and of the last, and leaves that one there.
+
+    Keras' own `save_freq` in batches would repeat the epoch in which the backup was made.
+    """
+
+    def __init__(self, folder: pathlib.Path, every: int) -> None:
+        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
+        self.every = every
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
+            super().on_epoch_end(epoch, logs)
+
+
+def begin(out: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Makes the folder of a run, unless it holds the backup of a run with other settings.
+
+    Raises:
+        SystemExit: If it does.
+    """
+    kept = out / "settings.json"
+    if (out / "backup").exists() and json.loads(kept.read_text(encoding="utf-8")) != settings:
+        raise SystemExit(
+            f"{out} holds a run with other settings that was interrupted ({kept}): finish it, "
+            "remove the folder, or name another one. (--out)"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def read_history(path: pathlib.Path) -> dict[str, list[float]]:
+    """What `CSVLogger` wrote, a list for each column; of an epoch taken twice, the second time."""
+    with path.open(encoding="utf-8", newline="") as file:
+        epochs = {int(row.pop("epoch")): row for row in csv.DictReader(file)}
+    rows = [epochs[epoch] for epoch in sorted(epochs)]
+    # Keras fills the columns of validation data that are not there.
+    return {name: [float(row[name]) for row in rows] for name in rows[0] if rows[0][name] != "NA"}
+
+
+def bits(outcomes: np.ndarray) -> str:
+    """`[N]` booleans as a string of zeros and ones, the first sample first."""
+    return "".join(np.where(outcomes, "1", "0"))
+
+
+def surroundings() -> dict[str, Any]:
+    """The machine and the versions that a result was made with."""
+    gpus = tf.config.list_physical_devices("GPU")
+    device = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    if gpus:
+        device = tf.config.experimental.get_device_details(gpus[0])["device_name"]
+    modules = {"lexirobust": lr, "tensorflow": tf, "keras": keras, "numpy": np}
+    versions = {name: module.__version__ for name, module in modules.items()}
+    return {"device": device, "versions": {"python": platform.python_version(), **versions}}
 
 
 def write_results(results: list[dict[str, Any]], out: pathlib.Path) -> None:
