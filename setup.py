@@ -52,6 +52,10 @@ EXTRAS_REQUIRE = {
     "examples": [
         # It ships the images of examples/digits.py. The first release that allows NumPy 2.
         "scikit-learn>=1.4.2",
+        # Intervals of proportions on the page of results. The first release that allows NumPy 2.
+        "scipy>=1.13",
+        # Markdown tables there. No older release was tried.
+        "tabulate>=0.10",
     ],
     "benchmarks": [
         # The solver of the original GEM, which benchmarks/gem.py compares with. The release that
@@ -73,6 +77,9 @@ EXTRAS_REQUIRE = {
         "scipy>=1.13",
         # The tests run the examples: bound as there.
         "scikit-learn>=1.4.2",
+        "tabulate>=0.10",
+        # Its types, which mypy asks for.
+        "types-tabulate>=0.10",
         # A formatter's style changes between minor releases, and CI compares text.
         "ruff>=0.17.6,<0.18",
         # New minor releases find new errors. CI must not fail by itself.

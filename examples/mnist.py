@@ -134,8 +134,7 @@ def settings() -> dict[str, Any]:
         ) from None
     if METHOD.value in ("adversarial", "trades") and len(chosen["magnitudes"]) != 1:
         raise app.UsageError(f"--method={METHOD.value} trains for one magnitude.")
-    if chosen["curve_samples"] > chosen["test_samples"]:
-        raise app.UsageError("--curve_samples must be at most --test_samples.")
+    chosen["curve_samples"] = min(chosen["curve_samples"], chosen["test_samples"])
     return chosen
 
 

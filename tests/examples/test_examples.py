@@ -1,5 +1,6 @@
 """The examples, run as a user runs them."""
 
+import importlib
 import json
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lexirobust
 from lexirobust import datasets
 from tests.helpers import store_mnist
 from tests.training.by_hand import run_python
@@ -90,6 +92,8 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((TOY, "--methods=olsrc,nope"), "--methods"),
         ((TOY, "--methods=trades", "--experiment=2"), "trades"),
         ((MNIST, "--magnitudes=much"), "--magnitudes"),
+        ((MNIST, "--method=trades", "--magnitudes=1,2"), "trades"),
+        ((MNIST, "--paper", "--epochs=3"), "--epochs"),
         ((DIGITS, "--methods=ranked,nope"), "--methods"),
         ((DIGITS, "--coefficients=0.1,0"), "--coefficients"),
     ],
@@ -126,11 +130,28 @@ def digits(tmp_path_factory):
 
 def test_mnist_trains_measures_and_saves(digits, tmp_path):
     settings = ["--samples=12", "--test_samples=5", "--epochs=1", "--attack_steps=2"]
+    settings += ["--test_steps=3", "--test_restarts=2", "--warm_start=steps"]
     run(MNIST, *settings, "--method=olgrc", f"--data_dir={digits}", f"--out={tmp_path}")
     (result,) = results(tmp_path)
     assert (result["method"], result["magnitudes"]) == ("olgrc", [4.0])
     assert list(result["accuracy"]) == ["4"]
+    assert result["accuracy"]["4"] == result["outcomes"]["4"].count("1") / 5
     assert is_picture(tmp_path / "training.png")
+    assert not (tmp_path / "backup").exists()
+    for constraint in ("exact", "maximum"):
+        curve = result["curves"][constraint]
+        shares = [outcomes.count("1") / 5 for outcomes in curve["outcomes"]]
+        assert curve["accuracy"] == shares
+        assert len(shares) == len(curve["magnitudes"])
+    falls = np.diff(result["curves"]["maximum"]["accuracy"])
+    assert np.all(falls <= 0)
+
+    page = tmp_path / "page.md"
+    run("examples/mnist_page.py", f"--results={tmp_path / 'results.json'}", f"--out={page}")
+    written = page.read_text()
+    assert f"{100 * result['natural_accuracy']:.2f}" in written
+    assert "| olgrc " in written
+    assert is_picture(tmp_path / "figures" / "page.png")
 
     x, y = datasets.mnist("test", digits)
     model = keras.models.load_model(tmp_path / "model.keras")
@@ -140,6 +161,63 @@ def test_mnist_trains_measures_and_saves(digits, tmp_path):
     assert np.allclose(served.serve(x), logits, atol=1e-5)
     assert result["natural_accuracy"] == np.mean(np.argmax(logits, axis=1) == y)
     assert int(model.optimizer.iterations) == 1
+
+
+def test_an_interrupted_training_goes_on_as_it_would_have(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend("examples")
+    common = importlib.import_module("common")
+    x, y = datasets.toy(20, seed=0)
+    attack = lexirobust.attacks.PGD(steps=2, bounds=None)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 3:  # The backup is of the end of epoch 1.
+                raise KeyboardInterrupt
+
+    def trained(folder, *callbacks):
+        keras.utils.set_random_seed(0)
+        classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+        model = lexirobust.OLSRC(classifier, attack, [1.0], warm_start=lexirobust.WarmStart())
+        model.compile("adam")
+        log = keras.callbacks.CSVLogger(folder / "training.csv", append=True)
+        ours = [common.Backup(folder / "backup", every=2), common.Seconds(), log]
+        model.fit(
+            x,
+            y,
+            batch_size=len(x),
+            epochs=6,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*ours, *callbacks],
+        )
+        return model
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "halves").mkdir()
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "halves", Stop())
+    halves = trained(tmp_path / "halves")
+    assert int(halves.optimizer.iterations) == int(whole.optimizer.iterations) == 6
+    for one, other in zip(whole.get_weights(), halves.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    history, other = (
+        common.read_history(tmp_path / name / "training.csv") for name in ("whole", "halves")
+    )
+    assert len(history["loss"]) == 6
+    assert history["loss"] == other["loss"]
+    assert min(history["seconds"]) > 0
+
+
+def test_a_folder_with_other_settings_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend("examples")
+    common = importlib.import_module("common")
+    common.begin(tmp_path / "run", {"epochs": 2})
+    common.begin(tmp_path / "run", {"epochs": 3})
+    (tmp_path / "run" / "backup").mkdir()
+    common.begin(tmp_path / "run", {"epochs": 3})
+    with pytest.raises(SystemExit, match="--out"):
+        common.begin(tmp_path / "run", {"epochs": 4})
 
 
 def test_digits_ranks_the_main_loss_above_its_regularization(tmp_path):

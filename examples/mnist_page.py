@@ -1,0 +1,121 @@
+"""Makes a page with a table and curves out of the results that examples/mnist.py has written.
+
+    python examples/mnist_page.py --results=docs/results/mnist_h200.json --out=docs/mnist_h200.md
+
+The pictures go to `figures/` beside the page.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import tabulate
+from absl import app, flags
+from matplotlib.figure import Figure
+from scipy import stats
+
+RESULTS = flags.DEFINE_string("results", None, "A list of runs, JSON.", required=True)
+OUT = flags.DEFINE_string("out", None, "The page, Markdown.", required=True)
+
+# Okabe and Ito's colours, which colour-blind readers tell apart, with a marker each.
+STYLES = {
+    "standard": ("black", "o"),
+    "adversarial": ("#D55E00", "s"),
+    "trades": ("#E69F00", "D"),
+    "olsrc": ("#0072B2", "^"),
+    "olgrc": ("#009E73", "v"),
+}
+UNITS = {"l1": "l1 norm", "l2": "l2 norm", "linf": "linf norm"}
+
+
+def share(outcomes: str) -> str:
+    """A share of ones in per cent, with Wilson's 95 % interval."""
+    interval = stats.binomtest(outcomes.count("1"), len(outcomes)).proportion_ci(method="wilson")
+    accuracy = outcomes.count("1") / len(outcomes)
+    return f"{100 * accuracy:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def rows(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """One row a run and magnitude."""
+    return [
+        {
+            "norm": run["norm"],
+            "method": run["method"],
+            "epochs": str(run["epochs"]),
+            "natural accuracy, %": f"{100 * run['natural_accuracy']:.2f}",
+            "natural loss, nats": f"{run['natural_loss']:.3f}",
+            "magnitude": magnitude,
+            "accuracy there, % (95 % interval)": share(run["outcomes"][magnitude]),
+            "loss there, nats": f"{run['loss'][magnitude]:.2f}",
+            "training, s": f"{run['seconds']:.0f}",
+        }
+        for run in runs
+        for magnitude in run["accuracy"]
+    ]
+
+
+def draw(runs: list[dict[str, Any]]) -> Figure:
+    """Accuracy over the exact norm, one axes for each norm."""
+    norms = list(dict.fromkeys(run["norm"] for run in runs))
+    figure = Figure(figsize=(4.6 * len(norms), 3.6), layout="constrained")
+    grid = figure.subplots(1, len(norms), sharey=True, squeeze=False)[0]
+    for axes, norm in zip(grid, norms, strict=True):
+        for run in runs:
+            if run["norm"] == norm and run["curves"]:
+                colour, marker = STYLES[run["method"]]
+                curve = run["curves"]["exact"]
+                percent = [100 * accuracy for accuracy in curve["accuracy"]]
+                label = run["method"]
+                axes.plot(
+                    curve["magnitudes"], percent, color=colour, marker=marker, ms=4, label=label
+                )
+                trained = run["magnitudes"]
+        for magnitude in trained:
+            axes.axvline(magnitude, color="0.6", linestyle=":", zorder=0)
+        axes.set(xlabel=f"exact {UNITS[norm]} of the perturbation", ylim=(-2, 102))
+        axes.grid(alpha=0.25)
+    grid[0].set_ylabel("test accuracy, %")
+    grid[0].legend()
+    return figure
+
+
+def main(_: list[str]) -> None:
+    source, page = pathlib.Path(RESULTS.value), pathlib.Path(OUT.value)
+    try:
+        runs = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{source} cannot be read: {error} (--results)") from None
+    first = runs[0]
+    picture = pathlib.Path("figures") / f"{page.stem}.png"
+    (page.parent / picture).parent.mkdir(parents=True, exist_ok=True)
+    draw(runs).savefig(page.parent / picture, dpi=130)
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    start = {"none": "from random starts", "steps": "from warm starts", "free": "as free steps"}
+    table = tabulate.tabulate(rows(runs), headers="keys", tablefmt="github", disable_numparse=True)
+    box = "inside [0, 1]" if first["box"] else "without bounds"
+    test = f"{first['test_steps']} steps from each of {first['test_restarts']} starts"
+    rate, steps = f"{first['learning_rate']:g}", first["attack_steps"]
+    text = f"""# MNIST: {source.stem}
+
+Written by `examples/mnist_page.py` from `{source}`, which also holds every sample's outcome.
+
+- Data: {first["samples"]} training images as one batch; all 10,000 test images for
+  natural accuracy, {first["test_samples"]} of them under attack. Perturbed pixels are {box}.
+- Training: Adam at {rate}, seed {first["seed"]}; attacks of {steps} steps an epoch
+  {start[first["warm_start"]]}.
+- The attack, at the exact norm trained for: PGD with an adaptive step, {test}, the worst
+  of all points visited. Intervals are Wilson's.
+- Made on: {first["device"]}; {versions}.
+
+{table}
+
+Curves, of {first["curve_samples"]} test images; dotted: the norm trained for.
+
+![Test accuracy over the norm of the perturbation, by method]({picture})
+"""
+    page.write_text(text, encoding="utf-8")
+    print(f"Wrote {page} and {page.parent / picture}.")
+
+
+if __name__ == "__main__":
+    app.run(main)
