@@ -2,6 +2,7 @@
 
 from lexirobust import attacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
+from lexirobust.neighbours import class_distances, nearest_pairs
 from lexirobust.training import (
     OLGRC,
     OLSRC,
@@ -29,8 +30,10 @@ __all__ = [
     "WarmStart",
     "__version__",
     "attacks",
+    "class_distances",
     "datasets",
     "evaluate_robustness",
     "gem",
+    "nearest_pairs",
     "objectives",
 ]

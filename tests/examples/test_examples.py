@@ -94,6 +94,7 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((MNIST, "--magnitudes=much"), "--magnitudes"),
         ((MNIST, "--method=trades", "--magnitudes=1,2"), "trades"),
         ((MNIST, "--paper", "--epochs=3"), "--epochs"),
+        (("examples/figures.py", "--figures=nope"), "--figures"),
         ((DIGITS, "--methods=ranked,nope"), "--methods"),
         ((DIGITS, "--coefficients=0.1,0"), "--coefficients"),
     ],
@@ -161,6 +162,11 @@ def test_mnist_trains_measures_and_saves(digits, tmp_path):
     assert np.allclose(served.serve(x), logits, atol=1e-5)
     assert result["natural_accuracy"] == np.mean(np.argmax(logits, axis=1) == y)
     assert int(model.optimizer.iterations) == 1
+
+
+def test_figures_are_drawn(digits, tmp_path):
+    run("examples/figures.py", "--figures=2", f"--data_dir={digits}", f"--out={tmp_path}")
+    assert is_picture(tmp_path / "figure2.png")
 
 
 def test_an_interrupted_training_goes_on_as_it_would_have(tmp_path, monkeypatch):
