@@ -635,6 +635,12 @@ class LexicographicModel(keras.Model):
         if starts and self.warm_start is not None:
             self._make_starts(starts[0].shape, len(starts[0]))
             assert self._starts is not None
+            if len(starts) != len(self._starts.variables):
+                raise ValueError(
+                    "A file must hold perturbations of as many attacks as the model has; give it "
+                    f"the objectives that it was saved with. Received: {len(starts) - 1} in the "
+                    f"file, {len(self._starts.variables) - 1} in the model."
+                )
             for variable, value in zip(self._starts.variables, starts, strict=True):
                 variable.assign(value)
         super().load_own_variables(own)

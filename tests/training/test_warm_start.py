@@ -185,6 +185,16 @@ def test_perturbations_are_saved_with_the_model(tmp_path, data, make):
     np.testing.assert_allclose(weights(loaded), weights(model), atol=1e-6)
 
 
+def test_perturbations_of_other_attacks_are_refused(tmp_path, data):
+    model = warm()
+    fit(model, *data)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = warm(magnitudes=(0.5, 1.0, 2.0))
+    other.build((None, DIMENSIONS))
+    with pytest.raises(ValueError, match="2 in the file, 3 in the model"):
+        other.load_weights(tmp_path / "model.weights.h5")
+
+
 @pytest.mark.parametrize("free", [False, True])
 def test_two_replicas_keep_what_one_device_does(strategy, free):
     x, y = lr.datasets.toy(24, seed=0)
