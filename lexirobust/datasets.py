@@ -98,6 +98,41 @@ def toy(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (starts[labels] + offsets).astype(np.float32)[:, None], labels
 
 
+def circle_and_line(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a balanced, shuffled sample of two curves that touch: a circle on a line.
+
+    What is equally far from the circle of radius 1 around (0, 1) and from the line x2 = 0 is the
+    parabola x2 = x1²/4: the boundary of the problem's optimal genuinely robust classifier.
+
+    Args:
+        n: int, number of samples, at least 1. Class 0, the circle, gets `n // 2` of them.
+        seed: int, seed of the draw: the same seed gives the same sample.
+
+    Returns:
+        Tuple of inputs, float32 `[n, 2]`, evenly distributed over the circle and over the line from
+        x1 = -4 to 4, and labels, int32 `[n]` in {0, 1}.
+
+    Raises:
+        ValueError: if `n` is not a positive integer.
+
+    Example:
+
+    >>> x, y = circle_and_line(200, seed=0)
+    >>> radii = np.linalg.norm(x[y == 0] - [0, 1], axis=1)
+    >>> x.shape, bool(np.allclose(radii, 1)), bool(np.all(x[y == 1, 1] == 0))
+    ((200, 2), True, True)
+
+    Reference: Figure 3 of the paper.
+    """
+    _check_count("n", n)
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation((np.arange(n) >= n // 2).astype(np.int32))
+    angles, places = 2 * np.pi * rng.uniform(size=n), rng.uniform(-4, 4, size=n)
+    circle = np.stack([np.cos(angles), 1 + np.sin(angles)], axis=1)
+    line = np.stack([places, np.zeros(n)], axis=1)
+    return np.where(labels[:, None] == 0, circle, line).astype(np.float32), labels
+
+
 @keras.saving.register_keras_serializable(package="lexirobust")
 class ToyClassifier(keras.Model):
     """Step classifier of the toy problem, as logits whose gradients lead to its boundaries.

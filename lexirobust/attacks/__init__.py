@@ -4,6 +4,7 @@ from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.daa import DAA
+from lexirobust.attacks.explored import ExploredRegion
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
@@ -18,6 +19,7 @@ __all__ = [
     "PGD",
     "Attack",
     "Classifier",
+    "ExploredRegion",
     "Flow",
     "GuidedPGD",
     "IntervalAttack",

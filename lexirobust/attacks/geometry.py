@@ -165,6 +165,55 @@ def project_sphere(
     return tf.reshape(point, tf.shape(perturbation)), feasible
 
 
+def leave_ball(
+    perturbation: tf.Tensor, offset: tf.Tensor, radius: tf.Tensor | float, norm: str
+) -> tf.Tensor:
+    """Moves perturbations of one norm out of a ball of that radius around another point.
+
+    For l2 the result is the nearest point on the sphere that is as far from the offset as from 0.
+    For linf it is as far from the offset as the radius, for l1 as far as from 0, and neither need
+    be on the sphere.
+
+    Args:
+        perturbation: `[N, ...]` float tensor of norm `radius`, nearer to the offset than that.
+        offset: The ball's centre, shaped like the first argument.
+        radius: Scalar or `[N]` tensor, above 0.
+        norm: The norm of the ball: `"l1"`, `"l2"` or `"linf"`.
+
+    Returns:
+        The moved perturbation, shaped like the first argument.
+
+    Example:
+
+    >>> point = leave_ball(tf.constant([[0.8, 0.6]]), tf.constant([[1.0, 0.0]]), 1.0, "l2")
+    >>> print(point.numpy().round(3))
+    [[0.5   0.866]]
+    """
+    check_norm(norm)
+    flat, centre = _flat(perturbation), _flat(offset)
+    radius = _per_sample(radius, flat)
+    side, size = tf.sign(centre), tf.abs(centre)
+    if norm == "l2":
+        half, axis = 0.5 * _norm(centre, norm)[:, None], _unit(centre)
+        across = flat - tf.reduce_sum(flat * axis, axis=1, keepdims=True) * axis
+        # The squares' difference, as a product that does not cancel.
+        height = tf.sqrt(tf.maximum((radius - half) * (radius + half), 0.0))
+        out = half * axis + height * _unit(across)
+    elif norm == "l1":
+        # What both have in common brings them nearer to each other: half the offset at most.
+        common = tf.clip_by_value(flat * side, 0.0, size)
+        half = 0.5 * tf.reduce_sum(size, axis=1, keepdims=True)
+        kept = _divide(half, tf.reduce_sum(common, axis=1, keepdims=True)) * common
+        out = tf.where(common > 0, kept * side, flat)
+    else:
+        # One coordinate is enough: the one that has the least way to go.
+        target = size - radius
+        way = tf.where(size > 0, flat * side - target, np.inf)
+        chosen = tf.one_hot(tf.argmin(way, axis=1), flat.shape[1], on_value=True, off_value=False)
+        out = tf.where(chosen, side * target, flat)
+    return tf.reshape(out, tf.shape(perturbation))
+
+
 def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -> tf.Tensor:
     """Computes the direction in which steps, projected back, raise a linear function fastest.
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier
+from lexirobust.attacks.explored import ExploredRegion
 from lexirobust.attacks.loop import Goal
 from lexirobust.attacks.pgd import PGD
 
@@ -24,7 +25,9 @@ class GuidedPGD(PGD):
     Args:
         unexplored: Maps inputs `[N, ...]` and magnitudes `[N]` to how surely each input lies
             outside the region explored before its magnitude, `[N]`: any increasing function of
-            the probability, differentiable where gradients should lead out of the region.
+            the probability, differentiable where gradients should lead out of the region. Or an
+            `ExploredRegion`, which is known exactly: after every step, points are led out of it
+            and back to their norm in turn, and those that end inside all the same do not count.
         **settings: As of `PGD`. Use an even number of `restarts`, so that both sides are tried.
 
     Example: at norm 3 around 1.5 the classifier is fooled at -1.5, but that is explored already.
@@ -40,13 +43,28 @@ class GuidedPGD(PGD):
         Section 4.1 of the paper.
     """
 
-    def __init__(self, unexplored: Unexplored, **settings: Any) -> None:
+    def __init__(self, unexplored: Unexplored | ExploredRegion, **settings: Any) -> None:
         super().__init__(**settings)
         if self.early_stop:
             raise ValueError(
                 "`early_stop` must be False: success is not all that a guided attack is asked for."
             )
         self.unexplored = unexplored
+        self.region: ExploredRegion | None = None
+        if isinstance(unexplored, ExploredRegion):
+            self.region, unexplored = unexplored, unexplored.depth
+            # The region within a maximum norm is another at each perturbation's own norm.
+            if self.constraint != "exact":
+                raise ValueError(
+                    "`constraint` must be 'exact' where the explored region is known exactly. "
+                    f"Received: {self.constraint!r}."
+                )
+            if self.region.norm != self.norm:
+                raise ValueError(
+                    "`norm` must be that of the explored region's balls. Received: "
+                    f"{self.norm!r}, balls of {self.region.norm!r}."
+                )
+        self._outside: Unexplored = unexplored
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
@@ -55,7 +73,15 @@ class GuidedPGD(PGD):
     def goals(self, classifier: Classifier, y: tf.Tensor, magnitude: tf.Tensor) -> list[Goal]:
         """Being outside the explored region, then the loss; see `PGD.goals`."""
         losses = super().goals(classifier, y, magnitude)
-        return [lambda x: self.unexplored(x, magnitude), *losses]
+        return [lambda x: self._outside(x, magnitude), *losses]
+
+    def counted(self, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
+        """Those outside a region that is known exactly; see `Attack.counted`."""
+        return None if self.region is None else self.region.has_outside(moved, magnitude)
+
+    def _climb(self, *args: Any, **settings: Any) -> tf.Tensor:
+        lead_out = self.region.lead_out if self.region else None
+        return super()._climb(*args, lead_out=lead_out, **settings)
 
     def _ladder(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]

@@ -15,6 +15,9 @@ Mix: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
 """Maps the perturbed inputs `[N, ...]` and each goal's gradient there to the one gradient that is
 followed, all shaped like the inputs."""
 
+# Most turns of leading a perturbation to where it may lead, and back to its norm.
+_ROUNDS = 3
+
 
 def ranked(inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     """Mixes up to two goals' gradients so that the first goal never falls, sample by sample.
@@ -54,6 +57,7 @@ def climb(
     mix: Mix = ranked,
     first: tf.Tensor | None = None,
     solved: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    lead_out: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Climbs one or two ranked goals by projected gradient steps, and keeps the best point seen.
 
@@ -77,15 +81,31 @@ def climb(
             A row of zeros leaves its sample's start as it is without.
         solved: Maps inputs to whether nothing more is asked, `[N]` bool, or `None`. A sample is
             left alone from then on, and the loop ends when all are.
+        lead_out: Maps inputs, perturbations and magnitudes to perturbations that are nearer to
+            where they may lead, those that lead there already as they are; `None` where they may
+            lead anywhere. It alternates with the projection.
 
     Returns:
         The perturbed inputs, shaped like `x`.
     """
     magnitude = tf.cast(magnitude, x.dtype)
     box = geometry.box_around(x, bounds)
-    project = geometry.project_sphere if exact else geometry.project_ball
+    to_norm = geometry.project_sphere if exact else geometry.project_ball
     first = None if first is None else tf.cast(first, x.dtype)
     nowhere = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
+
+    def project(perturbation: tf.Tensor) -> tf.Tensor:
+        here = to_norm(perturbation, magnitude, norm, box)[0]
+        if lead_out is None:
+            return here
+
+        def lead(number: tf.Tensor, here: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            out = lead_out(x, here, magnitude)
+            changed = tf.reduce_any(out != here)
+            return number + 1, to_norm(out, magnitude, norm, box)[0], changed
+
+        start = tf.constant(0), here, tf.constant(True)
+        return tf.while_loop(lambda number, _, on: on & (number < _ROUNDS), lead, start)[1]
 
     def moved(perturbation: tf.Tensor) -> tf.Tensor:
         # Adding rounds: the box is kept to the last bit all the same.
@@ -102,7 +122,7 @@ def climb(
             drawn = choose(_any(first) & (index < 2), first, drawn)
         side = tf.cast(1 - 2 * (index % 2), x.dtype)
         # The input itself is no answer where the norm must be exact, but may be a start.
-        return choose(_any(drawn), project(side * drawn, magnitude, norm, box)[0], drawn)
+        return choose(_any(drawn), project(side * drawn), drawn)
 
     def stride_length(index: tf.Tensor) -> tf.Tensor:
         if step_size is not None:
@@ -141,7 +161,7 @@ def climb(
         left = None if box is None else (box[0] - here, box[1] - here)
         direction = geometry.steepest_direction(gradient, norm, left)
         onward = here + _spread(stride.length, x) * direction
-        here = choose(best.done, here, project(onward, magnitude, norm, box)[0])
+        here = choose(best.done, here, project(onward))
         return number + 1, here, best, list(values), stride
 
     def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:

@@ -17,7 +17,7 @@ GOALS: Final = ("maximize", "minimize")
 # Where an attack succeeds from the magnitude below on, a share of the steps does: one in so many.
 CHAINED_SHARE: Final = 8
 # The step along a gradient that is known already, as a share of the magnitude.
-FREE_SHARE: Final = 0.25
+FREE_SHARE: Final = 0.5
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")

@@ -28,7 +28,7 @@ from lexirobust.training.objectives import Batch, Forward, Objective, Output, Ra
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.outputs import OutputLosses, Outputs
 from lexirobust.training.parts import over_parts
-from lexirobust.training.passes import Passes, Scores
+from lexirobust.training.passes import Passes, Scores, Seen, average_over, weigh_samples
 from lexirobust.training.report import Report
 from lexirobust.training.update import Taken, take_step
 from lexirobust.training.warm_start import Starts, WarmStart, check_warm_start, free_steps
@@ -125,9 +125,6 @@ class LexicographicModel(keras.Model):
         Section 4 of "Finding a human-like classifier".
     """
 
-    auxiliary_names: tuple[str, ...] = ()
-    """What the logs call the scalars that `learn_auxiliaries` returns."""
-
     def __init__(
         self,
         classifier: keras.Model,
@@ -198,6 +195,11 @@ class LexicographicModel(keras.Model):
     @property
     def _terms(self) -> list[Objective]:
         return [term for rank in self.objectives for _, term in rank.terms]
+
+    @property
+    def auxiliary_names(self) -> tuple[str, ...]:
+        """What the logs call the scalars that `learn_auxiliaries` returns."""
+        return ()
 
     @property
     def auxiliary_attacks(self) -> int:
@@ -433,7 +435,7 @@ class LexicographicModel(keras.Model):
         told = [*self._reported.values(taken), *learned]
         if told:
             self._training_means.update_state(told, [tf.shape(batch.x)[0]] * len(told))
-        return self._measured(batch, scores)
+        return self._measured(batch, seen, scores)
 
     def _update(self, passes: Passes) -> tuple[Taken, list[Scores]]:
         """One step for all ranks, or one a rank; what the last did, and every rank's scores."""
@@ -466,10 +468,11 @@ class LexicographicModel(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures every objective on a batch, perturbed as in training, without learning."""
         batch = self._batch(data)
-        passes = self._passes(batch, self._perturbed(batch, self.seed_generator.next()))
+        seen = self._perturbed(batch, self.seed_generator.next())
+        passes = self._passes(batch, seen)
         scores = [passes.scores(rank, training=False) for rank in range(len(self.objectives))]
         with self._only_evaluating():
-            return self._measured(batch, scores)
+            return self._measured(batch, seen, scores)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Measures every objective, perturbed as in training; as `keras.Model.evaluate`."""
@@ -543,10 +546,10 @@ class LexicographicModel(keras.Model):
 
     def _next_starts(self, batch: Batch, passes: Passes) -> list[tf.Tensor]:
         """The perturbations that the next visit of these samples begins with."""
-        seen = [inputs for inputs_of_rank in passes.seen for inputs in inputs_of_rank]
+        seen = [what for seen_by_rank in passes.seen for what in seen_by_rank]
         moved = [
-            inputs
-            for term, inputs in zip(self._terms, seen, strict=True)
+            what.inputs
+            for term, what in zip(self._terms, seen, strict=True)
             if term.attack is not None
         ]
         if not passes.by_inputs:
@@ -559,7 +562,7 @@ class LexicographicModel(keras.Model):
 
     def _perturbed(
         self, batch: Batch, seed: tf.Tensor, first: list[tf.Tensor] | None = None
-    ) -> list[list[tf.Tensor]]:
+    ) -> list[list[Seen]]:
         """What every term of every rank sees."""
         steps = first is None or self.warm_start is None or not self.warm_start.free
 
@@ -567,14 +570,21 @@ class LexicographicModel(keras.Model):
             del share
             batch, first = tensors
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            return [], perturb(self._terms, self.classifier, batch, own, first, steps)
+            seen = perturb(self._terms, self.classifier, batch, own, first, steps)
+            pairs = zip(self._terms, seen, strict=True)
+            counted = {term.name: term.counted(inputs) for term, inputs in pairs}
+            return [], (seen, {name: c for name, c in counted.items() if c is not None})
 
-        _, seen = over_parts(part, (batch, first), self.micro_batch_size)
-        remaining = iter(seen)
-        return [[next(remaining) for _ in rank.terms] for rank in self.objectives]
+        _, (inputs, counted) = over_parts(part, (batch, first), self.micro_batch_size)
+        weights = {name: average_over(some) for name, some in counted.items()}
+        remaining = iter(inputs)
+        return [
+            [Seen(next(remaining), weights.get(term.name)) for _, term in rank.terms]
+            for rank in self.objectives
+        ]
 
     def _passes(
-        self, batch: Batch, seen: list[list[tf.Tensor]], scale: Any = 1.0, training: bool = False
+        self, batch: Batch, seen: list[list[Seen]], scale: Any = 1.0, training: bool = False
     ) -> Passes:
         return Passes(
             self.classifier,
@@ -588,16 +598,29 @@ class LexicographicModel(keras.Model):
             by_inputs=training and self.warm_start is not None and self.warm_start.free,
         )
 
-    def _measured(self, batch: Batch, scores: Sequence[Scores]) -> dict[str, Any]:
+    def _measured(
+        self, batch: Batch, seen: list[list[Seen]], scores: Sequence[Scores]
+    ) -> dict[str, Any]:
         """Updates all metrics, and returns their values."""
         count = tf.shape(batch.x)[0]
         # Keras divides a loss by the number of replicas; the means over replicas do once more.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         losses = [loss * replicas for score in scores for loss in score.losses]
+        # What counts for a term, 1 or 0 a sample: batches weigh by how much of them does.
+        weights = [what.weight for seen_by_rank in seen for what in seen_by_rank]
+        counted = [None if weight is None else tf.sign(weight) for weight in weights]
+        scored = [c for term, c in zip(self._terms, counted, strict=True) if term.gives_logits]
         logits = [values for score in scores for values in score.logits]
-        accuracies, counted = _accuracies(batch, logits) if logits else ([], 0)
+        accuracies = [
+            _accuracy(weigh_samples(batch, counts), values)
+            for counts, values in zip(scored, logits, strict=True)
+        ]
         self._term_means.update_state(
-            [*losses, *accuracies], [count] * len(losses) + [counted] * len(accuracies)
+            [*losses, *(accuracy for accuracy, _ in accuracies)],
+            [
+                *(count if counts is None else tf.reduce_sum(counts) for counts in counted),
+                *(weight for _, weight in accuracies),
+            ],
         )
         total = sum(alpha * score.total for alpha, score in zip(self.alphas, scores, strict=True))
         self._loss_tracker.update_state(total * replicas, sample_weight=count)
@@ -675,15 +698,12 @@ class LexicographicModel(keras.Model):
         return cls(**restored)
 
 
-def _accuracies(batch: Batch, logits: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The accuracy of each of several logits `[N, C]`, and the sum of the samples' weights."""
+def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The accuracy of logits `[N, C]`, and the sum of the samples' weights."""
     labels = tf.argmax(batch.y, axis=-1) if batch.y.shape.rank == 2 else batch.y
-    count = tf.shape(batch.x)[0]
-    weights = tf.ones(count) if batch.sample_weight is None else batch.sample_weight
-    weights = tf.cast(weights, tf.float32)
-    right = [
-        tf.cast(tf.argmax(values, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
-        for values in logits
-    ]
+    weights = tf.ones(tf.shape(batch.x)[0])
+    if batch.sample_weight is not None:
+        weights = tf.cast(batch.sample_weight, tf.float32)
+    right = tf.cast(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
     counted = tf.reduce_sum(weights)
-    return [tf.math.divide_no_nan(tf.reduce_sum(r * weights), counted) for r in right], counted
+    return tf.math.divide_no_nan(tf.reduce_sum(right * weights), counted), counted

@@ -1,13 +1,14 @@
 """OLGRC: ranked losses on perturbed inputs that leave the explored region."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import DAA, PGD, GuidedPGD, IntervalAttack
-from lexirobust.checks import check_magnitudes
+from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
+from lexirobust.checks import check_magnitudes, unindexed
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
 from lexirobust.training.parts import over_parts
@@ -17,15 +18,22 @@ from lexirobust.training.region import (
     log_unexplored,
 )
 
+EXPLORED: Final = ("discriminator", "nearest")
+
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class OLGRC(LexicographicModel):
     """Optimal lexicographically genuinely robust classifier: no sample is considered twice.
 
     As `OLSRC`, but a point that is within a smaller magnitude of the data counts as explored, and
-    perturbed inputs are first led out of the explored region and only then up the loss. A
-    discriminator, trained in the same step, estimates the region: it tells clean inputs and those
-    perturbed by each magnitude, toward a larger and toward a smaller loss, from each other.
+    perturbed inputs are first led out of the explored region and only then up the loss.
+
+    A discriminator, trained in the same step, estimates the region: it tells clean inputs and those
+    perturbed by each magnitude, toward a larger and toward a smaller loss, from each other. Or the
+    region is known exactly, from the training set itself: then perturbed inputs are kept out of it
+    by projection, and samples for which no allowed one is found drop out of a rank. A search for
+    nearest points takes the discriminator's place: training samples times inputs, every step of
+    the attack.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
@@ -33,6 +41,8 @@ class OLGRC(LexicographicModel):
         magnitudes: Norms of the perturbations, above 0 and ascending.
         alphas: One weight a rank, the natural one first, summing to 1. `None`: half for rank 1,
             the rest shared.
+        explored: `"discriminator"`, or `"nearest"` for the exact region. `fit` takes it from the
+            arrays that it is given first; `adapt` from any others.
         discriminator: Keras model that maps inputs to logits, one for magnitude 0 and for each of
             `magnitudes`. `None` makes one like the classifier.
         discriminator_optimizer: Keras optimizer or its name. `None` is Adam with its defaults.
@@ -40,7 +50,8 @@ class OLGRC(LexicographicModel):
 
     Raises:
         ValueError: If the magnitudes or `alphas` are not as above, the discriminator's output
-            does not fit, or none can be made like the classifier.
+            does not fit, or none can be made like the classifier; with `explored="nearest"`, if
+            a discriminator is given or the attack's norm is not exact.
         TypeError: If the attack is no `PGD`, or one with a direction or a start of its own, which
             the guided attack would leave out: `DAA`, `IntervalAttack`.
 
@@ -53,11 +64,16 @@ class OLGRC(LexicographicModel):
     >>> model.discriminator.output_shape
     (None, 3)
 
+    Example: the explored region as it is. Far left of the data, nothing is explored.
+
+    >>> model = lr.OLGRC(classifier, attack=attack, magnitudes=[1.0, 2.0], explored="nearest")
+    >>> model.adapt(lr.datasets.toy(20, seed=0)[0])
+    >>> model.log_unexplored([[-5.0], [1.5]], 2.0).numpy().tolist()
+    [0.0, -inf]
+
     Reference:
         Sections 4.1 and 6 of the paper.
     """
-
-    auxiliary_names = ("loss@discriminator",)
 
     def __init__(
         self,
@@ -65,6 +81,7 @@ class OLGRC(LexicographicModel):
         attack: PGD,
         magnitudes: Sequence[float],
         alphas: Sequence[float] | None = None,
+        explored: str = "discriminator",
         discriminator: keras.Model | None = None,
         discriminator_optimizer: keras.optimizers.Optimizer | str | None = None,
         **kwargs: Any,
@@ -73,9 +90,14 @@ class OLGRC(LexicographicModel):
             raise TypeError(
                 f"`attack` must be a PGD, and no DAA or IntervalAttack. Received: {attack!r}."
             )
+        if explored not in EXPLORED:
+            raise ValueError(f"`explored` must be one of {EXPLORED}. Received: {explored!r}.")
         magnitudes = check_magnitudes(magnitudes)
         settings = PGD.get_config(attack)
-        guided = GuidedPGD(self.log_unexplored, **settings)
+        self.explored = explored
+        exact = explored == "nearest"
+        self._region = ExploredRegion(attack.norm) if exact else None
+        guided = GuidedPGD(self._region or self.log_unexplored, **settings)
         ranks = [Natural(), *(Adversarial(guided, magnitude) for magnitude in magnitudes)]
         super().__init__(classifier, ranks, alphas, **kwargs)
         self.attack = attack
@@ -83,14 +105,22 @@ class OLGRC(LexicographicModel):
         self.magnitudes = tuple(magnitudes)
         opposite = {"maximize": "minimize", "minimize": "maximize"}[attack.goal]
         self._opponent = PGD(**{**settings, "goal": opposite})
-        if discriminator is None:
-            discriminator = default_discriminator(classifier, 1 + len(magnitudes))
+        if exact and not (discriminator is None and discriminator_optimizer is None):
+            raise ValueError(
+                "`discriminator` and its optimizer must be None where explored='nearest'. "
+                f"Received: {discriminator!r}, {discriminator_optimizer!r}."
+            )
+        if not exact:
+            discriminator = discriminator or default_discriminator(classifier, 1 + len(magnitudes))
+            discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
         self.discriminator = discriminator
-        self.discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
+        self.discriminator_optimizer: Any = discriminator_optimizer
 
     def build(self, input_shape: Any) -> None:
         """Builds the classifier and the discriminator, and checks what they give."""
         super().build(input_shape)
+        if self.discriminator is None:
+            return
         outputs = self.discriminator(keras.KerasTensor(tuple(input_shape)))
         ranks = len(self.objectives)
         if tuple(outputs.shape)[1:] != (ranks,):
@@ -100,29 +130,72 @@ class OLGRC(LexicographicModel):
             )
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
+    def adapt(self, x: Any) -> None:
+        """Takes the explored region from a data set.
+
+        Args:
+            x: `[M, ...]` inputs; another data set of the same shape may replace them.
+
+        Raises:
+            ValueError: If `explored` is not `"nearest"`, or the inputs are empty or not finite.
+        """
+        if self._region is None:
+            raise ValueError(
+                f"`explored` must be 'nearest' for `adapt`. Received: {self.explored!r}."
+            )
+        with tf.init_scope(), self.distribute_strategy.scope():
+            self._region.adapt(x)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains the classifier; see `LexicographicModel.fit`.
+
+        Where the explored region is exact and nothing was adapted yet, it is that of `x`.
+        """
+        if self._region is not None and self._region.points is None:
+            inputs = unindexed(x)
+            if not hasattr(inputs, "shape"):
+                raise ValueError(
+                    "`x` must be an array where explored='nearest', or `adapt` be called before. "
+                    f"Received: {x!r}."
+                )
+            self.adapt(inputs)
+        return super().fit(x, y, *args, **kwargs)
+
     def log_unexplored(self, x: tf.Tensor, magnitude: Any) -> tf.Tensor:
-        """Estimates how likely inputs lie outside the region explored before a magnitude.
+        """Says how likely inputs lie outside the region explored before a magnitude.
 
         Args:
             x: `[N, ...]` inputs.
             magnitude: Scalar or `[N]`, out of this model's magnitudes.
 
         Returns:
-            `[N]` natural logarithms of the estimated probability.
+            `[N]` natural logarithms of the probability: the discriminator's estimate, or 0 and
+            minus infinity where the region is exact.
         """
+        x = tf.convert_to_tensor(x)
         magnitude = tf.broadcast_to(tf.cast(magnitude, tf.float32), tf.shape(x)[:1])
+        if self.discriminator is None:
+            assert self._region is not None
+            return tf.where(self._region.has_outside(x, magnitude), 0.0, -np.inf)
         logits = self.discriminator(x, training=False)
         return log_unexplored(logits, (0.0, *self.magnitudes), magnitude)
 
     @property
+    def auxiliary_names(self) -> tuple[str, ...]:
+        """What the discriminator logs, where there is one."""
+        return () if self.explored == "nearest" else ("loss@discriminator",)
+
+    @property
     def auxiliary_attacks(self) -> int:
         """Toward a larger and toward a smaller loss, at every magnitude."""
-        return 2 * len(self.magnitudes)
+        return 0 if self.explored == "nearest" else 2 * len(self.magnitudes)
 
     def learn_auxiliaries(
         self, batch: Batch, seed: tf.Tensor, first: Sequence[tf.Tensor] | None
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Trains the discriminator on one batch; see `LexicographicModel.learn_auxiliaries`."""
+        if self.discriminator is None:
+            return super().learn_auxiliaries(batch, seed, first)
         variables = self.discriminator.trainable_variables
         values = [variable.value for variable in variables]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -151,6 +224,20 @@ class OLGRC(LexicographicModel):
         self.discriminator_optimizer.apply(gradients, variables)
         return [loss], ends
 
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the data that the exact region is made of, too."""
+        super().save_own_variables(store)
+        if self._region is not None and self._region.points is not None:
+            store["explored"] = self._region.points
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        own = {**store}
+        points = own.pop("explored", None)
+        if points is not None and self._region is not None:
+            self.adapt(points)
+        super().load_own_variables(own)
+
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, those that all methods share aside."""
@@ -159,6 +246,7 @@ class OLGRC(LexicographicModel):
             "attack": self.attack,
             "magnitudes": list(self.magnitudes),
             "alphas": list(self.alphas),
+            "explored": self.explored,
             "discriminator": self.discriminator,
             "discriminator_optimizer": self.discriminator_optimizer,
         }

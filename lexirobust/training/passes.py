@@ -14,6 +14,45 @@ Gradient: TypeAlias = list[tf.Tensor | None]
 """One tensor a variable of the classifier; `None` where a loss does not depend on it."""
 
 
+class Seen(NamedTuple):
+    """What a term sees of a batch.
+
+    Attributes:
+        inputs: `[N, ...]` the perturbed inputs.
+        weight: `[N]` weights of samples, besides the batch's own; `None` where all weigh the same.
+    """
+
+    inputs: tf.Tensor
+    weight: tf.Tensor | None = None
+
+
+def average_over(counted: tf.Tensor) -> tf.Tensor:
+    """Weighs samples so that a mean over all of them is the mean over some.
+
+    Args:
+        counted: `[N]` bool tensor, this replica's part of the batch.
+
+    Returns:
+        `[N]` float32 tensor: 0, or the same number for all that count, on all replicas.
+    """
+    counts = tf.cast(counted, tf.float32)
+    sums = tf.stack([tf.reduce_sum(counts), tf.cast(tf.size(counts), tf.float32)])
+    some, every = tf.unstack(sum_over_replicas([sums])[0])
+    return counts * tf.math.divide_no_nan(every, some)
+
+
+def weigh_samples(batch: Batch, weight: tf.Tensor | None) -> Batch:
+    """A batch whose samples are weighed by one more weight `[N]`, if there is one."""
+    if weight is None:
+        return batch
+    if batch.sample_weight is None:
+        return batch._replace(sample_weight=weight)
+    weights = tf.nest.map_structure(
+        lambda own: tf.cast(own, weight.dtype) * weight, batch.sample_weight
+    )
+    return batch._replace(sample_weight=weights)
+
+
 class Scores(NamedTuple):
     """How one rank does.
 
@@ -34,15 +73,15 @@ def score_rank(
     rank: Rank,
     forward: Forward,
     batch: Batch,
-    seen: Sequence[tf.Tensor],
+    seen: Sequence[Seen],
     score: Score,
     weights: Sequence[Any],
 ) -> Scores:
     """Scores one rank on what each of its terms sees, and adds up with one weight a term."""
     losses, logits = zip(
         *[
-            term.loss(forward, batch, inputs, score)
-            for (_, term), inputs in zip(rank.terms, seen, strict=True)
+            term.loss(forward, weigh_samples(batch, weight), inputs, score)
+            for (_, term), (inputs, weight) in zip(rank.terms, seen, strict=True)
         ],
         strict=True,
     )
@@ -83,7 +122,7 @@ class Passes:
         classifier: keras.Model,
         ranks: Sequence[Rank],
         batch: Batch,
-        seen: Sequence[Sequence[tf.Tensor]],
+        seen: Sequence[Sequence[Seen]],
         score: Score,
         scale: Any = 1.0,
         micro_batch_size: int | None = None,
@@ -123,8 +162,8 @@ class Passes:
             del number
             terms = [term for _, term in self.ranks[index].terms]
             moved = [
-                inputs
-                for term, inputs in zip(terms, tensors[1], strict=True)
+                seen.inputs
+                for term, seen in zip(terms, tensors[1], strict=True)
                 if by_inputs and term.attack is not None
             ]
             with tf.GradientTape() as tape:
@@ -193,8 +232,8 @@ class Passes:
         rank = self.ranks[index]
         # A micro-batch of what is seen is another tensor than one of the same clean inputs.
         seen = [
-            batch.x if term.attack is None else inputs
-            for (_, term), inputs in zip(rank.terms, seen, strict=True)
+            Seen(batch.x) if term.attack is None else what
+            for (_, term), what in zip(rank.terms, seen, strict=True)
         ]
         forward = Forward(self.classifier, training, self.named)
         weights = self._weights[index]

@@ -32,6 +32,9 @@ METHODS = {
     ),
     "olsrc": lambda classifier, **options: lr.OLSRC(classifier, ATTACK, [1.0, 4.0], **options),
     "olgrc": lambda classifier, **options: lr.OLGRC(classifier, ATTACK, [1.0, 4.0], **options),
+    "nearest": lambda classifier, **options: lr.OLGRC(
+        classifier, ATTACK, [1.0, 4.0], explored="nearest", **options
+    ),
 }
 
 

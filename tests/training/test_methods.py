@@ -241,6 +241,7 @@ def test_ranks_and_shares_of_the_methods():
         "avg": ["natural+l2=1+linf=4"],
         "olsrc": ranked,
         "olgrc": ranked,
+        "nearest": ranked,
     }
     assert METHODS["olsrc"](network()).alphas == (0.5, 0.25, 0.25)
 

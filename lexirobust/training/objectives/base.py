@@ -128,6 +128,17 @@ class Objective(Rank):
         del classifier
         return batch.y
 
+    def counted(self, seen: tf.Tensor) -> tf.Tensor | None:
+        """Says which samples the loss is an average over.
+
+        Args:
+            seen: The perturbed inputs.
+
+        Returns:
+            `[N]` bool tensor, or `None` where all count.
+        """
+        return None if self.attack is None else self.attack.counted(seen, self.magnitude)
+
     @abc.abstractmethod
     def loss(
         self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score

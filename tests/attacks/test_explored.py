@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.spatial import distance
+
+from lexirobust.attacks import PGD, ExploredRegion, GuidedPGD, explored, geometry
+
+METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
+NORMS = sorted(METRICS)
+
+
+def region_of(points, norm="l2"):
+    region = ExploredRegion(norm)
+    region.adapt(points)
+    return region
+
+
+def points_of(count, dimensions, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
+
+
+def guided(region, **settings):
+    settings = {"bounds": None, "restarts": 4, "steps": 20, "seed": 0, **settings}
+    return GuidedPGD(region, norm=region.norm, **settings)
+
+
+def linear(dimensions, classes=3):
+    matrix = points_of(dimensions, classes, seed=1)
+    return lambda x: tf.reshape(x, [-1, dimensions]) @ matrix
+
+
+def nearest_neighbour(points, labels, norm):
+    """Logits of the classifier that gives each input the label of the nearest point."""
+
+    def classify(x):
+        differences = tf.reshape(x, [-1, 1, points.shape[1]]) - points
+        shape = tf.shape(differences)
+        flat = geometry.norm(tf.reshape(differences, [-1, points.shape[1]]), norm)
+        far = tf.reshape(flat, shape[:2])
+        classes = int(labels.max()) + 1
+        return -tf.stack(
+            [
+                tf.reduce_min(tf.boolean_mask(far, labels == c, axis=1), axis=1)
+                for c in range(classes)
+            ],
+            axis=1,
+        )
+
+    return classify
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("small_blocks", [False, True])
+def test_depth_is_that_of_the_nearest_point(norm, small_blocks, monkeypatch):
+    if small_blocks:
+        monkeypatch.setattr(explored, "_BLOCK_POINTS", 7)
+        monkeypatch.setattr(explored, "_BLOCK_ENTRIES", 7)
+    points, x = points_of(50, 3), points_of(40, 3, seed=1)
+    magnitude = np.linspace(0.2, 2.0, 40).astype(np.float32)
+    far = distance.cdist(x, points, METRICS[norm]).min(axis=1)
+    region = region_of(points, norm)
+    depth = np.minimum(far / magnitude - 1, 0)
+    np.testing.assert_allclose(region.depth(x, magnitude), depth, atol=2e-4)
+    np.testing.assert_array_equal(region.has_outside(x, magnitude), far >= magnitude)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_sample_does_not_put_its_own_sphere_inside(norm):
+    x = 100 + points_of(200, 784)
+    drawn = geometry.random_perturbation(
+        tf.constant(x), tf.fill([200], 2.0), norm, tf.constant([0, 1]), True
+    )
+    assert region_of(x, norm).has_outside(x + drawn, 2.0).numpy().all()
+
+
+def test_depth_leads_away_from_the_nearest_point():
+    region = region_of(np.array([[0.0, 0.0], [9.0, 9.0]]))
+    x = tf.constant([[0.3, 0.4], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        depth = region.depth(x, 1.0)
+    np.testing.assert_allclose(tape.gradient(depth, x), [[0.6, 0.8], [0.0, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_leaving_a_ball(norm):
+    offset = points_of(300, 5, seed=2)
+    radius = geometry.norm(offset, norm).numpy() * np.linspace(0.51, 3.0, 300)
+    toward = offset + 0.3 * radius[:, None] * points_of(300, 5, seed=3)
+    start, _ = geometry.project_sphere(toward.astype(np.float32), radius, norm)
+    inside = geometry.norm(start - offset, norm).numpy() < radius
+    assert inside.sum() > 100
+    out = geometry.leave_ball(start, offset, radius, norm)
+    far = geometry.norm(out - offset, norm).numpy()
+    least = geometry.norm(out, norm).numpy() if norm == "l1" else radius
+    assert (far >= least * (1 - 1e-5))[inside].all()
+    if norm == "l2":
+        np.testing.assert_allclose(far[inside], radius[inside], rtol=1e-5)
+        np.testing.assert_allclose(geometry.norm(out, norm), radius, rtol=1e-5)
+
+
+def test_leaving_a_ball_is_by_the_shortest_way():
+    offset, start = np.array([[1.0, 0.5, 0.0]], np.float32), np.array([[0.8, 0.5, 0.33]])
+    start = (start / np.linalg.norm(start)).astype(np.float32)
+    out = geometry.leave_ball(start, offset, 1.0, "l2").numpy()
+    others = points_of(200_000, 3)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    others = others[np.linalg.norm(others - offset, axis=1) >= 1.0]
+    nearest = np.linalg.norm(others - start, axis=1).min()
+    assert nearest - 0.02 < np.linalg.norm(out - start) <= nearest + 1e-6
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dimensions", [2, 20])
+def test_points_end_outside_and_at_their_norm(norm, dimensions):
+    x = points_of(100, dimensions)
+    far = distance.cdist(x, x, METRICS[norm]) + 1e9 * np.eye(100)
+    magnitude = 1.2 * float(np.median(far.min(axis=1)))
+    region = region_of(x, norm)
+    attack = guided(region)
+    moved = attack(linear(dimensions), x, np.arange(100) % 3, magnitude)
+    np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
+    counted = attack.counted(moved, magnitude).numpy()
+    np.testing.assert_array_equal(
+        counted, distance.cdist(moved, x, METRICS[norm]).min(axis=1) >= magnitude * (1 - 1e-4)
+    )
+    # In the plane, some spheres are explored all over.
+    assert counted.mean() > (0.75 if dimensions == 2 else 0.99)
+
+
+def test_in_the_plane_the_worst_allowed_point_is_found():
+    x, magnitude = points_of(80, 2), 0.5
+    y, classifier = np.arange(80) % 3, linear(2)
+    region = region_of(x)
+    attack = guided(region, restarts=8, steps=40)
+    moved = attack(classifier, x, y, magnitude)
+    angles = np.linspace(0, 2 * np.pi, 721)[:-1]
+    circle = magnitude * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    around = (x[:, None] + circle).astype(np.float32)
+    allowed = distance.cdist(around.reshape(-1, 2), x).min(axis=1).reshape(80, -1) >= magnitude
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
+
+    def losses(inputs, labels):
+        return cross_entropy(labels, classifier(tf.constant(inputs))).numpy()
+
+    every = losses(around.reshape(-1, 2), np.repeat(y, 720)).reshape(80, -1)
+    worst = np.where(allowed, every, -np.inf).max(axis=1)
+    has, found = allowed.any(axis=1), attack.counted(moved, magnitude).numpy()
+    assert 20 < has.sum() < 80
+    assert found[has].all()
+    assert (losses(moved.numpy(), y) >= worst - 1e-3)[has].mean() > 0.95
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dimensions", [1, 2, 784])
+def test_nearest_neighbours_are_never_fooled_outside(norm, dimensions):
+    points, labels = points_of(40, dimensions), np.arange(40) % 2
+    far = distance.cdist(points, points, METRICS[norm]) + 1e9 * np.eye(40)
+    classifier = nearest_neighbour(points, labels, norm)
+    attack, fooled = guided(region_of(points, norm), steps=10), 0
+    for share in (0.4, 0.6, 1.0):
+        magnitude = share * float(np.median(far.min(axis=1)))
+        moved = attack(classifier, points, labels, magnitude)
+        counted = attack.counted(moved, magnitude).numpy()
+        assert counted.any()
+        logits = classifier(moved).numpy()
+        own, other = logits[np.arange(40), labels], logits[np.arange(40), 1 - labels]
+        # The attack goes as far as to a tie.
+        assert (own - other > -3e-4 * magnitude)[counted].all()
+        free = PGD(norm=norm, steps=10, restarts=4, bounds=None, seed=0)
+        fooled += np.argmax(classifier(free(classifier, points, labels, magnitude)), 1) != labels
+    # In many dimensions, gradients of a distance to one point lead nowhere in linf.
+    assert fooled.any() or dimensions == 784
+
+
+def test_the_box_is_kept():
+    x = np.random.default_rng(0).uniform(size=(60, 30)).astype(np.float32)
+    attack = guided(region_of(x), bounds=(0.0, 1.0))
+    moved = attack(linear(30), x, np.arange(60) % 3, 1.5).numpy()
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    np.testing.assert_allclose(np.linalg.norm(moved - x, axis=1), 1.5, rtol=1e-5)
+    assert attack.counted(moved, 1.5).numpy().mean() > 0.95
+
+
+def test_compiled_attacks_agree():
+    x, y = points_of(50, 4), np.arange(50) % 3
+    attack, classifier = guided(region_of(x)), linear(4)
+
+    @tf.function(jit_compile=True)
+    def compiled():
+        return attack.perturb(classifier, tf.constant(x), tf.constant(y), 1.0, tf.constant([0, 1]))
+
+    plain = attack.perturb(classifier, tf.constant(x), tf.constant(y), 1.0, tf.constant([0, 1]))
+    np.testing.assert_array_equal(attack.counted(compiled(), 1.0), attack.counted(plain, 1.0))
+    losses = [
+        tf.nn.sparse_softmax_cross_entropy_with_logits(y, classifier(moved)).numpy()
+        for moved in (compiled(), plain)
+    ]
+    assert np.isclose(*losses, rtol=0.02).mean() > 0.9
+
+
+def test_bad_input_is_named():
+    region = ExploredRegion("l2")
+    with pytest.raises(ValueError, match="must be adapted"):
+        region.depth(tf.zeros((1, 2)), 1.0)
+    for points in (np.zeros((0, 2)), np.array(1.0), np.array([[np.nan]])):
+        with pytest.raises(ValueError, match="`points` must be a non-empty array of finite"):
+            region.adapt(points)
+    region.adapt(np.zeros((3, 2)))
+    region.adapt(np.ones((3, 2)))
+    np.testing.assert_array_equal(region.points, np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"Received: \(4, 2\), after \(3, 2\)"):
+        region.adapt(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"'exact'.*Received: 'maximum'"):
+        GuidedPGD(region, norm="l2", constraint="maximum")
+    with pytest.raises(ValueError, match=r"`norm` must be .* 'l1', balls of 'l2'"):
+        GuidedPGD(region, norm="l1")
+    with pytest.raises(ValueError, match="`norm`"):
+        ExploredRegion("l3")
