@@ -38,12 +38,14 @@ OUT = flags.DEFINE_string("out", "docs/results/warm_start.json", "Where runs are
 # Between 1 and 2 a right classifier of the toy problem cannot keep all samples, nor lose all.
 MAGNITUDE = {"toy": 1.5, "mnist": 2.0, "time": 4.0}
 TOY_EPOCHS = 1000
+TESTED = {"toy": 100, "mnist": 2000}  # Test samples.
 
 # The attack's steps, and what it starts from.
 WAYS: dict[str, tuple[int, lr.WarmStart | None]] = {
     "40 steps, cold": (40, None),
     "3 steps, cold": (3, None),
     "3 steps, warm": (3, lr.WarmStart()),
+    "3 steps, warm, afresh every 10th": (3, lr.WarmStart(reset_every=10)),
     "free step": (3, lr.WarmStart(free=True)),
 }
 
@@ -95,7 +97,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     strong = lr.attacks.PGD(
         steps=100, restarts=5, bounds=None if part == "toy" else (0.0, 1.0), seed=0
     )
-    tested = data_of(part, "test", 500, seed)
+    tested = data_of(part, "test", settings["tested"], seed)
     curve = lr.evaluate_robustness(model.classifier, *tested, strong, [0.0, MAGNITUDE[part]])
     return {
         **settings,
@@ -142,7 +144,7 @@ def runs_of(part: str, results: shared.Results) -> list[dict[str, Any]]:
         for way in WAYS:
             epochs, samples = (TOY_EPOCHS, 100) if part == "toy" else (EPOCHS.value, SAMPLES.value)
             settings = {"part": part, "way": way, "seed": int(seed), "epochs": epochs}
-            settings["samples"] = samples
+            settings |= {"samples": samples, "tested": TESTED[part]}
             if results.get(settings) is None:
                 results.add(train(settings))
             runs += [run for run in results.runs if settings.items() <= run.items()]

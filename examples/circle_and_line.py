@@ -29,7 +29,7 @@ import lexirobust as lr
 
 POINTS = 200  # Half of them on the circle.
 MAGNITUDES = (0.25, 0.5, 1.0, 1.5, 2.0)
-ATTACK = lr.attacks.PGD(norm="l2", steps=5, restarts=4, bounds=None)
+ATTACK = lr.attacks.PGD(norm="l2", steps=5, restarts=2, bounds=None)
 COLUMNS = np.linspace(-3.0, 3.0, 61)  # Where boundaries are looked for, from bottom to top.
 HEIGHTS = np.linspace(-2.0, 4.0, 2401)
 

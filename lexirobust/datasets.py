@@ -145,6 +145,9 @@ class ToyClassifier(keras.Model):
             "supplement", the classifier of Figure 14 for the problem of Figure 13.
         **kwargs: passed on to `keras.Model` (`name`, `dtype`, ...).
 
+    Attributes:
+        intervals: tuple of `Interval`, where the data of its problem are.
+
     Raises:
         ValueError: if `rule` is not one of those names.
 
@@ -159,7 +162,7 @@ class ToyClassifier(keras.Model):
 
     def __init__(self, rule: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._cells = _problem("rule", rule).cells
+        self.intervals, self._cells = _problem("rule", rule)
         self.rule = rule
         self.build((None, 1))
 

@@ -7,7 +7,7 @@ the figures can be drawn on a server and saved with `figure.savefig(path)`.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -249,69 +249,90 @@ def discriminator_estimate(
     return figure
 
 
-def toy_closed_forms() -> Figure:
-    """Draws the toy problem, its four step classifiers and their exact accuracy functions.
+def toy_closed_forms(
+    names: Sequence[str] = ("f1", "f2", "f3", "f4"),
+    parts: Sequence[str] = ("densities", "classifier", "standard", "genuine"),
+) -> Figure:
+    """Draws toy problems, their step classifiers and the exact accuracy functions of these.
 
     Filled dots are values at a jump, rings are limits that the function does not take there.
 
+    Args:
+        names: Classifiers, as `datasets.toy_classifier` knows them, all of one problem.
+        parts: What to draw, out of `"densities"` of the classes, on top, and for each classifier a
+            row of itself, its `"standard"` accuracy functions (exact and maximum norm) and its
+            `"genuine"` one.
+
     Returns:
-        Figure with 13 axes: the densities of the classes, then for each of f1 to f4 the classifier,
-        its standard accuracy functions (exact and maximum norm) and its genuine one.
+        Figure with one axes for the densities, if they are asked for, and then those of each row.
+
+    Raises:
+        ValueError: If there are no names, or `parts` are not out of those above.
 
     Example:
 
-    >>> figure = toy_closed_forms()
-    >>> len(figure.axes)
-    13
+    >>> len(toy_closed_forms().axes), len(toy_closed_forms(["supplement"], ["standard"]).axes)
+    (13, 1)
 
-    Reference: section 2, Figures 5 to 8 of the paper.
+    Reference: sections 2 and 9.1, Figures 5 to 8, 13 and 14 of the paper.
     """
-    names = ("f1", "f2", "f3", "f4")
-    figure = Figure(figsize=(9.0, 9.0), layout="constrained")
-    top, below = figure.subfigures(2, 1, height_ratios=(1, 5), squeeze=False)[:, 0]
-    _draw_densities(top.subplots())
-    grid = below.subplots(len(names), 3, sharex="col", sharey="col")
-    for row, name in zip(grid, names, strict=True):
-        classifier, standard, genuine = row
-        _draw_step_classifier(classifier, name)
-        _draw_standard_accuracy(standard, name)
-        _draw_genuine_accuracy(genuine, name)
-        for axes in row:
-            axes.grid(alpha=0.25)
-    grid[0, 0].set(title="classifier", xlim=(-8, 8), ylim=(-1.2, 1.2), yticks=(-1, 0, 1))
-    grid[0, 1].set(title="standard accuracy", ylim=(-0.06, 1.06))
-    grid[0, 2].set(title="genuine accuracy", ylim=(-0.06, 1.06))
-    grid[0, 1].legend(loc="upper right")
-    grid[-1, 0].set_xlabel("input")
-    grid[-1, 1].set_xlabel("perturbation norm")
-    grid[-1, 2].set_xlabel("exact perturbation norm")
+    _check_not_empty("names", names)
+    if not parts or not set(parts) <= {"densities", *_COLUMNS}:
+        raise ValueError(
+            f"`parts` must be out of densities, {', '.join(_COLUMNS)}. Received: {parts}."
+        )
+    columns = [part for part in _COLUMNS if part in parts]
+    heights = ([2.0] if "densities" in parts else []) + ([1.75 * len(names)] if columns else [])
+    width = 9.0 if len(columns) == 3 else 3.3 * max(len(columns), 1) + 1.2
+    figure = Figure(figsize=(width, 0.3 + sum(heights)), layout="constrained")
+    bands = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
+    if "densities" in parts:
+        _draw_densities(bands.pop(0).subplots(), names[0])
+    if columns:
+        grid = bands[0].subplots(
+            len(names), len(columns), sharex="col", sharey="col", squeeze=False
+        )
+        for row, name in zip(grid, names, strict=True):
+            row[0].set_ylabel(name, fontweight="bold")
+            for axes, part in zip(row, columns, strict=True):
+                _COLUMNS[part].draw(axes, name)
+                axes.set_ylim(_COLUMNS[part].limits)
+                axes.grid(alpha=0.25)
+        for top, bottom, part in zip(grid[0], grid[-1], columns, strict=True):
+            top.set_title(_COLUMNS[part].title)
+            if part == "standard":
+                top.legend(loc="upper right")
+            bottom.set_xlabel(_COLUMNS[part].label)
     return figure
 
 
-def _draw_densities(axes: Axes) -> None:
-    for low, high, label in datasets.TOY_INTERVALS:
-        density = 1 / (high - low)
-        axes.stairs(
-            [density],
-            [low, high],
-            fill=True,
-            facecolor=(*to_rgb(_CLASS_COLOURS[label]), 0.3),
-            label=_CLASS_NAMES[label],
-        )
+def _draw_densities(axes: Axes, name: str) -> None:
+    intervals = datasets.toy_classifier(name).intervals
+    for label in (0, 1):
+        own = [interval for interval in intervals if interval.label == label]
+        density = 1 / sum(interval.high - interval.low for interval in own)
+        for index, interval in enumerate(own):
+            axes.stairs(
+                [density],
+                [interval.low, interval.high],
+                fill=True,
+                facecolor=(*to_rgb(_CLASS_COLOURS[label]), 0.3),
+                label=_CLASS_NAMES[label] if index == 0 else None,
+            )
     axes.set(title="density of each class", xlabel="input", xlim=(-8, 8), ylim=(0, 1.2))
     axes.grid(alpha=0.25)
     axes.legend(loc="upper right")
 
 
 def _draw_step_classifier(axes: Axes, name: str) -> None:
-    _draw_data(axes)
     classifier = datasets.toy_classifier(name)
+    _draw_data(axes, classifier.intervals)
     jumps = np.round(datasets.decision_boundaries(classifier), 4) + 0.0
     edges = np.array([-8.0, *jumps, 8.0])
     pieces = 2 * _decision(classifier, (edges[:-1] + edges[1:]) / 2) - 1
     at_jumps = 2 * _decision(classifier, jumps) - 1
     _draw_pieces(axes, edges, pieces, jumps, at_jumps)
-    axes.set_ylabel(name, fontweight="bold")
+    axes.set(xlim=(-8, 8), yticks=(-1, 0, 1))
 
 
 def _draw_standard_accuracy(axes: Axes, name: str) -> None:
@@ -329,6 +350,26 @@ def _draw_genuine_accuracy(axes: Axes, name: str) -> None:
     pieces = datasets.toy_accuracy(name, (edges[:-1] + edges[1:]) / 2, genuine=True)
     at_edges = datasets.toy_accuracy(name, edges, genuine=True)
     _draw_pieces(axes, edges, pieces, edges[:-1], at_edges[:-1])
+
+
+class _Column(NamedTuple):
+    """One column of the closed forms: how to draw a classifier in it, and how to name it."""
+
+    draw: Callable[[Axes, str], None]
+    title: str
+    label: str
+    limits: tuple[float, float]
+
+
+_COLUMNS: Final = {
+    "classifier": _Column(_draw_step_classifier, "classifier", "input", (-1.2, 1.2)),
+    "standard": _Column(
+        _draw_standard_accuracy, "standard accuracy", "perturbation norm", (-0.06, 1.06)
+    ),
+    "genuine": _Column(
+        _draw_genuine_accuracy, "genuine accuracy", "exact perturbation norm", (-0.06, 1.06)
+    ),
+}
 
 
 def _draw_pieces(
@@ -356,8 +397,8 @@ def _draw_pieces(
             axes.plot([point], [value], "o", color="black", markersize=4.5)
 
 
-def _draw_data(axes: Axes) -> None:
-    for low, high, label in datasets.TOY_INTERVALS:
+def _draw_data(axes: Axes, intervals: Sequence[datasets.Interval] = datasets.TOY_INTERVALS) -> None:
+    for low, high, label in intervals:
         colour = _CLASS_COLOURS[label]
         axes.axvspan(low, high, color=colour, alpha=0.15, linewidth=0, label=_CLASS_NAMES[label])
         for end in (low, high):

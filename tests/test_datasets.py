@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from lexirobust import datasets
 from tests.helpers import store_mnist
@@ -108,6 +109,23 @@ def test_toy_depends_on_the_seed_alone():
 def test_toy_refuses_counts_that_are_none(n):
     with pytest.raises(ValueError, match="`n` must be an integer, at least 1"):
         datasets.toy(n, seed=0)
+
+
+def test_circle_and_line_are_sampled_evenly():
+    x, y = datasets.circle_and_line(4001, seed=0)
+    assert (x.dtype, x.shape, y.dtype, int(y.sum())) == (np.float32, (4001, 2), np.int32, 2001)
+    circle, line = x[y == 0] - [0.0, 1.0], x[y == 1]
+    np.testing.assert_allclose(np.linalg.norm(circle, axis=1), 1.0, atol=1e-6)
+    assert (line[:, 1] == 0).all()
+    assert abs(line[:, 0]).max() <= 4
+    angles = np.arctan2(circle[:, 1], circle[:, 0])
+    assert stats.kstest(angles, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 0.01
+    assert stats.kstest(line[:, 0], stats.uniform(-4, 8).cdf).pvalue > 0.01
+    again = datasets.circle_and_line(4001, seed=0)
+    np.testing.assert_array_equal(again[0], x)
+    assert not np.array_equal(datasets.circle_and_line(4001, seed=1)[0], x)
+    with pytest.raises(ValueError, match="`n`"):
+        datasets.circle_and_line(0, seed=0)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)

@@ -271,6 +271,25 @@ def test_toy_closed_forms_show_the_closed_forms(tmp_path):
     assert_saves(figure, tmp_path)
 
 
+def test_toy_closed_forms_of_the_supplement(tmp_path):
+    figure = plotting.toy_closed_forms(["supplement"], ["densities", "standard"])
+    density, standard = figure.axes
+    stairs = [patch.get_data() for patch in density.patches if isinstance(patch, StepPatch)]
+    assert sorted((edges[0], heights[0]) for heights, edges, _ in stairs) == [
+        (low, 0.5) for low in (-2.0, -1.0, 0.0, 1.0)
+    ]
+    exact = lines(standard)["exact norm"]
+    # Accuracy rises again between 2 and 3.
+    assert np.interp([2.0, 3.0], exact.get_xdata(), exact.get_ydata()).tolist() == [0.0, 0.5]
+    assert_saves(figure, tmp_path)
+
+
+def test_toy_closed_forms_refuse_parts_that_are_none():
+    for parts in ([], ["accuracy"]):
+        with pytest.raises(ValueError, match="`parts` must be out of densities, classifier"):
+            plotting.toy_closed_forms(["f1"], parts)
+
+
 def test_training_curves_rank_by_magnitude_whatever_the_order_of_the_keys():
     values = history("l2=10", "discriminator", "l2=2", "natural")
     figure = plotting.training_curves({"OLGRC": dict(sorted(values.items()))})

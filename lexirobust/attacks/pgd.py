@@ -16,8 +16,6 @@ GOALS: Final = ("maximize", "minimize")
 
 # Where an attack succeeds from the magnitude below on, a share of the steps does: one in so many.
 CHAINED_SHARE: Final = 8
-# The step along a gradient that is known already, as a share of the magnitude.
-FREE_SHARE: Final = 0.5
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -252,14 +250,12 @@ class PGD(Attack):
         axes = list(range(1, x.shape.rank))
         # The attack's own goal, seen from here: a linear function.
         linear = [lambda inputs: self.sign * tf.reduce_sum(inputs * gradient, axis=axes)]
-        step_size = self.step_size or FREE_SHARE * magnitude
         return self._climb(
             [*self.goals(classifier, y, magnitude)[:-1], *linear],
             x,
             magnitude,
             tf.zeros([2], tf.int32),
             steps=1,
-            step_size=step_size,
             restarts=1,
             first=moved - x,
         )

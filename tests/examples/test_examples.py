@@ -15,6 +15,7 @@ from tests.training.by_hand import run_python
 
 # Nothing listens there: MNIST is out of reach on every machine.
 OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "ftp")}
+PLANE = "examples/circle_and_line.py"
 TOY, MNIST, DIGITS = "examples/toy.py", "examples/mnist.py", "examples/digits.py"
 FIELDS = {
     "method": str,
@@ -95,6 +96,7 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((MNIST, "--method=trades", "--magnitudes=1,2"), "trades"),
         ((MNIST, "--paper", "--epochs=3"), "--epochs"),
         (("examples/figures.py", "--figures=nope"), "--figures"),
+        ((PLANE, "--methods=nope"), "--methods"),
         ((DIGITS, "--methods=ranked,nope"), "--methods"),
         ((DIGITS, "--coefficients=0.1,0"), "--coefficients"),
     ],
@@ -165,8 +167,38 @@ def test_mnist_trains_measures_and_saves(digits, tmp_path):
 
 
 def test_figures_are_drawn(digits, tmp_path):
-    run("examples/figures.py", "--figures=2", f"--data_dir={digits}", f"--out={tmp_path}")
-    assert is_picture(tmp_path / "figure2.png")
+    figures = "--figures=2,5,6,7,8,13,14"
+    run("examples/figures.py", figures, f"--data_dir={digits}", f"--out={tmp_path}")
+    pictures = {path.stem for path in tmp_path.glob("*.png") if is_picture(path)}
+    assert pictures == {f"figure{number}" for number in (2, 5, 6, 7, 8, 13, 14)}
+
+
+def test_circle_and_line_measures_against_the_parabola(tmp_path, monkeypatch):
+    options = PLANE, "--methods=nearest,olsrc", f"--out={tmp_path}"
+    shown = run(*options, "--epochs=2")
+    assert is_picture(tmp_path / "figure3.png")
+    kept = tmp_path / "results.json"
+    first = json.loads(kept.read_text())
+    assert [result["method"] for result in first] == ["nearest", "olsrc", "neighbour"]
+    assert "1-nearest-neighbour" in shown
+    # Neighbours come close to it without training; what is there already is not done again.
+    assert first[-1]["mean_distance"] < 0.05 < first[0]["mean_distance"]
+    run(*options, "--epochs=2")
+    assert json.loads(kept.read_text()) == first
+
+    monkeypatch.syspath_prepend("examples")
+    example = importlib.import_module("circle_and_line")
+
+    def parabola(points, above=0.0):
+        score = points[:, 1] - points[:, 0] ** 2 / 4 - above
+        return np.stack([score, -score], axis=1)
+
+    found = example.measured(example.crossings(lambda points: parabola(points, above=0.5)))
+    assert found["mean_distance"] == pytest.approx(0.5, abs=1e-4)
+    assert found["largest_distance"] == pytest.approx(0.5, abs=1e-4)
+    assert found["columns_without_one_crossing"] == 0
+    nowhere = example.measured(example.crossings(lambda points: np.zeros_like(points)))
+    assert nowhere["columns_without_one_crossing"] == 61
 
 
 def test_an_interrupted_training_goes_on_as_it_would_have(tmp_path, monkeypatch):
