@@ -151,7 +151,7 @@ def neighbour(seed: int) -> dict[str, Any]:
 def draw(results: list[dict[str, Any]], seed: int) -> Figure:
     """One panel a method: the samples, the parabola and the boundary."""
     names = [name for name in TITLES if any(r["method"] == name for r in results)]
-    figure = Figure(figsize=(9.0, 3.4 * -(-len(names) // 3)), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.1 * -(-len(names) // 3)), layout="constrained")
     x, y = lr.datasets.circle_and_line(POINTS, seed)
     panels = figure.subplots(-(-len(names) // 3), 3, sharex=True, sharey=True).flat
     for axes in panels[len(names) :]:

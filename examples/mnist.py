@@ -37,12 +37,11 @@ METHODS = {
     ),
     "olsrc": lambda classifier, attack, d, **options: lr.OLSRC(classifier, attack, d, **options),
     "olgrc": lambda classifier, attack, d, **options: lr.OLGRC(classifier, attack, d, **options),
+    "olgrc_nearest": lambda classifier, attack, d, **options: lr.OLGRC(
+        classifier, attack, d, explored="nearest", **options
+    ),
 }
-WARM_STARTS = {
-    "none": None,
-    "steps": lr.WarmStart(),
-    "free": lr.WarmStart(free=True),
-}
+WARM_STARTS = ("none", "steps", "free")
 # Where the curves are measured.
 CURVES = {
     "l1": [2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0],
@@ -65,9 +64,12 @@ ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 40, "Gradient steps of the a
 WARM_START = flags.DEFINE_enum(
     "warm_start",
     "none",
-    list(WARM_STARTS),
+    WARM_STARTS,
     "Where attacks in training begin: at random, where the last one ended, or there and without "
     "steps of their own.",
+)
+RESET_EVERY = flags.DEFINE_integer(
+    "reset_every", 10, "Epochs after which --warm_start=steps starts at random; 0: never.", 0
 )
 PRESET = flags.DEFINE_bool(
     "paper", False, "Train as the paper does: " + ", ".join(f"--{k}={v}" for k, v in PAPER.items())
@@ -115,6 +117,7 @@ def settings() -> dict[str, Any]:
         "learning_rate",
         "attack_steps",
         "warm_start",
+        "reset_every",
         "test_samples",
         "curve_samples",
         "test_steps",
@@ -142,8 +145,13 @@ def make_model(chosen: dict[str, Any], bounds: tuple[float, float] | None) -> ke
     """The method's model, compiled."""
     attack = lr.attacks.PGD(norm=chosen["norm"], steps=chosen["attack_steps"], bounds=bounds)
     options = {"micro_batch_size": min(chosen["micro_batch_size"], chosen["samples"])}
-    if chosen["method"] != "standard":
-        options["warm_start"] = WARM_STARTS[chosen["warm_start"]]
+    if chosen["method"] != "standard" and chosen["warm_start"] != "none":
+        # A free step is too little to catch up from a random start before the next one.
+        options["warm_start"] = (
+            lr.WarmStart(free=True)
+            if chosen["warm_start"] == "free"
+            else lr.WarmStart(reset_every=chosen["reset_every"] or None)
+        )
     model = METHODS[chosen["method"]](network(), attack, chosen["magnitudes"], **options)
     model.compile(optimizer=keras.optimizers.Adam(chosen["learning_rate"]), metrics=["accuracy"])
     return model

@@ -24,6 +24,7 @@ STYLES = {
     "trades": ("#E69F00", "D"),
     "olsrc": ("#0072B2", "^"),
     "olgrc": ("#009E73", "v"),
+    "olgrc_nearest": ("#CC79A7", "P"),
 }
 UNITS = {"l1": "l1 norm", "l2": "l2 norm", "linf": "linf norm"}
 
@@ -90,7 +91,10 @@ def main(_: list[str]) -> None:
     (page.parent / picture).parent.mkdir(parents=True, exist_ok=True)
     draw(runs).savefig(page.parent / picture, dpi=130)
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    start = {"none": "from random starts", "steps": "from warm starts", "free": "as free steps"}
+    warm = "from warm starts"
+    if first.get("reset_every"):
+        warm += f" that are random again every {first['reset_every']}th epoch"
+    start = {"none": "from random starts", "steps": warm, "free": "as free steps"}
     table = tabulate.tabulate(rows(runs), headers="keys", tablefmt="github", disable_numparse=True)
     box = "inside [0, 1]" if first["box"] else "without bounds"
     test = f"{first['test_steps']} steps from each of {first['test_restarts']} starts"
