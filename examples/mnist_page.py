@@ -62,7 +62,7 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
     grid = figure.subplots(1, len(norms), sharey=True, squeeze=False)[0]
     for axes, norm in zip(grid, norms, strict=True):
         for run in runs:
-            if run["norm"] == norm and run["curves"]:
+            if run["norm"] == norm:
                 colour, marker = STYLES[run["method"]]
                 curve = run["curves"]["exact"]
                 percent = [100 * accuracy for accuracy in curve["accuracy"]]
@@ -88,8 +88,15 @@ def main(_: list[str]) -> None:
         raise SystemExit(f"{source} cannot be read: {error} (--results)") from None
     first = runs[0]
     picture = pathlib.Path("figures") / f"{page.stem}.png"
-    (page.parent / picture).parent.mkdir(parents=True, exist_ok=True)
-    draw(runs).savefig(page.parent / picture, dpi=130)
+    curves = ""
+    if any(run["curves"] for run in runs):
+        (page.parent / picture).parent.mkdir(parents=True, exist_ok=True)
+        draw([run for run in runs if run["curves"]]).savefig(page.parent / picture, dpi=130)
+        curves = f"""
+Curves, of {first["curve_samples"]} test images; dotted: the norm trained for.
+
+![Test accuracy over the norm of the perturbation, by method]({picture})
+"""
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     warm = "from warm starts"
     if first.get("reset_every"):
@@ -112,13 +119,9 @@ Written by `examples/mnist_page.py` from `{source}`, which also holds every samp
 - Made on: {first["device"]}; {versions}.
 
 {table}
-
-Curves, of {first["curve_samples"]} test images; dotted: the norm trained for.
-
-![Test accuracy over the norm of the perturbation, by method]({picture})
-"""
+{curves}"""
     page.write_text(text, encoding="utf-8")
-    print(f"Wrote {page} and {page.parent / picture}.")
+    print(f"Wrote {page}" + (f" and {page.parent / picture}." if curves else "."))
 
 
 if __name__ == "__main__":
