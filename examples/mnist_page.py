@@ -89,11 +89,11 @@ def main(_: list[str]) -> None:
     first = runs[0]
     picture = pathlib.Path("figures") / f"{page.stem}.png"
     curves = ""
-    if any(run["curves"] for run in runs):
+    if drawn := [run for run in runs if run["curves"]]:
         (page.parent / picture).parent.mkdir(parents=True, exist_ok=True)
-        draw([run for run in runs if run["curves"]]).savefig(page.parent / picture, dpi=130)
+        draw(drawn).savefig(page.parent / picture, dpi=130)
         curves = f"""
-Curves, of {first["curve_samples"]} test images; dotted: the norm trained for.
+Curves, of {drawn[0]["curve_samples"]} test images; dotted: the norm trained for.
 
 ![Test accuracy over the norm of the perturbation, by method]({picture})
 """
@@ -103,7 +103,7 @@ Curves, of {first["curve_samples"]} test images; dotted: the norm trained for.
         warm += f" that are random again every {first['reset_every']}th epoch"
     start = {"none": "from random starts", "steps": warm, "free": "as free steps"}
     table = tabulate.tabulate(rows(runs), headers="keys", tablefmt="github", disable_numparse=True)
-    box = "inside [0, 1]" if first["box"] else "without bounds"
+    box = "inside [0, 1]" if first["box"] else "not held inside [0, 1]"
     test = f"{first['test_steps']} steps from each of {first['test_restarts']} starts"
     rate, steps = f"{first['learning_rate']:g}", first["attack_steps"]
     text = f"""# MNIST: {source.stem}
