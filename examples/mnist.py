@@ -35,6 +35,9 @@ METHODS = {
     "trades": lambda classifier, attack, d, **options: lr.TRADES(
         classifier, attack, d[0], **options
     ),
+    "average": lambda classifier, attack, d, **options: lr.MultiPerturbationTraining(
+        classifier, [attack] * len(d), d, "avg", **options
+    ),
     "olsrc": lambda classifier, attack, d, **options: lr.OLSRC(classifier, attack, d, **options),
     "olgrc": lambda classifier, attack, d, **options: lr.OLGRC(classifier, attack, d, **options),
     "olgrc_nearest": lambda classifier, attack, d, **options: lr.OLGRC(
@@ -137,6 +140,8 @@ def settings() -> dict[str, Any]:
         ) from None
     if METHOD.value in ("adversarial", "trades") and len(chosen["magnitudes"]) != 1:
         raise app.UsageError(f"--method={METHOD.value} trains for one magnitude.")
+    if METHOD.value == "average" and len(chosen["magnitudes"]) < 2:
+        raise app.UsageError("--method=average trains for two magnitudes at least.")
     chosen["curve_samples"] = min(chosen["curve_samples"], chosen["test_samples"])
     return chosen
 

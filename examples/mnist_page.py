@@ -22,6 +22,7 @@ STYLES = {
     "standard": ("black", "o"),
     "adversarial": ("#D55E00", "s"),
     "trades": ("#E69F00", "D"),
+    "average": ("#56B4E9", "X"),
     "olsrc": ("#0072B2", "^"),
     "olgrc": ("#009E73", "v"),
     "olgrc_nearest": ("#CC79A7", "P"),
@@ -36,12 +37,29 @@ def share(outcomes: str) -> str:
     return f"{100 * accuracy:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
+def trained_for(run: dict[str, Any]) -> str:
+    """The magnitudes that a run was trained for."""
+    return ", ".join(f"{magnitude:g}" for magnitude in run["magnitudes"])
+
+
+def curve_of(run: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Exact norms and the accuracies in per cent there: a run's curve, or what else is known."""
+    curve = run["curves"].get("exact")
+    if curve is None:
+        magnitudes = [0.0, *map(float, run["accuracy"])]
+        accuracies = [run["natural_accuracy"], *run["accuracy"].values()]
+    else:
+        magnitudes, accuracies = curve["magnitudes"], curve["accuracy"]
+    return magnitudes, [100 * accuracy for accuracy in accuracies]
+
+
 def rows(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
     """One row a run and magnitude."""
     return [
         {
             "norm": run["norm"],
             "method": run["method"],
+            "trained for": trained_for(run),
             "epochs": str(run["epochs"]),
             "natural accuracy, %": f"{100 * run['natural_accuracy']:.2f}",
             "natural loss, nats": f"{run['natural_loss']:.3f}",
@@ -61,17 +79,15 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(4.6 * len(norms), 3.6), layout="constrained")
     grid = figure.subplots(1, len(norms), sharey=True, squeeze=False)[0]
     for axes, norm in zip(grid, norms, strict=True):
-        for run in runs:
-            if run["norm"] == norm:
-                colour, marker = STYLES[run["method"]]
-                curve = run["curves"]["exact"]
-                percent = [100 * accuracy for accuracy in curve["accuracy"]]
-                label = run["method"]
-                axes.plot(
-                    curve["magnitudes"], percent, color=colour, marker=marker, ms=4, label=label
-                )
-                trained = run["magnitudes"]
-        for magnitude in trained:
+        chosen = [run for run in runs if run["norm"] == norm]
+        trained = {magnitude for run in chosen for magnitude in run["magnitudes"]}
+        alike = len({trained_for(run) for run in chosen}) == 1
+        for run in chosen:
+            colour, marker = STYLES[run["method"]]
+            label = run["method"] if alike else f"{run['method']}, {trained_for(run)}"
+            line = "-" if len(run["magnitudes"]) == 1 else "--"
+            axes.plot(*curve_of(run), line, color=colour, marker=marker, ms=4, label=label)
+        for magnitude in sorted(trained):
             axes.axvline(magnitude, color="0.6", linestyle=":", zorder=0)
         axes.set(xlabel=f"exact {UNITS[norm]} of the perturbation", ylim=(-2, 102))
         axes.grid(alpha=0.25)
@@ -88,12 +104,18 @@ def main(_: list[str]) -> None:
         raise SystemExit(f"{source} cannot be read: {error} (--results)") from None
     first = runs[0]
     picture = pathlib.Path("figures") / f"{page.stem}.png"
+    if any(run["curves"] for run in runs):
+        drawn = [run for run in runs if run["curves"]]
+        caption = f"Curves, of {drawn[0]['curve_samples']} test images; dotted: norms trained for."
+    else:
+        drawn = [run for run in runs if len(run["accuracy"]) > 1]
+        caption = "The table's accuracies; dotted: norms trained for."
     curves = ""
-    if drawn := [run for run in runs if run["curves"]]:
+    if drawn:
         (page.parent / picture).parent.mkdir(parents=True, exist_ok=True)
         draw(drawn).savefig(page.parent / picture, dpi=130)
         curves = f"""
-Curves, of {drawn[0]["curve_samples"]} test images; dotted: the norm trained for.
+{caption}
 
 ![Test accuracy over the norm of the perturbation, by method]({picture})
 """
@@ -114,7 +136,7 @@ Written by `examples/mnist_page.py` from `{source}`, which also holds every samp
   natural accuracy, {first["test_samples"]} of them under attack. Perturbed pixels are {box}.
 - Training: Adam at {rate}, seed {first["seed"]}; attacks of {steps} steps an epoch
   {start[first["warm_start"]]}.
-- The attack, at the exact norm trained for: PGD with an adaptive step, {test}, the worst
+- The attack, at the exact norms of the table: PGD with an adaptive step, {test}, the worst
   of all points visited. Intervals are Wilson's.
 - Made on: {first["device"]}; {versions}.
 

@@ -56,10 +56,15 @@ def over_parts(part: Part, tensors: Any, size: int | None) -> tuple[Any, Any]:
         inputs = cut(first + number * size + tf.range(size))
         further = part(inputs, number + 1, share(size))
         terms = [t for t in tf.nest.flatten(further[0]) if t is not None]
-        present = [a + b for a, b in zip(present, terms, strict=True)]
+        following = number + 1
+        # TensorFlow's memory optimizer breaks sums of three large tensors or more that hold a
+        # loop's variable: the buffer that it adds them up in is made once more after the last
+        # round, and the next step fails over it. Nothing is merged into what waits for something.
+        with tf.control_dependencies([following]):
+            present = [a + b for a, b in zip(present, terms, strict=True)]
         new_rows = tf.nest.flatten(further[1])
         arrays = [a.write(number, row) for a, row in zip(arrays, new_rows, strict=True)]
-        return number + 1, present, arrays
+        return following, present, arrays
 
     _, present, arrays = tf.while_loop(
         lambda number, *_: number < rest,

@@ -94,6 +94,7 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((TOY, "--methods=trades", "--experiment=2"), "trades"),
         ((MNIST, "--magnitudes=much"), "--magnitudes"),
         ((MNIST, "--method=trades", "--magnitudes=1,2"), "trades"),
+        ((MNIST, "--method=average", "--magnitudes=1"), "average"),
         ((MNIST, "--paper", "--epochs=3"), "--epochs"),
         (("examples/figures.py", "--figures=nope"), "--figures"),
         ((PLANE, "--methods=nope"), "--methods"),

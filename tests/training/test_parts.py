@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import lexirobust as lr
 from lexirobust.training.parts import over_parts
 
 
@@ -47,3 +49,16 @@ def test_the_loop_is_traced_once_whatever_the_count():
         x = tf.ones((count, 2))
         assert function(x, tf.range(count))[1]["doubled"].shape == (count, 2)
     assert len(traces) == 1
+
+
+def test_large_kernels_are_added_up_in_every_step():
+    """TensorFlow's memory optimizer may break the sum of a kernel's gradients in the loop."""
+    width = 4096  # So that the gradients exceed what it grants a CPU: about 200 MB.
+    layers = [keras.layers.Dense(width, use_bias=False), keras.layers.Dense(2)]
+    classifier = keras.Sequential([keras.Input((width,)), *layers])
+    model = lr.TRADES(classifier, lr.attacks.FGSM("linf"), 0.1, micro_batch_size=2)
+    model.compile(optimizer="sgd")
+    before = layers[0].get_weights()[0]
+    for _ in range(2):
+        model.train_on_batch(np.full((4, width), 0.5, "float32"), np.array([0, 1, 0, 1]))
+    assert np.any(layers[0].get_weights()[0] != before)
