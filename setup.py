@@ -40,6 +40,8 @@ INSTALL_REQUIRES = [
     "importlib_resources>=5.0",
     # Progress bars. The first release that lists Python 3.11.
     "tqdm>=4.65",
+    # Intervals of proportions and exact tests. The first release that allows NumPy 2.
+    "scipy>=1.13",
 ]
 
 EXTRAS_REQUIRE = {
@@ -52,8 +54,6 @@ EXTRAS_REQUIRE = {
     "examples": [
         # It ships the images of examples/digits.py. The first release that allows NumPy 2.
         "scikit-learn>=1.4.2",
-        # Intervals of proportions on the page of results. The first release that allows NumPy 2.
-        "scipy>=1.13",
         # Markdown tables there. No older release was tried.
         "tabulate>=0.10",
     ],
@@ -71,10 +71,10 @@ EXTRAS_REQUIRE = {
         # Runs tests side by side: most of their time goes to tracing, on one core. 3.2 has the
         # scheduler "worksteal".
         "pytest-xdist>=3.2",
+        # Holds the JSON of accuracy curves against its schema. The first with draft 2020-12.
+        "jsonschema>=4.0",
         # Property tests. No older release was tried.
         "hypothesis>=6.170",
-        # Independent reference solutions in tests. The first release that allows NumPy 2.
-        "scipy>=1.13",
         # The tests run the examples: bound as there.
         "scikit-learn>=1.4.2",
         "tabulate>=0.10",

@@ -14,6 +14,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import dataclasses
 import pathlib
 import shutil
 from typing import Any
@@ -209,6 +210,7 @@ def measure(
         "loss": dict(zip(names, measured.losses.mean(axis=1).tolist(), strict=True)),
         "feasible": dict(zip(names, measured.feasible.mean(axis=1).tolist(), strict=True)),
         "outcomes": dict(zip(names, map(common.bits, measured.correct), strict=True)),
+        "flags": [dataclasses.asdict(flag) for flag in measured.flags],
         "curves": {},
     }
     count = chosen["curve_samples"]
@@ -220,6 +222,7 @@ def measure(
             y_attacked[:count],
             lr.attacks.PGD(**attack, constraint=constraint, early_stop=True),
             [0.0, *CURVES[chosen["norm"]]],
+            checks=False,
         )
         result["curves"][constraint] = {
             "magnitudes": curve.magnitudes.tolist(),
@@ -269,6 +272,8 @@ def main(_: list[str]) -> None:
             }
         ],
     )
+    for flag in result["flags"]:
+        print(f"Do not trust these yet: {flag['name']}. {flag['message']} {flag['advice']}")
     print(f"Results, model.keras, the SavedModel serving/1 and training.png are in {out}.")
 
 

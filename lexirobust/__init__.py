@@ -1,7 +1,7 @@
 """Ranked training for Keras: no step spends a higher rank to buy a lower one."""
 
 from lexirobust import attacks, datasets, gem
-from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
+from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
 from lexirobust.neighbours import class_distances, nearest_pairs
 from lexirobust.training import (
     OLGRC,
@@ -31,9 +31,11 @@ __all__ = [
     "__version__",
     "attacks",
     "class_distances",
+    "compare",
     "datasets",
     "evaluate_robustness",
     "gem",
     "nearest_pairs",
     "objectives",
+    "rank",
 ]

@@ -19,10 +19,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lexirobust import datasets
+from lexirobust.evaluation import AccuracyCurve
 
 # Red and blue as in the paper, in shades that stay apart for colour-blind readers and in grey.
 RED = "#d1261f"
 BLUE = "#1f5fb4"
+# Okabe and Ito's colours, each with a marker and a line, so that grey prints tell them apart, too.
+_SERIES: Final[list[dict[str, Any]]] = [
+    {"color": colour, "marker": marker, "linestyle": line}
+    for colour, marker, line in zip(
+        ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black"),
+        "osv^DPX",
+        ("-", "--", "-.", ":", "-", "--", "-."),
+        strict=True,
+    )
+]
 _CLASS_COLOURS = (RED, BLUE)
 _CLASS_NAMES = ("class −1", "class 1")
 
@@ -246,6 +257,45 @@ def discriminator_estimate(
     figure.supylabel("probability of being unexplored", fontsize="medium")
     drawn = dict(_labelled(figure.axes[::-1]))
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def accuracy_curves(curves: Mapping[str, AccuracyCurve]) -> Figure:
+    """Draws accuracy by magnitude, with intervals, several classifiers on one axis.
+
+    Args:
+        curves: mapping from a classifier's name to its `AccuracyCurve`.
+
+    Returns:
+        Figure with one axes. A mark for each magnitude that was measured; bands are 95 % intervals.
+        Magnitudes at which accuracy is undefined leave a gap.
+
+    Raises:
+        ValueError: if there is no curve.
+
+    Example:
+
+    >>> import lexirobust as lr
+    >>> correct = np.arange(10) < np.array([[9], [3]])
+    >>> zeros = np.zeros((2, 10))
+    >>> curve = lr.AccuracyCurve(np.array([0.0, 1.0]), correct, zeros, zeros, zeros == 0)
+    >>> figure = accuracy_curves({"standard": curve})
+    >>> figure.axes[0].get_ylabel()
+    'accuracy, %'
+    """
+    _check_not_empty("curves", curves)
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), style in zip(curves.items(), itertools.cycle(_SERIES), strict=False):
+        order = np.argsort(curve.magnitudes)
+        magnitudes = np.asarray(curve.magnitudes)[order]
+        low, high = 100 * curve.interval()[order].T
+        axes.fill_between(magnitudes, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        axes.plot(magnitudes, 100 * curve.accuracy[order], label=name, markersize=4.5, **style)
+    axes.set(xlabel="magnitude of the perturbation", ylabel="accuracy, %", ylim=(-2, 102))
+    axes.grid(alpha=0.25)
+    if any(curves):
+        axes.legend()
     return figure
 
 

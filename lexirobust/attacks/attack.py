@@ -2,6 +2,7 @@
 
 import abc
 import collections
+import contextlib
 import copy
 import functools
 import warnings
@@ -292,6 +293,31 @@ class Attack(abc.ABC):
             first = x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)]
             check_labels(y, _known_classes(classifier, first))
         return x, y
+
+    @contextlib.contextmanager
+    def drawing_from(self, seed: int) -> Iterator[None]:
+        """Has calls inside the context draw from a generator of their own.
+
+        Args:
+            seed: Integer seed of that generator.
+
+        Example: the same starts twice.
+
+        >>> from lexirobust.attacks import PGD
+        >>> attack = PGD(norm="linf", steps=1, bounds=None)
+        >>> classifier = lambda x: x @ tf.constant([[1.0, -1.0], [2.0, 1.0]])
+        >>> moved = []
+        >>> for _ in range(2):
+        ...     with attack.drawing_from(3):
+        ...         moved.append(attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0))
+        >>> bool(tf.reduce_all(moved[0] == moved[1]))
+        True
+        """
+        kept, self._generator = self._generator, keras.random.SeedGenerator(seed)
+        try:
+            yield
+        finally:
+            self._generator = kept
 
     def _next_seed(self) -> tf.Tensor:
         if self._generator is None:

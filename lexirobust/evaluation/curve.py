@@ -1,22 +1,43 @@
 """Accuracy as a function of the perturbation's magnitude."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-import keras
 import numpy as np
-import tensorflow as tf
-import tqdm
+from scipy import stats
 
-from lexirobust.attacks import Attack, Classifier
-from lexirobust.attacks.attack import classification_loss, logits_of
-from lexirobust.checks import check_data, check_magnitudes, flat_labels
+from lexirobust.evaluation.flags import Flag
+
+SCHEMA_VERSION: Final = 1
+"""The version of the JSON that `AccuracyCurve.to_json` writes; docs/accuracy_curve.schema.json."""
+_MATRICES: Final = {"correct": bool, "losses": np.float32, "norms": np.float32, "feasible": bool}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shown:
+    """A few samples with what an attack made of them, to be looked at.
+
+    Attributes:
+        x: `[n, ...]` clean inputs.
+        y: `[n]` labels.
+        moved: `[K, n, ...]` perturbed inputs.
+        decisions: `[K, n]` the classes that the classifier gives them.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    moved: np.ndarray
+    decisions: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class AccuracyCurve:
     """How accurate a classifier is at each magnitude, sample by sample.
+
+    The sum of two curves is the curve under both attacks: of each sample and magnitude the worse
+    outcome.
 
     Attributes:
         magnitudes: `[K]` norms.
@@ -25,6 +46,14 @@ class AccuracyCurve:
         norms: `[K, N]` norms that the perturbations reached; not a number where an attack's
             magnitudes are no norms, as those of `Spatial`.
         feasible: `[K, N]` bool: whether the bounds have room for a perturbation of that norm.
+        counted: `[K, N]` bool: whether the sample counts at that magnitude; all do, unless points
+            that are explored already are left out.
+        flags: Why the numbers may not be what they seem, the gravest first.
+        settings: What the curve was measured with.
+        shown: A few samples with their perturbations, or `None`.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
     """
 
     magnitudes: np.ndarray
@@ -32,87 +61,214 @@ class AccuracyCurve:
     losses: np.ndarray
     norms: np.ndarray
     feasible: np.ndarray
+    counted: np.ndarray = None  # type: ignore[assignment]  # All, once constructed.
+    flags: tuple[Flag, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shown: Shown | None = None
+
+    def __post_init__(self) -> None:
+        if self.counted is None:
+            object.__setattr__(self, "counted", np.ones_like(self.correct, bool))
+        shape = np.shape(self.correct)
+        for name in (*_MATRICES, "counted"):
+            if np.shape(getattr(self, name)) != shape or shape[:1] != np.shape(self.magnitudes):
+                raise ValueError(
+                    "`magnitudes` must be [K] and all outcomes [K, N]. Received: magnitudes of "
+                    f"shape {np.shape(self.magnitudes)}, `{name}` of "
+                    f"{np.shape(getattr(self, name))}."
+                )
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`[K]` how many samples count."""
+        return np.sum(self.counted, axis=1)
+
+    @property
+    def excluded(self) -> np.ndarray:
+        """`[K]` share of samples that do not count, from 0 to 1."""
+        return 1.0 - self.counts / self.correct.shape[1]
 
     @property
     def accuracy(self) -> np.ndarray:
-        """`[K]` share of samples classified as labelled, from 0 to 1."""
-        return self.correct.mean(axis=1)
+        """`[K]` share of the samples that count classified as labelled, from 0 to 1.
+
+        Not a number where none counts: there the accuracy is undefined.
+        """
+        return np.divide(
+            self._right,
+            self.counts,
+            out=np.full(len(self.magnitudes), np.nan),
+            where=self.counts > 0,
+        )
+
+    @property
+    def _right(self) -> np.ndarray:
+        return np.sum(self.correct & self.counted, axis=1)
+
+    def interval(self, confidence: float = 0.95) -> np.ndarray:
+        """Says how far the accuracy on other samples like these may be from that on these.
+
+        Args:
+            confidence: Probability that the interval holds the true accuracy, between 0 and 1.
+
+        Returns:
+            `[K, 2]` lower and upper ends; not a number where no sample counts.
+
+        Raises:
+            ValueError: If the confidence is not as above.
+
+        Example: nine of ten samples, and three of them at magnitude 1.
+
+        >>> from lexirobust.evaluation import AccuracyCurve
+        >>> correct = np.arange(10) < np.array([[9], [3]])
+        >>> zeros = np.zeros((2, 10))
+        >>> curve = AccuracyCurve(np.array([0.0, 1.0]), correct, zeros, zeros, zeros == 0)
+        >>> curve.interval().round(3)
+        array([[0.596, 0.982],
+               [0.108, 0.603]])
+
+        Reference:
+            Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"`confidence` must be above 0 and below 1. Received: {confidence!r}.")
+        ends = np.full((len(self.magnitudes), 2), np.nan)
+        for row, (right, count) in enumerate(zip(self._right, self.counts, strict=True)):
+            if count:
+                test = stats.binomtest(int(right), int(count))
+                ends[row] = test.proportion_ci(confidence, method="wilson")
+        return ends
+
+    def __add__(self, other: "AccuracyCurve") -> "AccuracyCurve":
+        """The curve under both attacks, the same samples each."""
+        if not isinstance(other, AccuracyCurve):
+            return NotImplemented
+        check_pair(self, other)
+        worse = ~other.correct & self.correct
+        worse |= (other.correct == self.correct) & (other.losses > self.losses)
+        worse = other.counted & (worse | ~self.counted)
+        merged = {
+            name: np.where(worse, getattr(other, name), getattr(self, name)) for name in _MATRICES
+        }
+        attacks = [*self.settings.get("attacks", []), *other.settings.get("attacks", [])]
+        return dataclasses.replace(
+            self,
+            **merged,
+            counted=self.counted | other.counted,
+            flags=tuple(dict.fromkeys((*self.flags, *other.flags))),
+            settings={**self.settings, "attacks": attacks},
+        )
+
+    def plot(self) -> Any:
+        """Draws the curve with its 95 % interval.
+
+        Returns:
+            A `matplotlib.figure.Figure`; `lexirobust.plotting.accuracy_curves` draws several.
+        """
+        # Not at the top: matplotlib is an extra, and measuring needs none.
+        from lexirobust import plotting
+
+        return plotting.accuracy_curves({"": self})
+
+    def to_json(self) -> str:
+        """Writes everything but the samples shown, which are pictures.
+
+        Returns:
+            JSON text, in the schema of docs/accuracy_curve.schema.json.
+        """
+        clean = self.accuracy[self.magnitudes == 0]
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "settings": dict(self.settings),
+            # RobustBench's names, and its per cent.
+            "eps": self.magnitudes.tolist(),
+            "clean_acc": _number(100 * clean[0]) if clean.size else None,
+            "adv_acc": [_number(100 * accuracy) for accuracy in self.accuracy],
+            "interval": [[_number(100 * end) for end in ends] for ends in self.interval()],
+            "flags": [dataclasses.asdict(flag) for flag in self.flags],
+            **{
+                name: [_encode(row) for row in getattr(self, name)]
+                for name in (*_MATRICES, "counted")
+            },
+        }
+        return json.dumps(content, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "AccuracyCurve":
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: JSON text.
+
+        Returns:
+            An equal curve, without samples to show.
+
+        Raises:
+            ValueError: If the text is no JSON, of another version, or lacks something.
+        """
+        content = json.loads(text)
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"`text` must be an accuracy curve of schema version {SCHEMA_VERSION}. Received: "
+                f"version {version!r}."
+            )
+        missing = {"eps", "settings", "flags", "counted", *_MATRICES} - content.keys()
+        if missing:
+            raise ValueError(f"`text` must hold a whole curve. Received: no {sorted(missing)}.")
+        return cls(
+            magnitudes=np.asarray(content["eps"], np.float64),
+            correct=_decode(content["correct"], bool),
+            losses=_decode(content["losses"], np.float32),
+            norms=_decode(content["norms"], np.float32),
+            feasible=_decode(content["feasible"], bool),
+            counted=_decode(content["counted"], bool),
+            flags=tuple(Flag(**flag) for flag in content["flags"]),
+            settings=content["settings"],
+        )
 
 
-def evaluate_robustness(
-    classifier: Classifier,
-    x: Any,
-    y: Any,
-    attack: Attack,
-    magnitudes: Sequence[float] | np.ndarray,
-    batch_size: int = 500,
-) -> AccuracyCurve:
-    """Measures a classifier under attack at several magnitudes.
+def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
+    """Checks that two curves are of the same samples at the same magnitudes.
 
     Args:
-        classifier: Maps inputs to logits: a Keras model or any other callable.
-        x: `[N, ...]` inputs inside the attack's bounds.
-        y: `[N]` integer labels.
-        attack: Perturbs the inputs.
-        magnitudes: `[K]` norms, at least 0; at 0 the clean inputs are measured.
-        batch_size: Number of samples perturbed at a time.
-
-    Returns:
-        An `AccuracyCurve`.
+        first: A curve.
+        second: Another.
 
     Raises:
-        ValueError: If the data, the magnitudes, the batch size or what the classifier gives are
-            not as above.
-        TypeError: If inputs are no numbers or labels no integers.
-
-    Example: the toy problem's third classifier is right up to magnitude 1.
-
-    >>> import lexirobust as lr
-    >>> x, y = lr.datasets.toy(100, seed=0)
-    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
-    >>> curve = evaluate_robustness(lr.datasets.toy_classifier("f3"), x, y, attack, [0, 0.9, 4])
-    >>> curve.accuracy.tolist()
-    [1.0, 1.0, 0.0]
-
-    Reference:
-        Definitions 4 and 5 of the paper.
+        ValueError: If they are not.
     """
-    magnitudes = check_magnitudes(magnitudes, ranked=False)
-    x, y = np.asarray(x), np.asarray(y)
-    check_data(x, y, attack.bounds)
-    y = flat_labels(tf.constant(y)).numpy()
-    if y.ndim != 1:
-        raise ValueError(f"`y` must be [N] labels. Received: shape {y.shape}.")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}.")
-    x = x.astype(keras.config.floatx()) if x.dtype.kind != "f" else x
-    logits = logits_of(classifier, tf.constant(x[:1]))
-    check_data(x, y, attack.bounds, classes=logits.shape[-1])
-    batches = [
-        _measure(
-            classifier,
-            attack,
-            x[start : start + batch_size],
-            y[start : start + batch_size],
-            magnitudes,
+    if not np.array_equal(first.magnitudes, second.magnitudes):
+        raise ValueError(
+            "Curves must have the same magnitudes. Received: "
+            f"{first.magnitudes.tolist()} and {second.magnitudes.tolist()}."
         )
-        for start in tqdm.trange(0, len(x), batch_size, desc="attack", leave=False, disable=None)
-    ]
-    joined = [np.concatenate(parts, axis=1) for parts in zip(*batches, strict=True)]
-    return AccuracyCurve(np.asarray(magnitudes), *joined)
+    if first.correct.shape != second.correct.shape:
+        raise ValueError(
+            "Curves must be of the same samples. Received: "
+            f"{first.correct.shape[1]} and {second.correct.shape[1]} samples."
+        )
+    digests = [curve.settings.get("data") for curve in (first, second)]
+    if None not in digests and digests[0] != digests[1]:
+        raise ValueError(
+            "Curves must be of the same samples in the same order. Received: data of digests "
+            f"{digests[0]} and {digests[1]}."
+        )
 
 
-def _measure(
-    classifier: Classifier, attack: Attack, x: Any, y: Any, magnitudes: Sequence[float]
-) -> tuple[np.ndarray, ...]:
-    """Everything a curve holds, `[K, N]` each, for one batch."""
-    correct, losses, norms, feasible = [], [], [], []
-    for magnitude, moved in zip(
-        magnitudes, attack.sweep(classifier, x, y, magnitudes), strict=True
-    ):
-        logits = logits_of(classifier, moved)
-        correct.append(np.argmax(logits, axis=-1) == y)
-        losses.append(classification_loss(logits, tf.constant(y)))
-        norms.append(attack.measure(moved - x))
-        feasible.append(attack.feasible(x, magnitude))
-    return tuple(np.stack(values) for values in (correct, losses, norms, feasible))
+def _number(value: float) -> float | None:
+    """What JSON has no word for is null."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _encode(row: np.ndarray) -> str | list[float | None]:
+    """A row of outcomes: zeros and ones as text, numbers with as many digits as they hold."""
+    if row.dtype == bool:
+        return "".join(np.where(row, "1", "0"))
+    return [_number(float(str(value))) for value in row.astype(np.float32)]
+
+
+def _decode(rows: Sequence[Any], kind: Any) -> np.ndarray:
+    if kind is bool:
+        return np.array([[character == "1" for character in row] for row in rows])
+    return np.array([[np.nan if v is None else v for v in row] for row in rows], kind)

@@ -152,7 +152,7 @@ def test_any_callable_any_numbers_and_a_column_of_labels_will_do():
         ({"y": np.eye(4, 3)}, r"`y` must be \[N\] labels. Received: shape \(4, 3\)"),
         ({"magnitudes": [-1.0]}, "`magnitudes` must be finite and at least 0"),
         ({"magnitudes": []}, "`magnitudes` must be a sequence"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
+        ({"batch_size": 0}, "`batch_size` must be an integer .* Received: 0"),
         ({"classifier": lambda x: x[:, 0]}, r"`classifier` must map .* Received: shape \(1,\)"),
         ({"classifier": lambda x: x[:, :1]}, "`classifier` must map .*at least two classes"),
     ],

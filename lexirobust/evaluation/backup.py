@@ -1,0 +1,109 @@
+"""What an evaluation keeps while it runs, so that an interruption loses at most one batch."""
+
+import hashlib
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Digest:
+    """Tells data apart, in whatever batches they come."""
+
+    def __init__(self) -> None:
+        self._inputs, self._labels = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Takes further inputs `[n, ...]` and labels `[n]`."""
+        self._inputs.update(np.ascontiguousarray(x).tobytes())
+        self._labels.update(y.astype(np.int64).tobytes())
+
+    def hex(self) -> str:
+        """Of all samples so far, 16 hexadecimal digits."""
+        both = self._inputs.digest() + self._labels.digest()
+        return hashlib.sha256(both).hexdigest()[:16]
+
+
+class Backup:
+    """What is measured so far: the settings, and one file a batch."""
+
+    def __init__(self, folder: pathlib.Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self._settings = folder / "settings.json"
+        self._content: dict[str, Any] = {**json.loads(json.dumps(settings)), "seeds": None}
+        if self._settings.exists():
+            kept = json.loads(self._settings.read_text(encoding="utf-8"))
+            for name, value in self._content.items():
+                if name != "seeds" and kept.get(name) != value:
+                    raise ValueError(
+                        f"`backup` must be of the same evaluation. Received: {str(folder)!r}, "
+                        f"whose {name!r} is {kept.get(name)!r} where this call has {value!r}. "
+                        "Finish that evaluation, remove the folder, or name another one."
+                    )
+            self._content = kept
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(
+                f"`backup` must be a new or empty folder, or hold the same evaluation. Received: "
+                f"{str(folder)!r}."
+            )
+
+    def seeds(self, seeds: list[int]) -> list[int]:
+        """The seeds of the evaluation that is gone on with; those given where it begins."""
+        if self._content["seeds"] is None:
+            self._content["seeds"] = [int(seed) for seed in seeds]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self._content, indent=1) + "\n"
+            _replace(self._settings, lambda path: path.write_text(text, encoding="utf-8"))
+        return self._content["seeds"]
+
+    def read(self, number: int, digest: str) -> list[dict[str, np.ndarray]] | None:
+        """What was measured of a batch with each attack, or `None`."""
+        path = self._path(number)
+        if not path.exists():
+            return None
+        try:
+            with np.load(path) as file:
+                content = dict(file)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return None  # Half a file is measured again.
+        if str(content.pop("digest")) != digest:
+            raise ValueError(
+                f"`backup` must be of the same data. Received: {str(self.folder)!r}, whose batch "
+                f"{number} is of other samples."
+            )
+        parts: list[dict[str, np.ndarray]] = [{} for _ in self._content["seeds"]]
+        for name, value in content.items():
+            index, _, outcome = name.partition("_")
+            parts[int(index)][outcome] = value
+        return parts
+
+    def write(self, number: int, digest: str, parts: Sequence[dict[str, np.ndarray]]) -> None:
+        """Keeps what was measured of a batch, whole or not at all."""
+        content = {f"{i}_{name}": v for i, part in enumerate(parts) for name, v in part.items()}
+
+        content["digest"] = np.array(digest)
+
+        def save(path: pathlib.Path) -> None:
+            with path.open("wb") as file:
+                np.savez(file, **content)  # type: ignore[arg-type]
+
+        _replace(self._path(number), save)
+
+    def remove(self) -> None:
+        """Removes what is no longer needed."""
+        for path in (*self.folder.glob("batch_*.npz"), self._settings):
+            path.unlink()
+        self.folder.rmdir()
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self.folder / f"batch_{number:06}.npz"
+
+
+def _replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Writes a file beside its place and moves it there."""
+    unfinished = path.with_name(path.name + ".part")
+    write(unfinished)
+    unfinished.replace(path)

@@ -1,0 +1,292 @@
+"""Measures accuracy as a function of the magnitude, batch by batch."""
+
+import dataclasses
+import functools
+import hashlib
+import operator
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from lexirobust.attacks import Attack, Classifier
+from lexirobust.attacks.attack import classification_loss, logits_of
+from lexirobust.checks import check_data, check_magnitudes, flat_labels
+from lexirobust.evaluation.backup import Backup, Digest
+from lexirobust.evaluation.curve import AccuracyCurve, Shown
+from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible
+from lexirobust.version import __version__
+
+_SHOWN: Final = 8
+_PROBED: Final = 64
+_OUTCOMES: Final = ("correct", "losses", "norms", "feasible", "counted")
+
+
+def evaluate_robustness(
+    classifier: Classifier,
+    x: Any,
+    y: Any,
+    attack: Attack | Sequence[Attack],
+    magnitudes: Sequence[float] | np.ndarray,
+    batch_size: int = 500,
+    backup: str | os.PathLike[str] | None = None,
+    checks: bool = True,
+) -> AccuracyCurve:
+    """Measures a classifier under attack at several magnitudes.
+
+    Args:
+        classifier: Maps inputs to logits: a Keras model or any other callable.
+        x: `[N, ...]` inputs inside the attack's bounds, or a finite `tf.data.Dataset` of
+            `(input, label)`, batched or not, that yields them in the same order each time.
+        y: `[N]` integer labels; `None` where `x` is a dataset.
+        attack: Perturbs the inputs. Of several attacks, each sample keeps the worst outcome.
+        magnitudes: `[K]` norms, at least 0; at 0 the clean inputs are measured.
+        batch_size: Number of samples perturbed at a time.
+        backup: Folder for what is measured so far. The same call made again goes on from there,
+            and gives the numbers of one that was not interrupted; the folder is removed at the end.
+        checks: Whether to look for reasons not to trust the result (`AccuracyCurve.flags`), on up
+            to 64 samples.
+
+    Returns:
+        An `AccuracyCurve`.
+
+    Raises:
+        ValueError: If the data, the magnitudes, the batch size or what the classifier gives are
+            not as above, or the backup is of another evaluation.
+        TypeError: If inputs are no numbers, labels no integers or attacks no attacks.
+
+    Example: the toy problem's third classifier is right up to magnitude 1.
+
+    >>> import lexirobust as lr
+    >>> x, y = lr.datasets.toy(100, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> curve = evaluate_robustness(lr.datasets.toy_classifier("f3"), x, y, attack, [0, 0.9, 4])
+    >>> curve.accuracy.tolist(), curve.flags
+    ([1.0, 1.0, 0.0], ())
+
+    Reference:
+        Definitions 4 and 5 of the paper.
+    """
+    magnitudes = check_magnitudes(magnitudes, ranked=False)
+    attacks = _check_attacks(attack)
+    is_integer = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if not is_integer or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be an integer of at least 1. Received: {batch_size!r}."
+        )
+    batches, count = _batches(x, y, int(batch_size), attacks[0].bounds)
+    settings: dict[str, Any] = {
+        "attacks": [_describe(attack) for attack in attacks],
+        "classifier": _digest_weights(classifier),
+        "batch_size": int(batch_size),
+        "magnitudes": magnitudes,
+    }
+    store = None if backup is None else Backup(pathlib.Path(backup), settings)
+    seeds = [_draw_seed() if attack.seed is None else attack.seed for attack in attacks]
+    # The drawn ones too are the same when a backup is gone on with.
+    seeds = seeds if store is None else store.seeds(seeds)
+
+    digest, parts = Digest(), []
+    first: tuple[np.ndarray, np.ndarray] | None = None
+    classes = None
+    progress = tqdm.tqdm(batches, "evaluate", count, leave=False, disable=None, delay=1.0)
+    for number, (inputs, labels) in enumerate(progress):
+        if classes is None:
+            classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
+            first = inputs[:_PROBED], labels[:_PROBED]
+        check_data(inputs, labels, attacks[0].bounds, classes=classes)
+        digest.add(inputs, labels)
+        known = None if store is None else store.read(number, digest.hex())
+        if known is None:
+            known = [
+                _measure(classifier, attack, inputs, labels, magnitudes, seed=(seed, number))
+                for attack, seed in zip(attacks, seeds, strict=True)
+            ]
+            if store is not None:
+                store.write(number, digest.hex(), known)
+        parts.append(known)
+    if first is None:
+        raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
+
+    settings |= {
+        "samples": sum(part[0]["correct"].shape[1] for part in parts),
+        "data": digest.hex(),
+        "seeds": seeds,
+        "versions": {
+            "lexirobust": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+    curves = [
+        _curve(magnitudes, [part[index] for part in parts], first, settings, index)
+        for index in range(len(attacks))
+    ]
+    if checks:
+        curves = [
+            _flagged(curve, classifier, attack, seed, first)
+            for curve, attack, seed in zip(curves, attacks, seeds, strict=True)
+        ]
+    if store is not None:
+        store.remove()
+    return functools.reduce(operator.add, curves)
+
+
+def _draw_seed() -> int:
+    return int(np.random.default_rng().integers(2**31))
+
+
+def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
+    attacks = list(attack) if isinstance(attack, Sequence) else [attack]
+    if not attacks or not all(isinstance(each, Attack) for each in attacks):
+        raise TypeError(f"`attack` must be an attack or several. Received: {attack!r}.")
+    bounds = {each.bounds for each in attacks}
+    if len(bounds) > 1:
+        raise ValueError(
+            f"Attacks must have the same bounds. Received: {sorted(map(str, bounds))}."
+        )
+    return attacks
+
+
+def _batches(
+    x: Any, y: Any, size: int, bounds: tuple[float, float] | None
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int | None]:
+    """Cuts data into batches of inputs and `[n]` labels, and counts them if that is known."""
+    if isinstance(x, tf.data.Dataset):
+        return _dataset_batches(x, y, size)
+    x, y = np.asarray(x), np.asarray(y)
+    check_data(x, y, bounds)  # All of it, before anything runs.
+    starts = range(0, len(x), size)
+    batches = (_as_batch(x[start : start + size], y[start : start + size]) for start in starts)
+    _check_labels_shape(flat_labels(tf.constant(y)).shape)
+    return batches, len(starts)
+
+
+def _dataset_batches(
+    dataset: tf.data.Dataset, y: Any, size: int
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int | None]:
+    if y is not None:
+        raise ValueError("`y` must be None where `x` is a dataset, which holds the labels.")
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2 or isinstance(spec[1], dict):
+        raise ValueError(f"`x` must be a dataset of (input, label). Received: a dataset of {spec}.")
+    count = int(dataset.cardinality())
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("`x` must be finite. Received: a dataset that repeats for ever.")
+    single = spec[1].shape.rank == 0
+    dataset = dataset.batch(size) if single else dataset.rebatch(size)
+    count = int(dataset.cardinality())
+    return (_as_batch(*batch) for batch in dataset.as_numpy_iterator()), max(count, 0) or None
+
+
+def _as_batch(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels = flat_labels(tf.constant(y)).numpy()
+    _check_labels_shape(labels.shape)
+    return (x if x.dtype.kind == "f" else x.astype(keras.config.floatx())), labels
+
+
+def _check_labels_shape(shape: Sequence[int | None]) -> None:
+    if len(shape) != 1:
+        raise ValueError(f"`y` must be [N] labels. Received: shape {tuple(shape)}.")
+
+
+def _measure(
+    classifier: Classifier,
+    attack: Attack,
+    x: np.ndarray,
+    y: np.ndarray,
+    magnitudes: Sequence[float],
+    seed: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """All that a curve holds, `[K, n]` each, for one batch, and a few perturbed samples."""
+    # A seed of the batch's own, so that it does not matter which were measured before.
+    with attack.drawing_from(int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1):
+        swept = attack.sweep(classifier, x, y, magnitudes)
+    rows: dict[str, list[Any]] = {name: [] for name in (*_OUTCOMES, "moved", "decisions")}
+    for magnitude, moved in zip(magnitudes, swept, strict=True):
+        logits = logits_of(classifier, moved)
+        decisions = np.argmax(logits, axis=-1)
+        counted = attack.counted(moved, magnitude)
+        values = {
+            "correct": decisions == y,
+            "losses": classification_loss(logits, tf.constant(y)),
+            "norms": attack.measure(moved - x),
+            "feasible": attack.feasible(x, magnitude),
+            "counted": np.ones(len(y), bool) if counted is None else counted,
+            "moved": moved[:_SHOWN],
+            "decisions": decisions[:_SHOWN],
+        }
+        for name, value in values.items():
+            rows[name].append(np.asarray(value))
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _curve(
+    magnitudes: Sequence[float],
+    parts: Sequence[dict[str, np.ndarray]],
+    first: tuple[np.ndarray, np.ndarray],
+    settings: dict[str, Any],
+    index: int,
+) -> AccuracyCurve:
+    joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in _OUTCOMES}
+    x, y = (values[:_SHOWN] for values in first)
+    shown = Shown(x, y, parts[0]["moved"], parts[0]["decisions"])
+    own = {"attacks": [settings["attacks"][index]], "seeds": [settings["seeds"][index]]}
+    return AccuracyCurve(
+        magnitudes=np.asarray(magnitudes),
+        correct=joined["correct"],
+        losses=joined["losses"],
+        norms=joined["norms"],
+        feasible=joined["feasible"],
+        counted=joined["counted"],
+        settings={**settings, **own},
+        shown=shown,
+    )
+
+
+def _flagged(
+    curve: AccuracyCurve,
+    classifier: Classifier,
+    attack: Attack,
+    seed: int,
+    first: tuple[np.ndarray, np.ndarray],
+) -> AccuracyCurve:
+    """The curve with what the checks found, at the magnitude that tells most."""
+    x, y = first
+    attacked = np.flatnonzero(curve.magnitudes > 0)
+    undecided = np.abs(curve.accuracy[attacked] - 0.5)
+    row = int(attacked[np.nanargmin(undecided)]) if np.any(np.isfinite(undecided)) else 0
+    probe = Probe(
+        classifier,
+        attack,
+        tf.constant(x),
+        y,
+        float(curve.magnitudes[row]),
+        curve.correct[row, : len(y)],
+    )
+    with attack.drawing_from(seed):
+        flags: list[Flag] = list(find_flags(probe))
+    exact = getattr(attack, "constraint", "exact") == "exact"
+    found = infeasible(curve.feasible, curve.magnitudes, exact)
+    return dataclasses.replace(curve, flags=(*flags, *([found] if found else [])))
+
+
+def _describe(attack: Attack) -> dict[str, Any]:
+    """An attack's class and settings, as JSON holds them."""
+    content = keras.saving.serialize_keras_object(attack)
+    return {"class_name": content["class_name"], "config": content["config"]}
+
+
+def _digest_weights(classifier: Classifier) -> str | None:
+    """Tells two Keras models apart; other callables show no weights."""
+    if not isinstance(classifier, keras.Layer):
+        return None
+    digest = hashlib.sha256()
+    for weight in classifier.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]

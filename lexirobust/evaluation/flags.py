@@ -1,0 +1,270 @@
+"""When not to trust an accuracy under attack: what is looked at, what it means, what to do."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks import FGSM, PGD, Attack, Classifier, geometry, losses
+from lexirobust.attacks.attack import logits_of
+from lexirobust.checks import logits_problem, randomness_problem
+
+SHARE: Final = 0.03
+"""Of the samples looked at; what a stronger attack may break more without a flag."""
+_NOISE_DRAWS: Final = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A reason not to take an accuracy at its face value.
+
+    Attributes:
+        name: What was found, in a word or two.
+        message: What was seen, with its numbers, and what it means.
+        advice: What to do.
+    """
+
+    name: str
+    message: str
+    advice: str
+
+
+class Probe(NamedTuple):
+    """What the checks look at: a few samples, attacked at one magnitude.
+
+    Attributes:
+        classifier: Maps inputs to logits.
+        attack: The attack that was measured with.
+        x: `[n, ...]` clean inputs.
+        y: `[n]` labels.
+        magnitude: A magnitude at which some samples resist and some do not, if there is one.
+        resists: `[n]` bool: what was classified as labelled under the attack.
+    """
+
+    classifier: Classifier
+    attack: Attack
+    x: tf.Tensor
+    y: np.ndarray
+    magnitude: float
+    resists: np.ndarray
+
+    def right(self, x: tf.Tensor) -> np.ndarray:
+        """`[n]` bool: whether inputs `[n, ...]` are classified as labelled."""
+        return np.argmax(logits_of(self.classifier, x), axis=-1) == self.y
+
+    def under(self, attack: Attack, magnitude: float | None = None) -> np.ndarray:
+        """`[n]` bool: what is classified as labelled under an attack."""
+        magnitude = self.magnitude if magnitude is None else magnitude
+        return self.right(attack(self.classifier, self.x, self.y, magnitude))
+
+    def broken(self, right: np.ndarray) -> float:
+        """The share of samples that resist the attack and are wrong here, from 0 to 1."""
+        return float(np.mean(self.resists & ~right))
+
+
+def _probabilities(probe: Probe) -> Flag | None:
+    problem = logits_problem(logits_of(probe.classifier, probe.x))
+    return _flag("probabilities", problem, "Measure a model without its final softmax.")
+
+
+def _randomised(probe: Probe) -> Flag | None:
+    first, second = (logits_of(probe.classifier, probe.x) for _ in range(2))
+    return _flag(
+        "randomised",
+        randomness_problem(first, second),
+        "Switch the randomness off, or measure the mean over many calls.",
+    )
+
+
+def _batch_dependent(probe: Probe) -> Flag | None:
+    together = np.asarray(logits_of(probe.classifier, probe.x))
+    half = max(len(together) // 2, 1)
+    alone = np.asarray(logits_of(probe.classifier, probe.x[:half]))
+    apart = np.abs(together[:half] - alone).max()
+    if not apart > 1e-3 * np.abs(together).max():
+        return None
+    return Flag(
+        "batch-dependent",
+        f"A sample's outputs depend on which others share its batch: by {apart:.2g} here. Batch "
+        "normalisation in training mode does that. What an attack finds in one batch need not hold "
+        "in another.",
+        "Call the model with training=False.",
+    )
+
+
+def _zero_gradients(probe: Probe) -> Flag | None:
+    with tf.GradientTape() as tape:
+        tape.watch(probe.x)
+        logits = logits_of(probe.classifier, probe.x)
+        # Of logits: cross entropy has no gradient in float32 where a classifier is sure.
+        margins = losses.margin(logits, tf.constant(probe.y), tf.constant(False))
+    gradient = tape.gradient(margins, probe.x)
+    if gradient is None:
+        share = 1.0
+    else:
+        flat = np.reshape(gradient, (len(probe.y), -1))
+        share = float(np.mean(~np.any(flat, axis=1) | ~np.all(np.isfinite(flat), axis=1)))
+    if share <= 0.1:
+        return None
+    return Flag(
+        "no gradients",
+        f"For {share:.0%} of the samples looked at, the logits have no gradient by the input, or "
+        "none that is finite. Attacks that follow gradients stay where they start there, and the "
+        "accuracy says nothing.",
+        "Measure with an attack that needs no gradients, or a differentiable stand-in for the step "
+        "that hides them.",
+    )
+
+
+def _too_weak(probe: Probe) -> Flag | None:
+    config = probe.attack.get_config()
+    for setting in ("steps", "restarts"):
+        if not config.get("random_start", True) and setting == "restarts":
+            continue
+        if setting not in config:
+            continue
+        stronger = type(probe.attack).from_config({**config, setting: 2 * config[setting]})
+        right = probe.under(stronger)
+        fallen = float(np.mean(probe.resists)) - float(np.mean(right))
+        if fallen > SHARE:
+            return Flag(
+                "attack too weak",
+                f"With twice the {setting}, {2 * config[setting]}, the accuracy at magnitude "
+                f"{probe.magnitude:g} falls by {100 * fallen:.0f} points more on the "
+                f"{len(probe.y)} samples looked at. The true accuracy is lower.",
+                f"Double `{setting}` until the accuracy stays.",
+            )
+    return None
+
+
+def _one_step_is_stronger(probe: Probe) -> Flag | None:
+    attack = probe.attack
+    constraint = getattr(attack, "constraint", "exact")
+    share = probe.broken(
+        probe.under(FGSM(norm=attack.norm, constraint=constraint, bounds=attack.bounds))
+    )
+    if share <= SHARE:
+        return None
+    return Flag(
+        "one step is stronger",
+        f"One step of the gradient's sign or direction breaks {share:.0%} of the samples that "
+        "resist the attack: iterating goes astray, as it does where gradients are masked.",
+        "Try other losses and step sizes, and an attack without gradients.",
+    )
+
+
+def _noise_is_stronger(probe: Probe) -> Flag | None:
+    attack, right = probe.attack, probe.resists
+    radius = tf.fill(tf.shape(probe.x)[:1], tf.cast(probe.magnitude, probe.x.dtype))
+    for draw in range(_NOISE_DRAWS):
+        noise = geometry.random_perturbation(
+            probe.x, radius, attack.norm, tf.constant([draw, 0]), surface=True
+        )
+        moved = probe.x + noise
+        if attack.bounds is not None:
+            moved = tf.clip_by_value(moved, *attack.bounds)
+        right = right & probe.right(moved)
+    share = probe.broken(right)
+    if share <= SHARE:
+        return None
+    return Flag(
+        "noise is stronger",
+        f"{_NOISE_DRAWS} random perturbations of the same norm break {share:.0%} of the samples "
+        "that resist the attack. Gradients lead it astray.",
+        "Measure with an attack that needs no gradients, and look for what hides them.",
+    )
+
+
+def _not_at_chance(probe: Probe) -> Flag | None:
+    attack = probe.attack
+    if not isinstance(attack, PGD):
+        return None
+    flat = np.reshape(probe.x, (len(probe.y), -1)).astype(np.float64)
+    # The whole box is in reach, or ten times what the data span: every class is.
+    low, high = attack.bounds or (10.0 * flat.min() - 1.0, 10.0 * flat.max() + 1.0)
+    corner = np.full((1, flat.shape[1]), high - low)
+    size = float(geometry.norm(tf.constant(corner), attack.norm)[0])
+    config = {**attack.get_config(), "constraint": "maximum"}
+    right = probe.under(type(attack).from_config(config), size)
+    classes = logits_of(probe.classifier, probe.x[:1]).shape[-1]
+    chance = 1.0 / classes
+    accuracy, allowed = float(np.mean(right)), chance + 2 * (chance / len(probe.y)) ** 0.5
+    if accuracy <= allowed:
+        return None
+    return Flag(
+        "not at chance",
+        f"At a maximum norm of {size:g}, where every class is in reach, the accuracy is still "
+        f"{accuracy:.0%}; chance is {chance:.0%}. The attack does not find what is there.",
+        "Raise steps and restarts; look for what hides gradients.",
+    )
+
+
+CHECKS: Final[tuple[Callable[[Probe], Flag | None], ...]] = (
+    _probabilities,
+    _randomised,
+    _batch_dependent,
+    _zero_gradients,
+    _not_at_chance,
+    _noise_is_stronger,
+    _one_step_is_stronger,
+    _too_weak,
+)
+"""The gravest first."""
+_OF_NORMS: Final = (_not_at_chance, _noise_is_stronger, _one_step_is_stronger)
+_OF_ATTACKS: Final = (*_OF_NORMS, _too_weak)
+
+
+def find_flags(probe: Probe) -> Iterator[Flag]:
+    """Looks for reasons not to trust what was measured.
+
+    A classifier that answers at random, or by batch, is not attacked any further: whatever such
+    attacks found would be chance.
+
+    Args:
+        probe: What to look at.
+
+    Yields:
+        One flag a reason, the gravest first.
+    """
+    unsteady = False
+    raises = getattr(probe.attack, "goal", "maximize") == "maximize" and probe.magnitude > 0
+    for check in CHECKS:
+        if check in _OF_ATTACKS and (unsteady or not raises):
+            continue
+        if check in _OF_NORMS and probe.attack.norm not in geometry.NORMS:
+            continue
+        flag = check(probe)
+        if flag is not None:
+            unsteady |= check in (_randomised, _batch_dependent)
+            yield flag
+
+
+def infeasible(feasible: np.ndarray, magnitudes: np.ndarray, exact: bool) -> Flag | None:
+    """Says where the bounds are too tight for perturbations of an exact norm.
+
+    Args:
+        feasible: `[K, N]` bool.
+        magnitudes: `[K]`.
+        exact: Whether the attack's norm is meant to be the magnitude.
+
+    Returns:
+        A flag, or `None`.
+    """
+    shares = np.mean(~feasible, axis=1)
+    if not exact or not np.any(shares):
+        return None
+    told = ", ".join(
+        f"{share:.1%} at {m:g}" for m, share in zip(magnitudes, shares, strict=True) if share
+    )
+    return Flag(
+        "exact norms out of reach",
+        f"The bounds leave no room for a perturbation of the exact norm for some samples: {told}. "
+        "Those are perturbed by less.",
+        "Read those accuracies as of a smaller magnitude, or measure smaller ones.",
+    )
+
+
+def _flag(name: str, problem: str | None, advice: str) -> Flag | None:
+    return None if problem is None else Flag(name, problem, advice)

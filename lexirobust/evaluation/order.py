@@ -1,0 +1,175 @@
+"""Which of two classifiers is more robust: the lexicographic order of accuracy functions."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from lexirobust.evaluation.curve import AccuracyCurve, check_pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """How two curves compare.
+
+    Attributes:
+        order: 1 where the first is more robust, -1 where the second is, 0 where they tie.
+        at: The magnitude that decided; `None` for a tie.
+        p_value: How likely a difference as large as the deciding one is between classifiers that
+            are equally accurate there, corrected for looking at all magnitudes; for a tie, the
+            smallest of all magnitudes.
+    """
+
+    order: int
+    at: float | None
+    p_value: float
+
+
+def compare(
+    first: AccuracyCurve,
+    second: AccuracyCurve,
+    tolerance: float = 0.0,
+    significance: float | None = None,
+) -> Order:
+    """Compares two classifiers by the smallest magnitude at which their accuracies differ.
+
+    On standard curves this is the order of lexicographic standard robustness (LSR), on genuine ones
+    that of lexicographic genuine robustness (LGR). Magnitudes where an accuracy is undefined decide
+    nothing.
+
+    Without a tolerance it is the paper's strict order, a total preorder: a hundredth of a point at
+    the first magnitude decides. With a tolerance, or a significance, near equals tie, and ties are
+    no longer transitive; `rank` makes places of them all the same.
+
+    The statistics are paired: only samples that one classifier gets right and the other wrong tell
+    the two apart, and if both were equally accurate, each would be as likely to go either way
+    (McNemar's test, exact). The p-values of all magnitudes are corrected by Holm's method.
+
+    Args:
+        first: A curve.
+        second: One of the same samples and magnitudes.
+        tolerance: Largest difference between accuracies, from 0 to 1, that still is a tie.
+        significance: Largest corrected p-value at which a magnitude may decide, above 0 and below
+            1; `None`: any difference above the tolerance decides.
+
+    Returns:
+        An `Order`.
+
+    Raises:
+        ValueError: If the curves are not of the same samples and magnitudes, or a number is not as
+            above.
+
+    Example: the paper's third classifier is more robust than the first one, by what happens at the
+    smallest magnitude.
+
+    >>> import lexirobust as lr
+    >>> x, y = lr.datasets.toy(100, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> f1, f3 = (
+    ...     lr.evaluate_robustness(classifier, x, y, attack, [0, 0.5, 1.5], checks=False)
+    ...     for classifier in map(lr.datasets.toy_classifier, ("f1", "f3"))
+    ... )
+    >>> order = compare(f3, f1)
+    >>> order.order, order.at, order.p_value < 0.001
+    (1, 0.5, True)
+
+    Reference:
+        Definitions 6 and 7 of the paper, the first without its misprint.
+    """
+    check_pair(first, second)
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"`tolerance` must be from 0 to 1. Received: {tolerance!r}.")
+    if significance is not None and not 0 < significance < 1:
+        raise ValueError(
+            f"`significance` must be above 0 and below 1, or None. Received: {significance!r}."
+        )
+    p_values = _holm(_mcnemar(first, second))
+    # NaN, where one is undefined, is not above anything.
+    apart = first.accuracy - second.accuracy
+    decides = np.abs(apart) > tolerance
+    if significance is not None:
+        decides &= p_values <= significance
+    ascending = np.argsort(first.magnitudes, kind="stable")
+    deciding = ascending[decides[ascending]]
+    if not deciding.size:
+        return Order(0, None, float(p_values.min()))
+    at = deciding[0]
+    return Order(int(np.sign(apart[at])), float(first.magnitudes[at]), float(p_values[at]))
+
+
+def rank(
+    curves: Sequence[AccuracyCurve], tolerance: float = 0.0, significance: float | None = None
+) -> list[int]:
+    """Gives places to several classifiers, the most robust first.
+
+    They are sorted by the strict order. Going down, one that ties with the first of its place, as
+    `compare` says with this tolerance and significance, shares it. So places are a total preorder,
+    though ties may not be transitive.
+
+    Args:
+        curves: Curves of the same samples and magnitudes.
+        tolerance: As of `compare`.
+        significance: As of `compare`.
+
+    Returns:
+        The place of each curve, in the order given: 1 for the best; those that share one leave out
+        none behind them.
+
+    Raises:
+        ValueError: As `compare`, or if there is no curve.
+
+    Example: the paper's second and fourth classifier mirror each other, and share a place once
+    chance may not decide.
+
+    >>> import lexirobust as lr
+    >>> x, y = lr.datasets.toy(100, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> curves = [
+    ...     lr.evaluate_robustness(classifier, x, y, attack, [0, 0.5, 5.5], checks=False)
+    ...     for classifier in map(lr.datasets.toy_classifier, ("f1", "f2", "f3", "f4"))
+    ... ]
+    >>> rank(curves, significance=0.05)
+    [3, 1, 2, 1]
+
+    Reference:
+        Section 2 of the paper.
+    """
+    if not curves:
+        raise ValueError("`curves` must be at least one. Received: none.")
+
+    def strictly(first: int, second: int) -> int:
+        return -compare(curves[first], curves[second]).order
+
+    best_first = sorted(range(len(curves)), key=functools.cmp_to_key(strictly))
+    places = [1] * len(curves)
+    leader = best_first[0]
+    for index in best_first:
+        order = compare(curves[leader], curves[index], tolerance, significance)
+        places[index] = places[leader] + int(order.order != 0)
+        if order.order:
+            leader = index
+    return places
+
+
+def _mcnemar(first: AccuracyCurve, second: AccuracyCurve) -> np.ndarray:
+    """`[K]` exact two-sided p-values of equal accuracy on the samples that count for both."""
+    both = first.counted & second.counted
+    only_first = np.sum(both & first.correct & ~second.correct, axis=1)
+    only_second = np.sum(both & second.correct & ~first.correct, axis=1)
+    return np.array(
+        [
+            stats.binomtest(int(a), int(a + b)).pvalue if a + b else 1.0
+            for a, b in zip(only_first, only_second, strict=True)
+        ]
+    )
+
+
+def _holm(p_values: np.ndarray) -> np.ndarray:
+    """`[K]` p-values corrected for their number."""
+    ascending = np.argsort(p_values)
+    scaled = p_values[ascending] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty_like(p_values)
+    corrected[ascending] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected

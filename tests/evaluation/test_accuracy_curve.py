@@ -1,0 +1,149 @@
+import dataclasses
+import json
+import pathlib
+
+import jsonschema
+import numpy as np
+import pytest
+from scipy import stats
+
+import lexirobust as lr
+from lexirobust import plotting
+from lexirobust.evaluation import Flag
+
+SCHEMA = pathlib.Path(__file__).parents[2] / "docs" / "accuracy_curve.schema.json"
+FLAG = Flag("no gradients", "None were found.", "Look for them.")
+FIELDS = ("magnitudes", "correct", "losses", "norms", "feasible", "counted")
+
+
+def curve(seed=0, samples=17, data="abc", flags=(FLAG,)):
+    """Any curve, with a magnitude at which nothing counts."""
+    rng = np.random.default_rng(seed)
+    shape = (3, samples)
+    counted = rng.uniform(size=shape) < 0.7
+    counted[1] = False
+    return lr.AccuracyCurve(
+        magnitudes=np.array([0.0, 0.1, 0.25]),
+        correct=rng.uniform(size=shape) < 0.5,
+        losses=rng.exponential(size=shape).astype(np.float32),
+        norms=np.where(rng.uniform(size=shape) < 0.1, np.nan, 0.2).astype(np.float32),
+        feasible=rng.uniform(size=shape) < 0.9,
+        counted=counted,
+        flags=flags,
+        settings={"data": data, "attacks": [{"class_name": "PGD", "config": {"seed": seed}}]},
+    )
+
+
+def test_accuracy_is_that_of_the_samples_that_count():
+    measured = curve()
+    for row in (0, 2):
+        right = measured.correct[row][measured.counted[row]]
+        assert measured.accuracy[row] == pytest.approx(right.mean())
+        assert measured.excluded[row] == pytest.approx(1 - len(right) / 17)
+    assert np.isnan(measured.accuracy[1])
+    assert measured.counts[1] == 0
+    assert measured.excluded[1] == 1
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+def test_intervals_are_wilsons(confidence):
+    """From the formula; the counts' own samples, not all."""
+    measured = curve()
+    z = stats.norm.ppf((1 + confidence) / 2)
+    for row in (0, 2):
+        n, p = measured.counts[row], measured.accuracy[row]
+        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+        np.testing.assert_allclose(
+            measured.interval(confidence)[row], [centre - half, centre + half], rtol=1e-9
+        )
+    assert np.isnan(measured.interval()[1]).all()
+
+
+def test_json_brings_back_the_same_curve():
+    measured = curve()
+    read = lr.AccuracyCurve.from_json(measured.to_json())
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(read, name), getattr(measured, name))
+        assert getattr(read, name).dtype == getattr(measured, name).dtype
+    assert read.flags == measured.flags
+    assert read.settings == measured.settings
+    assert read.to_json() == measured.to_json()
+
+
+def test_json_follows_the_schema_that_is_documented():
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    content = json.loads(curve().to_json())
+    jsonschema.validate(content, schema)
+    assert content["clean_acc"] == pytest.approx(100 * curve().accuracy[0])
+    assert content["adv_acc"][1] is None
+    del content["eps"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, schema)
+
+
+def test_what_was_measured_can_be_written(tmp_path):
+    x, y = lr.datasets.toy(20, seed=0)
+    attack = lr.attacks.PGD("l2", steps=1, bounds=None)
+    measured = lr.evaluate_robustness(
+        lr.datasets.toy_classifier("f3"), x, y, attack, [0, 1.5], checks=False
+    )
+    jsonschema.validate(json.loads(measured.to_json()), json.loads(SCHEMA.read_text()))
+    read = lr.AccuracyCurve.from_json(measured.to_json())
+    np.testing.assert_array_equal(read.losses, measured.losses)
+    assert measured.shown.moved.shape == (2, 8, 1)
+    np.testing.assert_array_equal(measured.shown.moved[0], x[:8])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "schema version 1. Received: version None"),
+        ('{"schema_version": 2}', "Received: version 2"),
+        ('{"schema_version": 1, "eps": [0]}', "whole curve. Received: no .*'correct'"),
+        ("{", "Expecting"),
+    ],
+)
+def test_other_texts_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        lr.AccuracyCurve.from_json(text)
+
+
+def test_the_sum_of_two_curves_is_the_worse_outcome_of_each_sample():
+    one, other = curve(seed=1), curve(seed=2)
+    both = one + other
+    for k, n in np.ndindex(both.correct.shape):
+        options = [c for c in (one, other) if c.counted[k, n]]
+        assert both.counted[k, n] == bool(options)
+        if options:
+            worst = min(options, key=lambda c: (c.correct[k, n], -c.losses[k, n]))
+            for name in ("correct", "losses", "norms", "feasible"):
+                np.testing.assert_array_equal(getattr(both, name)[k, n], getattr(worst, name)[k, n])
+    assert both.flags == (FLAG,)
+    assert [attack["config"]["seed"] for attack in both.settings["attacks"]] == [1, 2]
+    np.testing.assert_array_equal((other + one).correct & both.counted, both.correct & both.counted)
+
+
+@pytest.mark.parametrize("name", ["correct", "counted", "magnitudes"])
+def test_outcomes_of_other_shapes_are_refused(name):
+    measured = curve()
+    with pytest.raises(ValueError, match=r"`magnitudes` must be \[K\]"):
+        dataclasses.replace(measured, **{name: getattr(measured, name)[:2]})
+
+
+def test_sums_need_the_same_samples():
+    with pytest.raises(ValueError, match="same samples in the same order"):
+        curve() + curve(data="xyz")
+    with pytest.raises(TypeError):
+        curve() + 1
+
+
+def test_a_plot_has_each_curve_its_interval_and_its_gap():
+    figure = plotting.accuracy_curves({"first": curve(seed=1), "second": curve(seed=2)})
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == ["first", "second"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * curve(seed=1).accuracy)
+    assert len(axes.collections) == 2
+    assert axes.get_ylabel() == "accuracy, %"
+    assert curve().plot().axes[0].get_legend() is None

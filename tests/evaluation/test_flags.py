@@ -1,0 +1,144 @@
+"""Each flag is raised by a model or an attack broken on purpose, and not by a sound one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from lexirobust.attacks import FGSM, PGD, Spatial
+
+WEIGHTS = np.array([[1.0, -1.0], [0.5, -0.5], [-0.25, 0.25]], np.float32)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 3)).astype(np.float32)
+Y = np.argmax(X @ WEIGHTS, axis=-1)
+SOUND = PGD("l2", steps=10, bounds=None, seed=0)
+
+
+def linear(x):
+    return x @ tf.constant(WEIGHTS)
+
+
+def noisy(x):
+    return linear(x) + tf.random.normal((1, 2), stddev=0.1)
+
+
+def without_gradient(x):
+    return tf.stop_gradient(linear(x))
+
+
+def wall(x):
+    """Falls to a dip that is still right, rises again, and is wrong beyond."""
+    side = tf.where(x >= 0, 1.0, -1.0)
+    away = 4.0 - tf.abs(x)
+    margin = tf.where(away < 1, 1.0 - 0.5 * away, tf.where(away < 2, 0.5 * away, -1.0))
+    return tf.concat([-side * margin, side * margin], axis=-1)
+
+
+def names(classifier, attack=SOUND, magnitudes=(0.0, 0.7), x=X, y=Y):
+    curve = lr.evaluate_robustness(classifier, x, y, attack, magnitudes)
+    for flag in curve.flags:
+        assert flag.message.endswith(".")
+        assert flag.advice.endswith(".")
+    return [flag.name for flag in curve.flags]
+
+
+def normalised():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+    )
+    model.layers[1].set_weights([WEIGHTS, np.zeros(2)])
+    return model
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+@pytest.mark.parametrize("bounds", [None, (-6.0, 6.0)])
+def test_a_sound_model_under_a_sound_attack_raises_none(norm, constraint, bounds):
+    attack = PGD(norm, steps=20, restarts=2, constraint=constraint, bounds=bounds, seed=0)
+    assert names(linear, attack, (0.0, 0.5, 0.7)) == []
+
+
+def test_a_sound_keras_model_raises_none():
+    assert names(normalised()) == []
+
+
+def test_probabilities_are_flagged():
+    with pytest.warns(UserWarning, match="probabilities"):
+        assert "probabilities" in names(lambda x: tf.nn.softmax(linear(x)))
+
+
+def test_randomness_is_flagged_and_not_attacked_further():
+    with pytest.warns(UserWarning, match="randomised"):
+        assert names(noisy)[0] == "randomised"
+
+
+def test_batch_normalisation_in_training_mode_is_flagged():
+    model = normalised()
+    assert "batch-dependent" in names(lambda x: model(x, training=True))
+
+
+def test_hidden_gradients_are_flagged_and_what_comes_of_them():
+    attack = PGD("l2", steps=5, constraint="maximum", bounds=None, random_start=False)
+    found = names(without_gradient, attack)
+    assert found[:3] == ["no gradients", "not at chance", "noise is stronger"]
+
+
+def test_a_step_over_a_wall_is_flagged():
+    x = np.linspace(3.6, 3.9, 20, dtype=np.float32)[:, None] * np.array([[-1], [1]])[
+        np.arange(20) % 2
+    ].astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    creeping = PGD(
+        "linf", steps=5, step_size=0.2, constraint="maximum", bounds=None, random_start=False
+    )
+    assert "one step is stronger" in names(wall, creeping, (2.5,), x, y)
+    assert "one step is stronger" not in names(wall, SOUND, (2.5,), x, y)
+
+
+@pytest.mark.parametrize("setting", ["steps", "restarts"])
+def test_an_attack_that_gains_by_more_effort_is_flagged(setting):
+    if setting == "steps":
+        attack = PGD("l2", steps=2, step_size=0.1, constraint="maximum", bounds=None, seed=0)
+        assert "attack too weak" in names(linear, attack)
+        return
+
+    def dented(x):  # One side of each sample has a hole that only a start near it finds.
+        return tf.concat([tf.zeros_like(x), tf.where(x > 5.2, -1.0, 1.0)], axis=-1)
+
+    x = np.full((40, 1), 4.5, np.float32)
+    attack = PGD("linf", steps=1, constraint="exact", bounds=None, seed=0)
+    # An exact norm in one dimension: one of two points, and a start takes one of them.
+    assert "attack too weak" in names(dented, attack, (1.0,), x, np.ones(40, int))
+
+
+def test_exact_norms_that_the_box_has_no_room_for_are_flagged():
+    attack = PGD("l2", steps=3, bounds=(-6.0, 6.0), seed=0)
+    curve = lr.evaluate_robustness(linear, X, Y, attack, [0.5, 30.0])
+    (flag,) = [flag for flag in curve.flags if flag.name == "exact norms out of reach"]
+    assert "100.0% at 30" in flag.message
+    within = PGD("l2", steps=3, constraint="maximum", bounds=(-6.0, 6.0), seed=0)
+    assert "exact norms out of reach" not in names(linear, within, (0.5, 30.0))
+
+
+def test_clean_accuracy_alone_is_not_attacked():
+    assert names(without_gradient, magnitudes=(0.0,)) == ["no gradients"]
+
+
+def test_checks_can_be_left_out():
+    curve = lr.evaluate_robustness(without_gradient, X, Y, SOUND, [0.5], checks=False)
+    assert curve.flags == ()
+
+
+@pytest.mark.parametrize(
+    "attack", [FGSM("l2", bounds=None), PGD("l2", goal="minimize", bounds=None), Spatial()]
+)
+def test_any_attack_can_be_checked(attack):
+    if isinstance(attack, Spatial):
+        x = RNG.uniform(size=(8, 5, 5, 1)).astype(np.float32)
+        classifier = keras.Sequential([keras.Input((5, 5, 1)), keras.layers.Flatten()])
+        classifier.add(keras.layers.Dense(2))
+        assert isinstance(names(classifier, attack, (1.0,), x, np.arange(8) % 2), list)
+    else:
+        assert isinstance(names(linear, attack), list)

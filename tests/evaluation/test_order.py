@@ -1,0 +1,151 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import lexirobust as lr
+from lexirobust.evaluation import Order
+
+MAGNITUDES = np.array([0.0, 1.0, 2.0])
+
+
+def curve(correct, counted=None, magnitudes=MAGNITUDES, data=None):
+    correct = np.asarray(correct, bool)
+    zeros = np.zeros(correct.shape)
+    counted = np.ones_like(correct) if counted is None else counted
+    settings = {} if data is None else {"data": data}
+    return lr.AccuracyCurve(
+        magnitudes, correct, zeros, zeros, zeros == 0, counted, settings=settings
+    )
+
+
+def random_curves(count, samples=12, seed=0):
+    """Few samples, so that ties are common."""
+    rng = np.random.default_rng(seed)
+    share = np.array([[0.9], [0.6], [0.5]])
+    return [curve(rng.uniform(size=(3, samples)) < share) for _ in range(count)]
+
+
+def exact_mcnemar(only_first, only_second):
+    """Two-sided, from the binomial coefficients themselves."""
+    count = only_first + only_second
+    tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1)) / 2**count
+    return min(1.0, 2 * tail)
+
+
+def test_strict_order_is_a_total_preorder():
+    curves = random_curves(9)
+    order = {
+        (a, b): lr.compare(curves[a], curves[b]).order
+        for a, b in itertools.product(range(9), repeat=2)
+    }
+    assert {-1, 0, 1} == {order[pair] for pair in order if pair[0] != pair[1]} | {0}
+    for a, b in order:
+        assert order[a, b] == -order[b, a]
+        assert order[a, a] == 0
+    for a, b, c in itertools.product(range(9), repeat=3):
+        if order[a, b] >= 0 and order[b, c] >= 0:
+            assert order[a, c] >= 0
+            assert order[a, c] == max(order[a, b], order[b, c])
+
+
+def test_strict_order_is_that_of_the_accuracies_as_tuples():
+    curves = random_curves(12, seed=1)
+    for first, second in itertools.combinations(curves, 2):
+        one, other = (each.accuracy.tolist() for each in (first, second))
+        assert lr.compare(first, second).order == (one > other) - (one < other)
+
+
+def test_the_smallest_magnitude_decides_however_they_are_sorted():
+    rows = np.arange(10) < np.array([[9], [5], [2]]), np.arange(10) < np.array([[9], [4], [8]])
+    for order in ([0, 1, 2], [2, 0, 1]):
+        first, second = (curve(row[order], magnitudes=MAGNITUDES[order]) for row in rows)
+        assert lr.compare(first, second).at == 1.0
+        assert lr.compare(first, second).order == 1
+
+
+def test_a_difference_within_the_tolerance_decides_nothing():
+    first = curve(np.arange(100) < np.array([[91], [50], [10]]))
+    second = curve(np.arange(100) < np.array([[90], [60], [10]]))
+    assert lr.compare(first, second) == Order(1, 0.0, 1.0)
+    assert lr.compare(first, second, tolerance=0.05).order == -1
+    assert lr.compare(first, second, tolerance=0.05).at == 1.0
+    assert lr.compare(first, second, tolerance=0.2).order == 0
+    assert lr.compare(first, second, tolerance=0.2).at is None
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (9, 1), (5, 5), (30, 12)])
+def test_p_values_are_exact_and_corrected_for_their_number(only_first, only_second):
+    first, second = np.zeros((2, 3, 60), bool)
+    first[0, :only_first] = True
+    second[0, only_first : only_first + only_second] = True
+    first[1, :8] = True  # p = 2^-7, whose correction is for two or three, by its rank.
+    p, other = exact_mcnemar(only_first, only_second), 2.0**-7
+    order = lr.compare(curve(first), curve(second))
+    if only_first == only_second:
+        assert order.at == 1.0
+        assert order.p_value == pytest.approx(3 * other)
+    else:
+        ascending = sorted([p, other, 1.0])
+        holm = np.minimum(1, np.maximum.accumulate(np.array(ascending) * [3, 2, 1]))
+        assert order.p_value == pytest.approx(holm[ascending.index(p)])
+
+
+def test_chance_at_the_first_magnitude_does_not_decide_where_significance_is_asked():
+    first = np.zeros((3, 400), bool)
+    second = np.zeros((3, 400), bool)
+    first[0, :201], second[0, 199:399] = True, True  # One sample more, of 400 that differ.
+    second[1, :40] = True
+    assert lr.compare(curve(first), curve(second)).order == 1
+    order = lr.compare(curve(first), curve(second), significance=0.05)
+    assert (order.order, order.at) == (-1, 1.0)
+    assert order.p_value < 1e-9
+
+
+def test_magnitudes_where_nothing_counts_decide_nothing():
+    counted = np.ones((3, 10), bool)
+    counted[1] = False
+    first = curve(np.arange(10) < np.array([[9], [0], [5]]), counted)
+    second = curve(np.arange(10) < np.array([[9], [9], [4]]))
+    assert np.isnan(first.accuracy[1])
+    assert lr.compare(first, second).at == 2.0
+    assert lr.compare(first, second).order == 1
+
+
+def test_places_follow_the_order_and_are_shared():
+    curves = random_curves(10, seed=2)
+    places = lr.rank(curves)
+    for (a, one), (b, other) in itertools.combinations(enumerate(curves), 2):
+        assert np.sign(places[b] - places[a]) == lr.compare(one, other).order
+    assert sorted(set(places)) == list(range(1, max(places) + 1))
+    assert lr.rank(curves, tolerance=1.0) == [1] * 10
+
+
+def test_places_do_not_depend_on_how_curves_are_listed():
+    curves = random_curves(8, seed=3)
+    for options in ({}, {"tolerance": 0.1}, {"significance": 0.2}):
+        places = lr.rank(curves, **options)
+        for shift in range(1, 8):
+            rolled = lr.rank(curves[shift:] + curves[:shift], **options)
+            assert rolled == places[shift:] + places[:shift]
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "message"),
+    [
+        (curve(np.ones((3, 11))), {}, "same samples"),
+        (curve(np.ones((3, 10)), magnitudes=MAGNITUDES + 1), {}, "same magnitudes"),
+        (curve(np.ones((3, 10)), data="b"), {}, "same order"),
+        (curve(np.ones((3, 10))), {"tolerance": -0.1}, "`tolerance`"),
+        (curve(np.ones((3, 10))), {"significance": 0.0}, "`significance`"),
+    ],
+)
+def test_bad_arguments_are_refused(other, options, message):
+    with pytest.raises(ValueError, match=message):
+        lr.compare(curve(np.ones((3, 10)), data="a"), other, **options)
+
+
+def test_no_curves_have_no_places():
+    with pytest.raises(ValueError, match="`curves` must be at least one"):
+        lr.rank([])
