@@ -10,6 +10,7 @@ from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.pgd import PGD
 from lexirobust.attacks.spatial import Flow, Spatial
+from lexirobust.attacks.voronoi import VoronoiPGD
 from lexirobust.attacks.worst import Worst
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "GuidedPGD",
     "IntervalAttack",
     "Spatial",
+    "VoronoiPGD",
     "Worst",
     "bounds",
     "geometry",

@@ -239,17 +239,18 @@ class Attack(abc.ABC):
         reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
         return reach >= tf.cast(magnitude, x.dtype) * (1.0 - 1e-6)
 
-    def counted(self, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
+    def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
         """Says which perturbed inputs an average is to be taken over.
 
         Args:
+            x: `[N, ...]` clean inputs.
             moved: `[N, ...]` perturbed inputs.
             magnitude: Scalar or `[N]`.
 
         Returns:
             `[N]` bool tensor, or `None` where all count.
         """
-        del moved, magnitude
+        del x, moved, magnitude
         return None
 
     def _run(

@@ -112,8 +112,41 @@ class ExploredRegion:
         out = geometry.leave_ball(perturbation, nearest - x, magnitude, self.norm)
         return tf.where(tf.reshape(inside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
 
+    def own(self, x: tf.Tensor) -> tf.Tensor:
+        """Finds inputs among the points.
+
+        Args:
+            x: `[N, ...]` inputs.
+
+        Returns:
+            `[N]` int32 numbers of the points that they are; -1 for inputs that are none.
+        """
+        same = _fingerprint(x)[:, None] == _fingerprint(self.points)
+        index = tf.argmax(tf.cast(same, tf.int8), axis=1, output_type=tf.int32)
+        apart = geometry.norm(self._points(x.dtype, index) - x, self.norm)
+        return tf.where(apart == 0, index, -1)
+
+    def nearest_other(self, x: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        """Finds the nearest of all points but one.
+
+        Args:
+            x: `[N, ...]` inputs.
+            own: `[N]` int32 numbers of the points that are left out, -1 for none.
+
+        Returns:
+            `[N, ...]` points.
+        """
+        return self._points(x.dtype, self._nearest_index(x, own))
+
     def _nearest(self, x: tf.Tensor) -> tf.Tensor:
         """The point nearest to each input, both `[N, ...]`."""
+        return self._points(x.dtype, self._nearest_index(x))
+
+    def _points(self, dtype: tf.DType, index: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.gather(self.points, index), dtype)
+
+    def _nearest_index(self, x: tf.Tensor, other_than: tf.Tensor | None = None) -> tf.Tensor:
+        """`[N]` int32 number of the point nearest to each input, one point of its own aside."""
         if self.points is None:
             raise ValueError("An explored region must be adapted to data before it is asked.")
         points = tf.cast(self.points, x.dtype)
@@ -129,6 +162,8 @@ class ExploredRegion:
             # The last block looks at some points twice.
             rows = tf.minimum(start + tf.range(min(size, count)), count - 1)
             far = self._order(inputs, tf.gather(centred, rows))
+            if other_than is not None:
+                far = tf.where(rows == other_than[:, None], np.inf, far)
             nearest = tf.argmin(far, axis=1, output_type=tf.int32)
             value = tf.gather(far, nearest, batch_dims=1)
             nearer = value < best
@@ -141,7 +176,7 @@ class ExploredRegion:
         none = tf.zeros_like(inputs[:, 0])
         found = block(tf.constant(0), none + np.inf, tf.cast(none, tf.int32))
         found = tf.while_loop(lambda start, *_: start < count, block, found)
-        return tf.gather(points, found[2])
+        return found[2]
 
     def _order(self, inputs: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
         """`[N, m]` what the distances between inputs and points are ordered by."""
@@ -151,3 +186,11 @@ class ExploredRegion:
         differences = tf.abs(inputs[:, None] - points)
         reduce = tf.reduce_sum if self.norm == "l1" else tf.reduce_max
         return reduce(differences, axis=-1)
+
+
+def _fingerprint(x: tf.Tensor) -> tf.Tensor:
+    """`[N]` int32, equal for equal rows: unlike a product's rounding, whatever else is compared."""
+    flat = tf.reshape(tf.cast(x, tf.float32), [-1, int(np.prod(x.shape[1:]))])
+    words = tf.bitcast(tf.where(flat == 0, 0.0, flat), tf.int32)  # -0 equals 0, and has other bits.
+    odd = 2 * np.random.default_rng(0).integers(-(2**30), 2**30, flat.shape[1]) + 1
+    return tf.reduce_sum(words * tf.constant(odd, tf.int32), axis=1)

@@ -166,7 +166,11 @@ def project_sphere(
 
 
 def leave_ball(
-    perturbation: tf.Tensor, offset: tf.Tensor, radius: tf.Tensor | float, norm: str
+    perturbation: tf.Tensor,
+    offset: tf.Tensor,
+    radius: tf.Tensor | float,
+    norm: str,
+    margin: float = 0.0,
 ) -> tf.Tensor:
     """Moves perturbations of one norm out of a ball of that radius around another point.
 
@@ -179,6 +183,7 @@ def leave_ball(
         offset: The ball's centre, shaped like the first argument.
         radius: Scalar or `[N]` tensor, above 0.
         norm: The norm of the ball: `"l1"`, `"l2"` or `"linf"`.
+        margin: By how much the ball is larger than `radius`, as a share of it.
 
     Returns:
         The moved perturbation, shaped like the first argument.
@@ -194,7 +199,9 @@ def leave_ball(
     radius = _per_sample(radius, flat)
     side, size = tf.sign(centre), tf.abs(centre)
     if norm == "l2":
-        half, axis = 0.5 * _norm(centre, norm)[:, None], _unit(centre)
+        away, axis = _norm(centre, norm)[:, None], _unit(centre)
+        surplus = margin * (2.0 + margin) * tf.square(radius)
+        half = 0.5 * (away - _divide(surplus, away))
         across = flat - tf.reduce_sum(flat * axis, axis=1, keepdims=True) * axis
         # The squares' difference, as a product that does not cancel.
         height = tf.sqrt(tf.maximum((radius - half) * (radius + half), 0.0))
@@ -202,12 +209,12 @@ def leave_ball(
     elif norm == "l1":
         # What both have in common brings them nearer to each other: half the offset at most.
         common = tf.clip_by_value(flat * side, 0.0, size)
-        half = 0.5 * tf.reduce_sum(size, axis=1, keepdims=True)
+        half = 0.5 * (tf.reduce_sum(size, axis=1, keepdims=True) - margin * radius)
         kept = _divide(half, tf.reduce_sum(common, axis=1, keepdims=True)) * common
         out = tf.where(common > 0, kept * side, flat)
     else:
         # One coordinate is enough: the one that has the least way to go.
-        target = size - radius
+        target = size - (1.0 + margin) * radius
         way = tf.where(size > 0, flat * side - target, np.inf)
         chosen = tf.one_hot(tf.argmin(way, axis=1), flat.shape[1], on_value=True, off_value=False)
         out = tf.where(chosen, side * target, flat)

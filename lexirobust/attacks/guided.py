@@ -75,8 +75,9 @@ class GuidedPGD(PGD):
         losses = super().goals(classifier, y, magnitude)
         return [lambda x: self._outside(x, magnitude), *losses]
 
-    def counted(self, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
+    def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
         """Those outside a region that is known exactly; see `Attack.counted`."""
+        del x
         return None if self.region is None else self.region.has_outside(moved, magnitude)
 
     def _climb(self, *args: Any, **settings: Any) -> tf.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import Attack, Classifier
+from lexirobust.attacks import PGD, Attack, Classifier, ExploredRegion, VoronoiPGD
 from lexirobust.attacks.attack import classification_loss, logits_of
 from lexirobust.checks import check_data, check_magnitudes, flat_labels
 from lexirobust.evaluation.backup import Backup, Digest
@@ -36,8 +36,14 @@ def evaluate_robustness(
     batch_size: int = 500,
     backup: str | os.PathLike[str] | None = None,
     checks: bool = True,
+    genuine: bool = False,
+    data: Any | None = None,
 ) -> AccuracyCurve:
     """Measures a classifier under attack at several magnitudes.
+
+    Genuine accuracy asks only for perturbed inputs to which no other point of the data is nearer
+    than their own sample. With an exact norm some samples have none, and do not count at that
+    magnitude (`AccuracyCurve.excluded`); where none counts, the accuracy is undefined.
 
     Args:
         classifier: Maps inputs to logits: a Keras model or any other callable.
@@ -51,6 +57,9 @@ def evaluate_robustness(
             and gives the numbers of one that was not interrupted; the folder is removed at the end.
         checks: Whether to look for reasons not to trust the result (`AccuracyCurve.flags`), on up
             to 64 samples.
+        genuine: Whether to measure genuine accuracy, under the attack's like that keeps to Voronoi
+            cells, with an even number of starts. The attack must be a `PGD`.
+        data: `[M, ...]` the points whose cells they are; `None`: `x`, if that is no dataset.
 
     Returns:
         An `AccuracyCurve`.
@@ -69,8 +78,17 @@ def evaluate_robustness(
     >>> curve.accuracy.tolist(), curve.flags
     ([1.0, 1.0, 0.0], ())
 
+    Example: genuinely, it is right wherever that is defined, unlike the first.
+
+    >>> for f in ("f1", "f3"):
+    ...     classifier = lr.datasets.toy_classifier(f)
+    ...     curve = evaluate_robustness(classifier, x, y, attack, [0, 0.5, 4], genuine=True)
+    ...     print(curve.accuracy.tolist(), curve.counts.tolist())
+    [1.0, 0.75, 1.0] [100, 4, 2]
+    [1.0, 1.0, 1.0] [100, 4, 2]
+
     Reference:
-        Definitions 4 and 5 of the paper.
+        Definitions 4 and 5 of the paper; for finite data Kilic et al., arXiv 2005.02540.
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     attacks = _check_attacks(attack)
@@ -82,10 +100,15 @@ def evaluate_robustness(
     batches, count = _batches(x, y, int(batch_size), attacks[0].bounds)
     settings: dict[str, Any] = {
         "attacks": [_describe(attack) for attack in attacks],
+        "genuine": None,
         "classifier": _digest_weights(classifier),
         "batch_size": int(batch_size),
         "magnitudes": magnitudes,
     }
+    if genuine or data is not None:
+        points = _points(x, data, genuine)
+        settings["genuine"] = hashlib.sha256(points.tobytes()).hexdigest()[:16]
+        attacks = [_in_cells(attack, points) for attack in attacks]
     store = None if backup is None else Backup(pathlib.Path(backup), settings)
     seeds = [_draw_seed() if attack.seed is None else attack.seed for attack in attacks]
     # The drawn ones too are the same when a backup is gone on with.
@@ -153,6 +176,31 @@ def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
     return attacks
 
 
+def _points(x: Any, data: Any | None, genuine: bool) -> np.ndarray:
+    """The points whose cells genuine perturbations keep to, each once."""
+    if not genuine:
+        raise ValueError("`data` is for genuine accuracy. Received: data with `genuine=False`.")
+    if data is None and isinstance(x, tf.data.Dataset):
+        raise ValueError("`data` must be given where `x` is a dataset and `genuine` is true.")
+    points = np.asarray(x if data is None else data)
+    check_data(points, np.zeros(len(points), int))
+    return np.unique(points.astype(np.float32), axis=0)
+
+
+def _in_cells(attack: Attack, points: np.ndarray) -> VoronoiPGD:
+    """The same attack inside Voronoi cells."""
+    if type(attack) is not PGD:
+        raise ValueError(
+            "`attack` must be a PGD, and none of its kinds, where `genuine` is true. Received: "
+            f"{type(attack).__name__}."
+        )
+    region = ExploredRegion(attack.norm)
+    region.adapt(points)
+    # Both sides of an input are tried, and success is not all that is asked for.
+    restarts = attack.restarts + attack.restarts % 2 if attack.random_start else 1
+    return VoronoiPGD(region, **{**attack.get_config(), "restarts": restarts, "early_stop": False})
+
+
 def _batches(
     x: Any, y: Any, size: int, bounds: tuple[float, float] | None
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int | None]:
@@ -204,14 +252,18 @@ def _measure(
     seed: tuple[int, int],
 ) -> dict[str, np.ndarray]:
     """All that a curve holds, `[K, n]` each, for one batch, and a few perturbed samples."""
-    # A seed of the batch's own, so that it does not matter which were measured before.
-    with attack.drawing_from(int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1):
-        swept = attack.sweep(classifier, x, y, magnitudes)
+    attacked = [magnitude for magnitude in magnitudes if magnitude > 0]
+    swept: Iterator[Any] = iter(())
+    if attacked:
+        # A seed of the batch's own, so that it does not matter which were measured before.
+        with attack.drawing_from(int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1):
+            swept = iter(attack.sweep(classifier, x, y, attacked))
     rows: dict[str, list[Any]] = {name: [] for name in (*_OUTCOMES, "moved", "decisions")}
-    for magnitude, moved in zip(magnitudes, swept, strict=True):
+    for magnitude in magnitudes:
+        moved = next(swept) if magnitude > 0 else tf.constant(x)
         logits = logits_of(classifier, moved)
         decisions = np.argmax(logits, axis=-1)
-        counted = attack.counted(moved, magnitude)
+        counted = attack.counted(x, moved, magnitude) if magnitude > 0 else None
         values = {
             "correct": decisions == y,
             "losses": classification_loss(logits, tf.constant(y)),
@@ -261,12 +313,14 @@ def _flagged(
     attacked = np.flatnonzero(curve.magnitudes > 0)
     undecided = np.abs(curve.accuracy[attacked] - 0.5)
     row = int(attacked[np.nanargmin(undecided)]) if np.any(np.isfinite(undecided)) else 0
+    # Attacks outside the cells would find more, and that would say nothing.
+    magnitude = 0.0 if isinstance(attack, VoronoiPGD) else float(curve.magnitudes[row])
     probe = Probe(
         classifier,
         attack,
         tf.constant(x),
         y,
-        float(curve.magnitudes[row]),
+        magnitude,
         curve.correct[row, : len(y)],
     )
     with attack.drawing_from(seed):

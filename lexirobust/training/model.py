@@ -572,7 +572,7 @@ class LexicographicModel(keras.Model):
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
             seen = perturb(self._terms, self.classifier, batch, own, first, steps)
             pairs = zip(self._terms, seen, strict=True)
-            counted = {term.name: term.counted(inputs) for term, inputs in pairs}
+            counted = {term.name: term.counted(batch.x, inputs) for term, inputs in pairs}
             return [], (seen, {name: c for name, c in counted.items() if c is not None})
 
         _, (inputs, counted) = over_parts(part, (batch, first), self.micro_batch_size)

@@ -64,6 +64,16 @@ def test_depth_is_that_of_the_nearest_point(norm, small_blocks, monkeypatch):
     np.testing.assert_array_equal(region.has_outside(x, magnitude), far >= magnitude)
 
 
+def test_points_are_told_apart_however_near_they_are():
+    x = np.float32(100) + points_of(50, 3)
+    points = np.concatenate([np.nextafter(x, np.float32(0)), x, np.nextafter(x, np.float32(999))])
+    region = region_of(points)
+    np.testing.assert_array_equal(region.own(tf.constant(x)), np.arange(50, 100))
+    np.testing.assert_array_equal(region.own(tf.constant(x + 1)), np.full(50, -1))
+    zeros = region_of(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    np.testing.assert_array_equal(zeros.own(tf.constant([[1.0, -0.0]])), [1])
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_sample_does_not_put_its_own_sphere_inside(norm):
     x = 100 + points_of(200, 784)
@@ -120,7 +130,7 @@ def test_points_end_outside_and_at_their_norm(norm, dimensions):
     attack = guided(region)
     moved = attack(linear(dimensions), x, np.arange(100) % 3, magnitude)
     np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
-    counted = attack.counted(moved, magnitude).numpy()
+    counted = attack.counted(x, moved, magnitude).numpy()
     np.testing.assert_array_equal(
         counted, distance.cdist(moved, x, METRICS[norm]).min(axis=1) >= magnitude * (1 - 1e-4)
     )
@@ -145,7 +155,7 @@ def test_in_the_plane_the_worst_allowed_point_is_found():
 
     every = losses(around.reshape(-1, 2), np.repeat(y, 720)).reshape(80, -1)
     worst = np.where(allowed, every, -np.inf).max(axis=1)
-    has, found = allowed.any(axis=1), attack.counted(moved, magnitude).numpy()
+    has, found = allowed.any(axis=1), attack.counted(x, moved, magnitude).numpy()
     assert 20 < has.sum() < 80
     assert found[has].all()
     assert (losses(moved.numpy(), y) >= worst - 1e-3)[has].mean() > 0.95
@@ -161,7 +171,7 @@ def test_nearest_neighbours_are_never_fooled_outside(norm, dimensions):
     for share in (0.4, 0.6, 1.0):
         magnitude = share * float(np.median(far.min(axis=1)))
         moved = attack(classifier, points, labels, magnitude)
-        counted = attack.counted(moved, magnitude).numpy()
+        counted = attack.counted(points, moved, magnitude).numpy()
         assert counted.any()
         logits = classifier(moved).numpy()
         own, other = logits[np.arange(40), labels], logits[np.arange(40), 1 - labels]
@@ -180,7 +190,7 @@ def test_the_box_is_kept():
     assert moved.min() >= 0
     assert moved.max() <= 1
     np.testing.assert_allclose(np.linalg.norm(moved - x, axis=1), 1.5, rtol=1e-5)
-    assert attack.counted(moved, 1.5).numpy().mean() > 0.95
+    assert attack.counted(x, moved, 1.5).numpy().mean() > 0.95
 
 
 def test_compiled_attacks_agree():
@@ -192,7 +202,7 @@ def test_compiled_attacks_agree():
         return attack.perturb(classifier, tf.constant(x), tf.constant(y), 1.0, tf.constant([0, 1]))
 
     plain = attack.perturb(classifier, tf.constant(x), tf.constant(y), 1.0, tf.constant([0, 1]))
-    np.testing.assert_array_equal(attack.counted(compiled(), 1.0), attack.counted(plain, 1.0))
+    np.testing.assert_array_equal(attack.counted(x, compiled(), 1.0), attack.counted(x, plain, 1.0))
     losses = [
         tf.nn.sparse_softmax_cross_entropy_with_logits(y, classifier(moved)).numpy()
         for moved in (compiled(), plain)

@@ -128,16 +128,17 @@ class Objective(Rank):
         del classifier
         return batch.y
 
-    def counted(self, seen: tf.Tensor) -> tf.Tensor | None:
+    def counted(self, x: tf.Tensor, seen: tf.Tensor) -> tf.Tensor | None:
         """Says which samples the loss is an average over.
 
         Args:
+            x: `[N, ...]` clean inputs.
             seen: The perturbed inputs.
 
         Returns:
             `[N]` bool tensor, or `None` where all count.
         """
-        return None if self.attack is None else self.attack.counted(seen, self.magnitude)
+        return None if self.attack is None else self.attack.counted(x, seen, self.magnitude)
 
     @abc.abstractmethod
     def loss(

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.spatial import distance
+
+from lexirobust.attacks import ExploredRegion, VoronoiPGD, geometry
+
+METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
+NORMS = sorted(METRICS)
+
+
+def points_of(count, dimensions, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
+
+
+def attack_in(points, norm, **settings):
+    region = ExploredRegion(norm)
+    region.adapt(points)
+    settings = {"bounds": None, "restarts": 4, "steps": 20, "seed": 0, **settings}
+    return VoronoiPGD(region, norm=norm, **settings)
+
+
+def linear(dimensions, classes=3):
+    matrix = points_of(dimensions, classes, seed=1)
+    return lambda x: tf.reshape(x, [-1, dimensions]) @ matrix
+
+
+def own_and_other(x, moved, points, norm):
+    """Distances `[N]` to the own sample and to the nearest other point, in float64."""
+    far = distance.cdist(np.asarray(moved, np.float64), points.astype(np.float64), METRICS[norm])
+    own = distance.cdist(x, points, METRICS[norm]) == 0
+    return far[own], np.where(own, np.inf, far).min(axis=1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dimensions", [1, 20])
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+def test_what_counts_is_nearer_to_its_own_sample_than_to_any_other(norm, dimensions, constraint):
+    x = points_of(80, dimensions)
+    spacing = distance.cdist(x, x, METRICS[norm]) + 1e9 * np.eye(80)
+    attack = attack_in(x, norm, constraint=constraint)
+    for share in (0.4, 0.8, 1.5):
+        magnitude = share * float(np.median(spacing.min(axis=1)))
+        moved = attack(linear(dimensions), x, np.arange(80) % 3, magnitude).numpy()
+        own, other = own_and_other(x, moved, x, norm)
+        counted = attack.counted(x, moved, magnitude).numpy()
+        np.testing.assert_array_equal(counted, other >= own * (1 + 1e-5) - 1e-6)
+        assert np.all(own <= magnitude * (1 + 1e-5))
+        if constraint == "maximum":
+            assert counted.all()
+        else:
+            np.testing.assert_allclose(own, magnitude, rtol=1e-5)
+            # Where no other point is within twice the magnitude, everything is allowed.
+            assert counted[spacing.min(axis=1) > 2.001 * magnitude].all()
+            assert counted.any()
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+def test_in_the_plane_the_worst_allowed_point_is_found(constraint):
+    """Against a grid of all points at the norm, or within it."""
+    x, y = points_of(60, 2), np.arange(60) % 3
+    classifier, magnitude = linear(2), 0.3
+    attack = attack_in(x, "l2", constraint=constraint, steps=60)
+    moved = attack(classifier, x, y, magnitude)
+    angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    radii = [1.0] if constraint == "exact" else np.linspace(0, 1, 41)
+    disc = np.concatenate([magnitude * radius * circle for radius in radii]).astype(np.float32)
+    around = x[:, None] + disc
+    far = distance.cdist(around.reshape(-1, 2), x).reshape(60, len(disc), 60)
+    own = far[np.arange(60), :, np.arange(60)]
+    far[np.arange(60), :, np.arange(60)] = np.inf
+    allowed = far.min(axis=2) >= own * (1 + 1e-4)
+
+    def losses(inputs, labels):
+        logits = classifier(tf.constant(inputs))
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
+
+    every = losses(around.reshape(-1, 2), np.repeat(y, len(disc))).reshape(60, -1)
+    worst = np.where(allowed, every, -np.inf).max(axis=1)
+    counted = attack.counted(x, moved, magnitude).numpy()
+    has = allowed.any(axis=1)
+    # An arc that a grid of half a degree misses may be found; what it sees must be.
+    assert counted[has].mean() > 0.95
+    both = counted & has
+    assert np.mean(losses(moved.numpy(), y)[both] >= worst[both] - 0.02) > 0.9
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_images_in_a_box_keep_all_three(norm):
+    x = np.random.default_rng(0).uniform(size=(30, 7, 7, 1)).astype(np.float32)
+    magnitude = {"l1": 4.0, "l2": 1.0, "linf": 0.2}[norm]
+    attack = attack_in(x, norm, bounds=(0.0, 1.0))
+    moved = attack(linear(49), x, np.arange(30) % 3, magnitude).numpy()
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
+    assert attack.counted(x, moved, magnitude).numpy().all()
+
+
+def test_inputs_that_are_no_points_have_all_points_as_others():
+    attack = attack_in(np.array([[0.0], [2.0]]), "l2", steps=3)
+    x = np.array([[0.5]], np.float32)
+    for magnitude, counts in ((0.1, True), (0.9, False)):  # Beyond 0.25 and 0.75 others are nearer.
+        moved = attack(linear(1), x, np.array([0]), magnitude)
+        assert attack.counted(x, moved, magnitude).numpy().tolist() == [counts]
+
+
+def test_compiled_attacks_agree():
+    x, y = points_of(50, 4), np.arange(50) % 3
+    attack, classifier = attack_in(x, "l2"), linear(4)
+
+    @tf.function(jit_compile=True)
+    def compiled():
+        return attack.perturb(classifier, tf.constant(x), tf.constant(y), 1.0, tf.constant([0, 1]))
+
+    plain = attack.perturb(classifier, tf.constant(x), tf.constant(y), 1.0, tf.constant([0, 1]))
+    counted = [attack.counted(x, moved, 1.0).numpy() for moved in (compiled(), plain)]
+    assert np.mean(counted[0] == counted[1]) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"early_stop": True}, "`early_stop`"), ({"norm": "linf"}, "`norm` must be that")],
+)
+def test_bad_settings_are_refused(settings, message):
+    region = ExploredRegion("l2")
+    with pytest.raises(ValueError, match=message):
+        VoronoiPGD(region, **{"norm": "l2", **settings})

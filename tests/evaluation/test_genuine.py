@@ -1,0 +1,160 @@
+"""Genuine accuracy on finite data, against the paper's closed forms and nearest neighbours."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from lexirobust.attacks import FGSM, PGD
+
+# Between the jumps of the genuine columns, which samples only approach.
+MAGNITUDES = [0.0, 0.25, 0.75, 1.5, 1.9, 2.5, 4.0, 6.0]
+NAMES = ["f1", "f2", "f3", "f4"]
+
+
+def attack(norm="l2", **settings):
+    return PGD(norm, **{"steps": 3, "restarts": 2, "bounds": None, "seed": 0, **settings})
+
+
+def nearest_neighbour(points, labels):
+    """Logits of the classifier that gives each input the label of the nearest point (l2)."""
+    classes = int(labels.max()) + 1
+    points = tf.constant(points.reshape(len(points), -1))
+    owners = tf.one_hot(labels, classes, on_value=0.0, off_value=np.inf)
+
+    def classify(x):
+        x = tf.reshape(x, [-1, points.shape[1]])
+        # Differences, not products: ties must be told apart.
+        far = tf.norm(x[:, None] - points, axis=-1)
+        return -tf.reduce_min(far[..., None] + owners, axis=1)
+
+    return classify
+
+
+@pytest.fixture(scope="module")
+def toy_curves():
+    x, y = lr.datasets.toy(1000, seed=1)  # No two of the ends are nearer than rounding allows.
+    return {
+        name: lr.evaluate_robustness(
+            lr.datasets.toy_classifier(name), x, y, attack(), MAGNITUDES, genuine=True, checks=False
+        )
+        for name in NAMES
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_of_the_toy_problem_give_the_papers_genuine_columns(toy_curves, name):
+    expected = lr.datasets.toy_accuracy(name, MAGNITUDES, genuine=True)
+    np.testing.assert_allclose(toy_curves[name].accuracy, expected, atol=1e-9)
+
+
+def test_only_the_ends_of_the_toy_data_count(toy_curves):
+    """Four up to the middle of the gap, the outer two from there on."""
+    for curve in toy_curves.values():
+        assert curve.counts.tolist() == [1000, 4, 4, 2, 2, 2, 2, 2]
+        np.testing.assert_allclose(curve.excluded, 1 - curve.counts / 1000)
+
+
+def test_the_paper_orders_the_toy_classifiers_one_way_and_genuinely_another(toy_curves):
+    f1, f2, f3, f4 = (toy_curves[name] for name in NAMES)
+    # Standard: f1 < f3 < f2 = f4. Genuine: f1 < f2 < f3.
+    assert lr.rank([f1, f2, f3]) == [3, 2, 1]
+    assert lr.compare(f3, f2).at == 2.5
+    assert lr.compare(f3, f4).order == 1
+    x, y = lr.datasets.toy(1000, seed=0)
+    # A sample and its mirror image, so that f2 and f4 tie as they do on the whole problem.
+    x, y = np.concatenate([x, -x]), np.concatenate([y, 1 - y])
+    standard = [
+        lr.evaluate_robustness(
+            lr.datasets.toy_classifier(name), x, y, attack(), [0, 0.3, 0.8, 1.4, 5.5], checks=False
+        )
+        for name in NAMES
+    ]
+    places = lr.rank(standard, tolerance=0.01)
+    assert places == [3, 1, 2, 1]
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+@pytest.mark.parametrize("dimensions", [1, 2, 784])
+def test_a_nearest_neighbour_classifier_is_genuinely_right_on_its_own_data(dimensions, constraint):
+    rng = np.random.default_rng(0)
+    count = 60
+    x = rng.uniform(size=(count, dimensions)).astype(np.float32)
+    y = rng.integers(2, size=count)
+    spacing = np.linalg.norm(x[:, None] - x, axis=-1) + 1e9 * np.eye(count)
+    magnitudes = float(np.median(spacing.min(axis=1))) * np.array([0.0, 0.3, 0.7, 1.0, 3.0])
+    classifier = nearest_neighbour(x, y)
+    settings = {"constraint": constraint, "steps": 10}
+    curve = lr.evaluate_robustness(
+        classifier, x, y, attack(**settings), magnitudes, genuine=True, checks=False
+    )
+    assert (curve.counts[:3] > 0).all()
+    assert (curve.accuracy[curve.counts > 0] == 1.0).all()
+    if constraint == "maximum":
+        assert (curve.counts == count).all()
+    # Without the cells, it is not.
+    standard = lr.evaluate_robustness(
+        classifier, x, y, attack(**settings), magnitudes, checks=False
+    )
+    assert standard.accuracy.min() < 1.0
+
+
+def test_an_accuracy_of_no_sample_is_undefined():
+    """A filled square: from inside, no step of this norm leads out, and no corner is alone."""
+    grid = np.linspace(0, 1, 8, dtype=np.float32)
+    x = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    y = (x[:, 0] > 0.5).astype(int)
+    box = attack(bounds=(0.0, 1.0))
+    curve = lr.evaluate_robustness(
+        nearest_neighbour(x, y), x, y, box, [0.05, 0.6], genuine=True, checks=False
+    )
+    assert curve.counts.tolist() == [64, 0]
+    assert curve.accuracy[0] == 1.0
+    assert np.isnan(curve.accuracy[1])
+    assert np.isnan(curve.interval()[1]).all()
+
+
+def test_other_data_can_set_the_cells():
+    x, y = np.array([[0.0], [1.0]], np.float32), np.array([0, 1])
+    classifier = nearest_neighbour(x, y)
+    arguments = (classifier, x, y, attack(), [0.4])
+    alone = lr.evaluate_robustness(*arguments, genuine=True, checks=False)
+    crowded = lr.evaluate_robustness(
+        *arguments, genuine=True, data=np.array([[0.0], [1.0], [0.2], [-0.2]]), checks=False
+    )
+    assert alone.counts.tolist() == [2]
+    assert crowded.counts.tolist() == [1]
+    assert alone.settings["genuine"] != crowded.settings["genuine"]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(1)
+    same = lr.evaluate_robustness(
+        classifier, batches, None, attack(), [0.4], genuine=True, data=x, checks=False
+    )
+    np.testing.assert_array_equal(same.counted, alone.counted)
+
+
+def test_a_sample_that_is_there_twice_is_its_own():
+    x, y = np.array([[0.0], [0.0], [5.0]], np.float32), np.array([0, 0, 1])
+    curve = lr.evaluate_robustness(
+        nearest_neighbour(x, y), x, y, attack(), [1.0], genuine=True, checks=False
+    )
+    assert curve.counts.tolist() == [3]
+    assert curve.accuracy.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attack": FGSM("l2", bounds=None)}, "`attack` must be a PGD, .* Received: FGSM"),
+        ({"genuine": False, "data": np.zeros((1, 1))}, "`data` is for genuine accuracy"),
+        ({"data": np.array([[np.nan]])}, "finite"),
+        (
+            {"x": tf.data.Dataset.from_tensor_slices((np.zeros((2, 1)), [0, 1])), "y": None},
+            "`data` must be given where `x` is a dataset",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(changes, message):
+    x, y = lr.datasets.toy(10, seed=0)
+    arguments = {"x": x, "y": y, "attack": attack(), "magnitudes": [1.0], "genuine": True}
+    with pytest.raises(ValueError, match=message):
+        lr.evaluate_robustness(lr.datasets.toy_classifier("f3"), **{**arguments, **changes})
