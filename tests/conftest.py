@@ -1,5 +1,7 @@
 """What every test stands on: a quiet TensorFlow, two CPU devices, a fixed seed."""
 
+import ctypes
+import gc
 import os
 
 # Before TensorFlow is imported; a value that is already set wins.
@@ -10,6 +12,8 @@ import hypothesis
 import keras
 import pytest
 import tensorflow as tf
+
+from lexirobust.attacks import attack
 
 # Results are held against closed forms; a GPU would round the factors of products to 10 bits.
 tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -36,3 +40,16 @@ def _seed():
 def strategy():
     """Two replicas on the one CPU; one strategy for all, as two would share TensorFlow's keys."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget():
+    """What a file's tests have compiled is not kept for the rest: it came to 20 MB a test."""
+    yield
+    attack._graph.cache_clear()
+    attack._KNOWN.clear()
+    keras.backend.clear_session()
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # What glibc has got back it keeps, unless it is told.
+        libc.malloc_trim(0)
