@@ -16,7 +16,7 @@ import tqdm
 
 from lexirobust.attacks import PGD, Attack, Classifier, ExploredRegion, VoronoiPGD
 from lexirobust.attacks.attack import classification_loss, logits_of
-from lexirobust.checks import check_data, check_magnitudes, flat_labels
+from lexirobust.checks import check_data, check_labels, check_magnitudes, flat_labels
 from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.curve import AccuracyCurve, Shown
 from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible
@@ -122,6 +122,8 @@ def evaluate_robustness(
         if classes is None:
             classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
             first = inputs[:_PROBED], labels[:_PROBED]
+            if y is not None:
+                check_labels(np.asarray(y), classes)  # Those of later batches before any attack.
         check_data(inputs, labels, attacks[0].bounds, classes=classes)
         digest.add(inputs, labels)
         known = None if store is None else store.read(number, digest.hex())

@@ -70,6 +70,13 @@ def test_bad_datasets_are_refused(classifier, samples, make, message):
         measure(classifier, dataset, None)
 
 
+def test_a_bad_label_is_found_before_anything_is_attacked(classifier, samples, monkeypatch):
+    x, y = samples
+    monkeypatch.setattr(evaluate, "_measure", lambda *_, **__: pytest.fail("attacked"))
+    with pytest.raises(ValueError, match=r"`y` must hold .* Received: 0 to 3"):
+        measure(classifier, x, np.append(y[:-1], 3))
+
+
 def test_labels_beside_a_dataset_are_refused(classifier, samples):
     dataset = tf.data.Dataset.from_tensor_slices(samples)
     with pytest.raises(ValueError, match="`y` must be None"):
