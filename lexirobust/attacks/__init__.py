@@ -4,10 +4,12 @@ from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.daa import DAA
+from lexirobust.attacks.deepfool import DeepFool
 from lexirobust.attacks.explored import ExploredRegion
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
+from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.attacks.pgd import PGD
 from lexirobust.attacks.spatial import Flow, Spatial
 from lexirobust.attacks.worst import Worst
@@ -19,10 +21,13 @@ __all__ = [
     "PGD",
     "Attack",
     "Classifier",
+    "DeepFool",
     "ExploredRegion",
     "Flow",
     "GuidedPGD",
     "IntervalAttack",
+    "MinimalAttack",
+    "NearestPoints",
     "Spatial",
     "Worst",
     "bounds",
