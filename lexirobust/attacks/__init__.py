@@ -12,6 +12,7 @@ from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.attacks.pgd import PGD
 from lexirobust.attacks.spatial import Flow, Spatial
+from lexirobust.attacks.square import Square
 from lexirobust.attacks.worst import Worst
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MinimalAttack",
     "NearestPoints",
     "Spatial",
+    "Square",
     "Worst",
     "bounds",
     "geometry",
