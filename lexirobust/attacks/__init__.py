@@ -6,6 +6,7 @@ from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.deepfool import DeepFool
 from lexirobust.attacks.explored import ExploredRegion
+from lexirobust.attacks.fab import FAB
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
@@ -18,6 +19,7 @@ from lexirobust.attacks.worst import Worst
 __all__ = [
     "BIM",
     "DAA",
+    "FAB",
     "FGSM",
     "PGD",
     "Attack",
