@@ -4,27 +4,36 @@ from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.daa import DAA
+from lexirobust.attacks.deepfool import DeepFool
 from lexirobust.attacks.explored import ExploredRegion
+from lexirobust.attacks.fab import FAB
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.interval import IntervalAttack
+from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.attacks.pgd import PGD
 from lexirobust.attacks.spatial import Flow, Spatial
+from lexirobust.attacks.square import Square
 from lexirobust.attacks.voronoi import VoronoiPGD
 from lexirobust.attacks.worst import Worst
 
 __all__ = [
     "BIM",
     "DAA",
+    "FAB",
     "FGSM",
     "PGD",
     "Attack",
     "Classifier",
+    "DeepFool",
     "ExploredRegion",
     "Flow",
     "GuidedPGD",
     "IntervalAttack",
+    "MinimalAttack",
+    "NearestPoints",
     "Spatial",
+    "Square",
     "VoronoiPGD",
     "Worst",
     "bounds",

@@ -7,7 +7,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -34,21 +34,13 @@ _MOST_KNOWN: Final = 16
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
-class Attack(abc.ABC):
-    """Moves inputs by a given norm, to make a classifier's loss as large or small as it can.
-
-    A subclass writes `perturb`, in TensorFlow operations only, and `get_config`. One that is all
-    that its configuration says may share graphs with its equals: it defines `structure`, and names
-    in `values` those settings that reach the graph as tensors, and so may differ.
-
-    The first call on a classifier warns if that gives probabilities in place of logits, or is
-    randomised.
+class Base(abc.ABC):
+    """What attacks of either kind have in common: settings, checks and one graph for equals.
 
     Args:
-        norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
+        norm: Norm of the perturbation: one of `norms`.
         bounds: Lowest and highest value an input may take, both finite, or `None`.
-        seed: Integer seed of the attack's own random generator, used when the attack is called.
-            `None` draws one. Inside `fit` the model's generator is used, which is saved with it.
+        seed: Integer seed of the attack's own random generator. `None` draws one.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -73,6 +65,110 @@ class Attack(abc.ABC):
         self._generator: keras.random.SeedGenerator | None = None
 
     @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Makes an attack from what `get_config` returned."""
+        return cls(**config)
+
+    def structure(self) -> Hashable:
+        """What attacks that share a graph have in common; the attack itself where none do."""
+        return self
+
+    def _compiled(self, classifier: Classifier, **given: Any) -> Any:
+        """Calls the graph for this classifier and this kind of attack and data.
+
+        `given` holds other values of numbers, and what `_traced` takes beside a seed.
+        """
+        numbers = {name: given.pop(name, getattr(self, name)) for name in self.values}
+        numbers = {name: tf.constant(value) for name, value in numbers.items() if value is not None}
+        seed = tf.cast(self._next_seed(), tf.int32)
+        specs = [("seed", tf.TensorSpec([2], tf.int32))]
+        for name, tensor in (*given.items(), *numbers.items()):
+            # The first axis of what has any is that of the samples.
+            shape = [None, *tensor.shape[1:]] if tensor.shape.rank else []
+            specs.append((name, tf.TensorSpec(shape, tensor.dtype)))
+        graph = _graph(_Shared(self, self.structure()), classifier, tuple(specs), tuple(numbers))
+        return graph(seed=seed, **given, **numbers)
+
+    @abc.abstractmethod
+    def _traced(self, classifier: Classifier, **given: Any) -> Any:
+        """What a graph gives."""
+
+    def _checked(
+        self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        if batch_size is not None and not (
+            isinstance(batch_size, int | np.integer) and batch_size > 0
+        ):
+            raise ValueError(
+                f"`batch_size` must be an integer of at least 1 or None. Received: {batch_size!r}."
+            )
+        x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
+        if tf.executing_eagerly():
+            check_data(x, y, bounds=self.bounds)
+        if isinstance(classifier, keras.Layer) and not classifier.built:
+            classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
+        if tf.executing_eagerly():
+            first = x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)]
+            check_labels(y, _known_classes(classifier, first))
+        return x, y
+
+    @contextlib.contextmanager
+    def drawing_from(self, seed: int) -> Iterator[None]:
+        """Has calls inside the context draw from a generator of their own.
+
+        Args:
+            seed: Integer seed of that generator.
+
+        Example: the same starts twice.
+
+        >>> from lexirobust.attacks import PGD
+        >>> attack = PGD(norm="linf", steps=1, bounds=None)
+        >>> classifier = lambda x: x @ tf.constant([[1.0, -1.0], [2.0, 1.0]])
+        >>> moved = []
+        >>> for _ in range(2):
+        ...     with attack.drawing_from(3):
+        ...         moved.append(attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0))
+        >>> bool(tf.reduce_all(moved[0] == moved[1]))
+        True
+        """
+        kept, self._generator = self._generator, keras.random.SeedGenerator(seed)
+        try:
+            yield
+        finally:
+            self._generator = kept
+
+    def _next_seed(self) -> tf.Tensor:
+        if self._generator is None:
+            with tf.init_scope():
+                self._generator = keras.random.SeedGenerator(self.seed)
+        return self._generator.next()
+
+
+class Attack(Base):
+    """Moves inputs by a given norm, to make a classifier's loss as large or small as it can.
+
+    A subclass writes `perturb`, in TensorFlow operations only, and `get_config`. One that is all
+    that its configuration says may share graphs with its equals: it defines `structure`, and names
+    in `values` those settings that reach the graph as tensors, and so may differ.
+
+    The first call on a classifier warns if that gives probabilities in place of logits, or is
+    randomised.
+
+    Args:
+        norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
+        bounds: Lowest and highest value an input may take, both finite, or `None`.
+        seed: Integer seed of the attack's own random generator, used when the attack is called.
+            `None` draws one. Inside `fit` the model's generator is used, which is saved with it.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+    """
+
+    @abc.abstractmethod
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
     ) -> tf.Tensor:
@@ -88,19 +184,6 @@ class Attack(abc.ABC):
         Returns:
             The perturbed inputs, shaped like `x`.
         """
-
-    @abc.abstractmethod
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Attack":
-        """Makes an attack from what `get_config` returned."""
-        return cls(**config)
-
-    def structure(self) -> Hashable:
-        """What attacks that share a graph have in common; the attack itself where none do."""
-        return self
 
     def __call__(
         self, classifier: Classifier, x: Any, y: Any, magnitude: Any, batch_size: int | None = None
@@ -260,71 +343,11 @@ class Attack(abc.ABC):
 
         `given` holds other values of numbers, and more of what `_traced` takes.
         """
-        numbers = {name: given.pop(name, getattr(self, name)) for name in self.values}
-        numbers = {name: tf.constant(value) for name, value in numbers.items() if value is not None}
-        seed = tf.cast(self._next_seed(), tf.int32)
-        batch = {"x": x, "y": y, "magnitude": magnitude, **given}
-        specs = [("seed", tf.TensorSpec([2], tf.int32))]
-        for name, tensor in (*batch.items(), *numbers.items()):
-            # The first axis of what has any is that of the samples.
-            shape = [None, *tensor.shape[1:]] if tensor.shape.rank else []
-            specs.append((name, tf.TensorSpec(shape, tensor.dtype)))
-        graph = _graph(_Shared(self, self.structure()), classifier, tuple(specs), tuple(numbers))
-        return graph(seed=seed, **batch, **numbers)
+        return self._compiled(classifier, x=x, y=y, magnitude=magnitude, **given)
 
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
         """What a graph gives."""
         return self.perturb(classifier, **given)
-
-    def _checked(
-        self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        if batch_size is not None and not (
-            isinstance(batch_size, int | np.integer) and batch_size > 0
-        ):
-            raise ValueError(
-                f"`batch_size` must be an integer of at least 1 or None. Received: {batch_size!r}."
-            )
-        x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
-        if tf.executing_eagerly():
-            check_data(x, y, bounds=self.bounds)
-        if isinstance(classifier, keras.Layer) and not classifier.built:
-            classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
-        if tf.executing_eagerly():
-            first = x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)]
-            check_labels(y, _known_classes(classifier, first))
-        return x, y
-
-    @contextlib.contextmanager
-    def drawing_from(self, seed: int) -> Iterator[None]:
-        """Has calls inside the context draw from a generator of their own.
-
-        Args:
-            seed: Integer seed of that generator.
-
-        Example: the same starts twice.
-
-        >>> from lexirobust.attacks import PGD
-        >>> attack = PGD(norm="linf", steps=1, bounds=None)
-        >>> classifier = lambda x: x @ tf.constant([[1.0, -1.0], [2.0, 1.0]])
-        >>> moved = []
-        >>> for _ in range(2):
-        ...     with attack.drawing_from(3):
-        ...         moved.append(attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0))
-        >>> bool(tf.reduce_all(moved[0] == moved[1]))
-        True
-        """
-        kept, self._generator = self._generator, keras.random.SeedGenerator(seed)
-        try:
-            yield
-        finally:
-            self._generator = kept
-
-    def _next_seed(self) -> tf.Tensor:
-        if self._generator is None:
-            with tf.init_scope():
-                self._generator = keras.random.SeedGenerator(self.seed)
-        return self._generator.next()
 
 
 def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
@@ -383,7 +406,7 @@ def _known_classes(classifier: Classifier, x: tf.Tensor) -> int:
 class _Shared:
     """An attack that equals all those of its structure, as a key of the cache of graphs."""
 
-    def __init__(self, attack: Attack, structure: Hashable) -> None:
+    def __init__(self, attack: Base, structure: Hashable) -> None:
         self.attack = attack
         self.structure = structure
 

@@ -7,13 +7,14 @@ from typing import Final, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import FGSM, PGD, Attack, Classifier, geometry, losses
+from lexirobust.attacks import FGSM, PGD, Attack, Classifier, Square, geometry, losses
 from lexirobust.attacks.attack import logits_of
 from lexirobust.checks import logits_problem, randomness_problem
 
 SHARE: Final = 0.03
 """Of the samples looked at; what a stronger attack may break more without a flag."""
 _NOISE_DRAWS: Final = 20
+_SEARCH_QUERIES: Final = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +178,25 @@ def _noise_is_stronger(probe: Probe) -> Flag | None:
     )
 
 
+def _search_is_stronger(probe: Probe) -> Flag | None:
+    attack = probe.attack
+    if attack.norm not in Square.norms:
+        return None
+    constraint = getattr(attack, "constraint", "exact")
+    search = Square(
+        attack.norm, queries=_SEARCH_QUERIES, constraint=constraint, bounds=attack.bounds, seed=0
+    )
+    share = probe.broken(probe.under(search))
+    if share <= SHARE:
+        return None
+    return Flag(
+        "search is stronger",
+        f"A random search of {_SEARCH_QUERIES} queries, which sees no gradients, breaks "
+        f"{share:.0%} of the samples that resist the attack: gradients lead it astray.",
+        "Measure with `Square` and many queries as well, and look for what hides the gradients.",
+    )
+
+
 def _not_at_chance(probe: Probe) -> Flag | None:
     attack = probe.attack
     if not isinstance(attack, PGD):
@@ -208,11 +228,17 @@ CHECKS: Final[tuple[Callable[[Probe], Flag | None], ...]] = (
     _zero_gradients,
     _not_at_chance,
     _noise_is_stronger,
+    _search_is_stronger,
     _one_step_is_stronger,
     _too_weak,
 )
 """The gravest first."""
-_OF_NORMS: Final = (_not_at_chance, _noise_is_stronger, _one_step_is_stronger)
+_OF_NORMS: Final = (
+    _not_at_chance,
+    _noise_is_stronger,
+    _search_is_stronger,
+    _one_step_is_stronger,
+)
 _OF_ATTACKS: Final = (*_OF_NORMS, _too_weak)
 
 

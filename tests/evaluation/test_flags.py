@@ -82,7 +82,12 @@ def test_batch_normalisation_in_training_mode_is_flagged():
 def test_hidden_gradients_are_flagged_and_what_comes_of_them():
     attack = PGD("l2", steps=5, constraint="maximum", bounds=None, random_start=False)
     found = names(without_gradient, attack)
-    assert found[:3] == ["no gradients", "not at chance", "noise is stronger"]
+    assert found[:4] == [
+        "no gradients",
+        "not at chance",
+        "noise is stronger",
+        "search is stronger",
+    ]
 
 
 def test_a_step_over_a_wall_is_flagged():

@@ -1,0 +1,90 @@
+"""DeepFool: onto the nearest linearised boundary, again and again."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks import geometry, hyperplane
+from lexirobust.attacks.loop import choose
+from lexirobust.attacks.minimal import Found, MinimalAttack, Question
+from lexirobust.checks import check_steps
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class DeepFool(MinimalAttack):
+    """Steps onto the nearest of all linearised boundaries until the class changes.
+
+    Each step is the shortest inside the bounds. What is found is drawn back to the boundary, along
+    the segment to the clean input. On a linear classifier without bounds the point is the nearest.
+
+    Args:
+        norm: Norm of distances: `"l1"`, `"l2"` or `"linf"`.
+        steps: Most steps.
+        overshoot: By which share of all steps so far a sample goes beyond where they lead.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+
+    Example: the boundary of a linear classifier is at distance 0.5.
+
+    >>> classifier = lambda x: x @ tf.constant([[0.6, -0.6], [0.8, -0.8]])
+    >>> attack = DeepFool(norm="l2", bounds=None)
+    >>> found = attack(classifier, tf.constant([[0.3, 0.4]]), tf.constant([0]))
+    >>> print(found.distances.numpy().round(3), found.success.numpy())
+    [0.5] [ True]
+
+    Reference:
+        Moosavi-Dezfooli et al., arXiv 1511.04599.
+    """
+
+    def __init__(
+        self,
+        norm: str = "l2",
+        steps: int = 50,
+        overshoot: float = 0.02,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
+        super().__init__(norm=norm, bounds=bounds, seed=None)
+        check_steps(steps, None, 1, random_start=False)
+        if not 0 <= overshoot < np.inf:
+            raise ValueError(f"`overshoot` must be finite and at least 0. Received: {overshoot!r}.")
+        self.steps = int(steps)
+        self.overshoot = float(overshoot)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+        return {
+            "norm": self.norm,
+            "steps": self.steps,
+            "overshoot": self.overshoot,
+            "bounds": None if self.bounds is None else list(self.bounds),
+        }
+
+    def find(self, question: Question, seed: tf.Tensor) -> Found:
+        """Steps until the class changes; see `MinimalAttack.find`."""
+        del seed
+        x = question.x
+
+        def going(number: tf.Tensor, _: tf.Tensor, found: Found) -> tf.Tensor:
+            return (number < self.steps) & tf.reduce_any(question.right & ~found.success)
+
+        def step(number: tf.Tensor, moved: tf.Tensor, found: Found) -> tuple[Any, ...]:
+            active = question.right & ~found.success
+            boundaries = hyperplane.linearise(question.classifier, moved, question.labels)
+            box = geometry.box_around(moved, self.bounds)
+            _, _, way = hyperplane.nearest(boundaries, box, self.norm)
+            onward = self.inside(moved + way)
+            beyond = self.inside(x + (1.0 + self.overshoot) * (onward - x))
+            new = Found(
+                choose(active, beyond, found.points),
+                found.success | (active & question.wrong(beyond)),
+                found.queries + 2 * tf.cast(active, tf.int32),
+            )
+            return number + 1, choose(active, onward, moved), new
+
+        none = tf.zeros_like(question.labels)
+        start = tf.constant(0), x, Found(x, tf.zeros_like(none, tf.bool), none)
+        return tf.while_loop(going, step, start)[2]

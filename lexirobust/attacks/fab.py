@@ -1,0 +1,179 @@
+"""FAB: fast adaptive boundary attack, along the boundary towards the clean input."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks import geometry, hyperplane
+from lexirobust.attacks.loop import choose
+from lexirobust.attacks.minimal import Found, MinimalAttack, Question, halve, spread
+from lexirobust.checks import check_steps
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class FAB(MinimalAttack):
+    """Steps onto the nearest of all linearised boundaries, drawn towards the clean input.
+
+    Each step mixes the shortest ways there, inside the bounds, from where the search is and from
+    the clean input, and goes a little beyond. Where the class has changed, the search goes back
+    towards the clean input and on. At the end the nearest point found is drawn back to the
+    boundary. The shortest way towards that boundary, linearised there, ends in a point that takes
+    its place where it is misclassified and nearer: on a linear classifier the nearest of all.
+
+    Args:
+        norm: Norm of distances: `"l1"`, `"l2"` or `"linf"`.
+        steps: Number of steps of each start.
+        restarts: Number of starts. The first is the clean input, the others are random, within half
+            the distance found so far; or half the bounds' reach, without bounds within 1, where
+            nothing was found.
+        bias: Most weight of the way from the clean input, from 0 to 1: the paper's largest alpha.
+        extrapolation: By which factor steps go beyond the boundary, at least 1: eta.
+        backward: How far from the clean input the search goes on after a change of class, as a
+            share of the distance there, above 0 and below 1: beta.
+        bounds: Lowest and highest value of an input, or `None`.
+        seed: Integer seed of the random starts.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+
+    Example: the first coordinate counts twice as much as the second, but ends at 1.
+
+    >>> classifier = lambda x: x @ tf.constant([[2.0, 0.0], [1.0, 0.0]]) - [2.4, 0.0]
+    >>> found = FAB(norm="l1", steps=5)(classifier, tf.constant([[0.8, 0.2]]), tf.constant([1]))
+    >>> print(found.distances.numpy().round(3), found.inputs.numpy().round(3))
+    [0.4] [[1.  0.4]]
+
+    Reference:
+        Croce and Hein, arXiv 1907.02044.
+    """
+
+    def __init__(
+        self,
+        norm: str = "l2",
+        steps: int = 100,
+        restarts: int = 1,
+        bias: float = 0.1,
+        extrapolation: float = 1.05,
+        backward: float = 0.9,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(norm=norm, bounds=bounds, seed=seed)
+        check_steps(steps, None, restarts, random_start=True)
+        if not 0 <= bias <= 1:
+            raise ValueError(f"`bias` must be from 0 to 1. Received: {bias!r}.")
+        if not 1 <= extrapolation < np.inf:
+            raise ValueError(
+                f"`extrapolation` must be finite and at least 1. Received: {extrapolation!r}."
+            )
+        if not 0 < backward < 1:
+            raise ValueError(f"`backward` must be above 0 and below 1. Received: {backward!r}.")
+        self.steps = int(steps)
+        self.restarts = int(restarts)
+        self.bias = float(bias)
+        self.extrapolation = float(extrapolation)
+        self.backward = float(backward)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+        return {
+            "norm": self.norm,
+            "steps": self.steps,
+            "restarts": self.restarts,
+            "bias": self.bias,
+            "extrapolation": self.extrapolation,
+            "backward": self.backward,
+            "bounds": None if self.bounds is None else list(self.bounds),
+            "seed": self.seed,
+        }
+
+    def find(self, question: Question, seed: tf.Tensor) -> Found:
+        """Searches from all starts; see `MinimalAttack.find`."""
+        x = question.x
+
+        def step(number: tf.Tensor, here: tf.Tensor, best: _Best) -> tuple[Any, ...]:
+            onward = self._onward(question, here)
+            distance = geometry.norm(onward - x, self.norm)
+            wrong = question.wrong(onward)
+            best = choose(wrong & (distance < best.distance), _Best(onward, distance), best)
+            return number + 1, choose(wrong, self._back(x, onward), onward), best
+
+        def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
+            own = tf.random.experimental.stateless_fold_in(seed, index)
+            start = choose(index > 0, self._start(x, best.distance, own), x)
+            state = tf.constant(0), start, best
+            return index + 1, tf.while_loop(lambda number, *_: number < self.steps, step, state)[2]
+
+        best = _Best(x, tf.fill(tf.shape(x)[:1], tf.constant(np.inf, x.dtype)))
+        some = tf.reduce_any(question.right)
+        _, best = tf.while_loop(
+            lambda index, _: some & (index < self.restarts), restart, (tf.constant(0), best)
+        )
+        queries = 2 * self.steps * self.restarts * tf.cast(question.right, tf.int32)
+        return Found(best.points, question.right & tf.math.is_finite(best.distance), queries)
+
+    def refine(self, question: Question, found: Found) -> Found:
+        """Halves twice: the segment to the clean input, then the family of shortest ways.
+
+        Those lead from the clean input to parallels of the boundary linearised where the first
+        halving ends, the farthest beyond it; see `MinimalAttack.refine`.
+        """
+        x, searched = question.x, question.right & found.success
+        found = super().refine(question, found)
+        boundaries = hyperplane.linearise(question.classifier, found.points, question.labels)
+        # Without bounds: the boundary that the point has just crossed, as near as rounding.
+        normal, gap, _ = hyperplane.nearest(boundaries, None, self.norm)
+
+        def path(share: tf.Tensor) -> tf.Tensor:
+            far = self.extrapolation * share
+            return self.inside(x + self._from_clean(x, found.points, normal, gap, far))
+
+        end = path(tf.ones_like(gap))
+        queries = found.queries + 2 * tf.cast(searched, tf.int32)
+        tried = halve(question, Found(end, searched & question.wrong(end), queries), path)
+        before, after = (geometry.norm(each.points - x, self.norm) for each in (found, tried))
+        points = choose(tried.success & (after < before), tried.points, found.points)
+        return Found(points, found.success, tried.queries)
+
+    def _onward(self, question: Question, here: tf.Tensor) -> tf.Tensor:
+        """The next point: beyond the nearest boundary, between where two ways lead."""
+        x = question.x
+        boundaries = hyperplane.linearise(question.classifier, here, question.labels)
+        box = geometry.box_around(here, self.bounds)
+        normal, gap, way = hyperplane.nearest(boundaries, box, self.norm)
+        clean_way = self._from_clean(x, here, normal, gap)
+        own, clean = (geometry.norm(each, self.norm) for each in (way, clean_way))
+        bias = spread(tf.minimum(tf.math.divide_no_nan(own, own + clean), self.bias), x)
+        ahead, clean_ahead = here + self.extrapolation * way, x + self.extrapolation * clean_way
+        return self.inside((1.0 - bias) * ahead + bias * clean_ahead)
+
+    def _from_clean(
+        self, x: tf.Tensor, here: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor, share: Any = 1.0
+    ) -> tf.Tensor:
+        """The shortest way from the clean inputs to a boundary linearised elsewhere.
+
+        Or to where a share of the gap is closed, which may be above 1.
+        """
+        gap = gap + hyperplane.dot(normal, here - x)
+        box = geometry.box_around(x, self.bounds)
+        return hyperplane.project(normal, share * gap, self.norm, box)[0]
+
+    def _back(self, x: tf.Tensor, onward: tf.Tensor) -> tf.Tensor:
+        return self.inside(x + self.backward * (onward - x))
+
+    def _start(self, x: tf.Tensor, distance: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """A random start around the clean inputs."""
+        reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
+        reach = tf.where(tf.math.is_finite(reach), reach, 2.0)
+        radius = tf.where(tf.math.is_finite(distance), distance, reach) / 2
+        drawn = geometry.random_perturbation(x, radius, self.norm, seed, surface=False)
+        return self.inside(x + drawn)
+
+
+class _Best(NamedTuple):
+    """The nearest misclassified points so far, and their distances: infinite where none is."""
+
+    points: tf.Tensor
+    distance: tf.Tensor

@@ -1,0 +1,248 @@
+"""What every attack is that looks for the nearest misclassified input, of whatever magnitude."""
+
+import abc
+from collections.abc import Callable, Hashable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks import geometry
+from lexirobust.attacks.attack import Base, Classifier, _batches, _shown, logits_of
+from lexirobust.attacks.loop import choose
+from lexirobust.attacks.losses import most_likely
+
+TOLERANCE: Final = 1e-5
+"""How near the last points are to the boundary, relative to their distances from the inputs."""
+
+_HALVINGS: Final = 40
+
+
+class NearestPoints(NamedTuple):
+    """What an attack of least norm finds for each sample.
+
+    Attributes:
+        inputs: `[N, ...]`: misclassified, on or just past the boundary, where `success`. The
+            sample itself where that is misclassified already, or nothing was found.
+        distances: `[N]` float32, norms of what was added: 0 where the sample is misclassified
+            already, infinite where nothing was found.
+        success: `[N]` bool: whether a misclassified input was found.
+        queries: `[N]` int32: how often the classifier saw the sample before its search was over. A
+            pass counts as one, with its gradients as without.
+    """
+
+    inputs: tf.Tensor
+    distances: tf.Tensor
+    success: tf.Tensor
+    queries: tf.Tensor
+
+
+class Question(NamedTuple):
+    """What a search is about.
+
+    Attributes:
+        classifier: Maps inputs to logits.
+        x: `[N, ...]` clean inputs.
+        labels: `[N]` int32, their right classes.
+        given: `[N]` int32, the classes that the classifier gives them.
+    """
+
+    classifier: Classifier
+    x: tf.Tensor
+    labels: tf.Tensor
+    given: tf.Tensor
+
+    @property
+    def right(self) -> tf.Tensor:
+        """`[N]` bool: which clean inputs are classified right, so that there is a search."""
+        return self.given == self.labels
+
+    def wrong(self, points: tf.Tensor) -> tf.Tensor:
+        """`[N]` bool: which of `[N, ...]` points are misclassified."""
+        return decide(self.classifier, points) != self.labels
+
+
+class Found(NamedTuple):
+    """What a search ends with, before it is refined.
+
+    Attributes:
+        points: `[N, ...]` misclassified inputs, where `success`.
+        success: `[N]` bool.
+        queries: `[N]` int32.
+    """
+
+    points: tf.Tensor
+    success: tf.Tensor
+    queries: tf.Tensor
+
+
+class MinimalAttack(Base):
+    """Looks for the nearest misclassified input of each sample.
+
+    A subclass writes `find`, in TensorFlow operations only, and `get_config`, which must hold all
+    its settings: attacks that agree in them share one graph.
+
+    Args:
+        norm: Norm of distances: one of `norms`.
+        bounds: Lowest and highest value an input may take, both finite, or `None`.
+        seed: Integer seed of the attack's own random generator. `None` draws one.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+    """
+
+    def __call__(
+        self, classifier: Classifier, x: Any, y: Any, batch_size: int | None = None
+    ) -> NearestPoints:
+        """Finds misclassified inputs nearby.
+
+        Args:
+            classifier: Maps inputs to logits: a Keras model or any other callable.
+            x: `[N, ...]` float array or tensor, inside the bounds.
+            y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+            batch_size: Number of samples searched for at a time. `None`, or inside a graph: all.
+
+        Returns:
+            The points, their distances, where there are any, and what they cost.
+
+        Raises:
+            ValueError: If the data, the batch size, or the shape of the logits is not as above.
+            TypeError: If inputs are no numbers, or labels neither integers nor probabilities.
+        """
+        x, y = self._checked(classifier, x, y, batch_size)
+        parts = _batches(batch_size, x, y)
+        found = [self._compiled(classifier, x=x, y=y) for x, y in _shown(parts, len(parts))]
+        return NearestPoints(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
+
+    def search(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
+    ) -> NearestPoints:
+        """Does what a call does, unchecked, as part of a graph that supplies the seed.
+
+        Args:
+            classifier: Maps inputs to logits.
+            x: `[N, ...]` float tensor.
+            y: `[N]` integer labels, or `[N, C]` probabilities.
+            seed: `[2]` integer tensor.
+
+        Returns:
+            As for a call.
+        """
+        question = Question(classifier, x, most_likely(y), decide(classifier, x))
+        found = self.refine(question, self.find(question, tf.cast(seed, tf.int32)))
+        inputs = choose(found.success & question.right, found.points, x)
+        distances = tf.cast(geometry.norm(inputs - x, self.norm), tf.float32)
+        success = found.success | ~question.right
+        points = NearestPoints(
+            inputs, tf.where(success, distances, np.inf), success, 1 + found.queries
+        )
+        return NearestPoints(*(tf.stop_gradient(each) for each in points))
+
+    @abc.abstractmethod
+    def find(self, question: Question, seed: tf.Tensor) -> Found:
+        """Finds misclassified inputs inside a graph.
+
+        Args:
+            question: What the search is about. Nothing is to be found where a clean input is
+                misclassified, and no query to be counted.
+            seed: `[2]` int32 tensor.
+
+        Returns:
+            The points, where there are any, and queries beside that of the clean inputs.
+        """
+
+    def refine(self, question: Question, found: Found) -> Found:
+        """Moves points back to the boundary: along the segment to the clean input, by halving.
+
+        Args:
+            question: What the search is about.
+            found: What it found.
+
+        Returns:
+            Nearer points, and all queries so far.
+        """
+        return halve(question, found, lambda share: self.between(question.x, found.points, share))
+
+    def between(self, x: tf.Tensor, points: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+        """Moves a share `[N]` of the way from inputs to points, inside the bounds."""
+        return self.inside(x + spread(share, x) * (points - x))
+
+    def inside(self, points: tf.Tensor) -> tf.Tensor:
+        """Clips points to the bounds."""
+        return points if self.bounds is None else tf.clip_by_value(points, *self.bounds)
+
+    def structure(self) -> Hashable:
+        """All settings but the seed; see `Attack.structure`."""
+        return type(self), repr(sorted({**self.get_config(), "seed": None}.items()))
+
+    def _traced(self, classifier: Classifier, **given: Any) -> NearestPoints:
+        """What a graph gives."""
+        return self.search(classifier, **given)
+
+
+def decide(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
+    """Classifies inputs.
+
+    Args:
+        classifier: Maps inputs to logits.
+        x: `[N, ...]` tensor.
+
+    Returns:
+        `[N]` int32 classes.
+    """
+    return tf.argmax(logits_of(classifier, x), axis=-1, output_type=tf.int32)
+
+
+def halve(
+    question: Question,
+    found: Found,
+    path: Callable[[tf.Tensor], tf.Tensor],
+    tolerance: float = TOLERANCE,
+) -> Found:
+    """Finds where paths from clean inputs to misclassified points cross the boundary.
+
+    The end that is misclassified is kept, and moved on by as much again as the tolerance where it
+    remains so: rounding must not tell the next who looks that it is on the other side.
+
+    Args:
+        question: What the search is about.
+        found: The ends of the paths, and where there are any.
+        path: Maps shares `[N]` of the way, from 0 to 1, to points `[N, ...]`.
+        tolerance: Relative error of the share that is allowed.
+
+    Returns:
+        Misclassified points, and all queries so far.
+    """
+    searched = found.success & question.right
+
+    def unsettled(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+        return searched & (high - low > tolerance * high)
+
+    def step(low: tf.Tensor, high: tf.Tensor, queries: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        moving = unsettled(low, high)
+        middle = low + (high - low) / 2
+        wrong = question.wrong(path(middle))
+        return (
+            tf.where(moving & ~wrong, middle, low),
+            tf.where(moving & wrong, middle, high),
+            queries + tf.cast(moving, tf.int32),
+        )
+
+    none = tf.zeros(tf.shape(searched), found.points.dtype)
+    _, share, queries = tf.while_loop(
+        lambda low, high, _: tf.reduce_any(unsettled(low, high)),
+        step,
+        (none, tf.ones_like(none), found.queries),
+        maximum_iterations=_HALVINGS,
+    )
+    nearest = choose(share < 1, path(share), found.points)
+    beyond = path(tf.minimum(share * (1 + tolerance), 1.0))
+    points = choose(question.wrong(beyond), beyond, nearest)
+    return Found(
+        choose(searched, points, found.points), found.success, queries + tf.cast(searched, tf.int32)
+    )
+
+
+def spread(per_sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """`[N]` as `[N, 1, ...]`, of the rank and type of another tensor."""
+    return tf.reshape(tf.cast(per_sample, like.dtype), [-1] + [1] * (like.shape.rank - 1))
