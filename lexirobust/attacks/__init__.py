@@ -9,6 +9,7 @@ from lexirobust.attacks.explored import ExploredRegion
 from lexirobust.attacks.fab import FAB
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
+from lexirobust.attacks.hop_skip_jump import HopSkipJump
 from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.attacks.pgd import PGD
@@ -28,6 +29,7 @@ __all__ = [
     "ExploredRegion",
     "Flow",
     "GuidedPGD",
+    "HopSkipJump",
     "IntervalAttack",
     "MinimalAttack",
     "NearestPoints",
