@@ -3,6 +3,7 @@
 from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
+from lexirobust.attacks.boundary_attack import BoundaryAttack
 from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.deepfool import DeepFool
 from lexirobust.attacks.explored import ExploredRegion
@@ -24,6 +25,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "Attack",
+    "BoundaryAttack",
     "Classifier",
     "DeepFool",
     "ExploredRegion",
