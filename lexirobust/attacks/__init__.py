@@ -3,12 +3,14 @@
 from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
+from lexirobust.attacks.boundary_attack import BoundaryAttack
 from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.deepfool import DeepFool
 from lexirobust.attacks.explored import ExploredRegion
 from lexirobust.attacks.fab import FAB
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
+from lexirobust.attacks.hop_skip_jump import HopSkipJump
 from lexirobust.attacks.interval import IntervalAttack
 from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.attacks.pgd import PGD
@@ -24,11 +26,13 @@ __all__ = [
     "FGSM",
     "PGD",
     "Attack",
+    "BoundaryAttack",
     "Classifier",
     "DeepFool",
     "ExploredRegion",
     "Flow",
     "GuidedPGD",
+    "HopSkipJump",
     "IntervalAttack",
     "MinimalAttack",
     "NearestPoints",

@@ -188,9 +188,9 @@ def _level(price: tf.Tensor, target: tf.Tensor, room: tf.Tensor, norm: str) -> t
     pace = price if norm == "l2" else tf.ones_like(price)
 
     def raised(scale: tf.Tensor) -> tf.Tensor:
-        held = scale * pace >= room
-        worth = tf.reduce_sum(tf.where(held, price * room, 0.0), axis=1, keepdims=True)
-        slope = tf.reduce_sum(tf.where(held, 0.0, price * pace), axis=1, keepdims=True)
+        free = scale * pace < room
+        worth = tf.reduce_sum(tf.where(~free, price * room, 0.0), axis=1, keepdims=True)
+        slope = tf.reduce_sum(tf.where(free, price * pace, 0.0), axis=1, keepdims=True)
         return tf.maximum(scale, _divide(target - worth, slope))
 
     def climb(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -201,8 +201,8 @@ def halve(
 ) -> Found:
     """Finds where paths from clean inputs to misclassified points cross the boundary.
 
-    The end that is misclassified is kept, and moved on by as much again as the tolerance where it
-    remains so: rounding must not tell the next who looks that it is on the other side.
+    The end that is misclassified is kept, and moved on by `TOLERANCE` where it remains so: rounding
+    must not tell the next who looks that it is on the other side.
 
     Args:
         question: What the search is about.
@@ -236,7 +236,7 @@ def halve(
         maximum_iterations=_HALVINGS,
     )
     nearest = choose(share < 1, path(share), found.points)
-    beyond = path(tf.minimum(share * (1 + tolerance), 1.0))
+    beyond = path(tf.minimum(share * (1 + TOLERANCE), 1.0))
     points = choose(question.wrong(beyond), beyond, nearest)
     return Found(
         choose(searched, points, found.points), found.success, queries + tf.cast(searched, tf.int32)

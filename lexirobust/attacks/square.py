@@ -254,7 +254,7 @@ class _Pyramids(_Search):
         unused = tf.maximum(tf.square(self.magnitude) - _square(images, (1, 2, 3)), 0.0)
         both = _square(tf.where(target | source, images, 0.0), (1, 2))
         new *= tf.sqrt(both + unused / channels)
-        return tf.where(target, new, tf.where(source, 0.0, images))
+        return tf.where(target, new, tf.where(~source, images, 0.0))
 
 
 def _as_images(x: tf.Tensor) -> tf.Tensor:

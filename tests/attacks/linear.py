@@ -119,3 +119,12 @@ def check_compiles(attack):
     found = search(tf.constant(x), tf.constant(y), tf.constant([1, 2]))
     assert found.success.numpy().all()
     check_found(classifier, x, y, found, attack.norm, attack.bounds)
+
+
+def check_types(attack):
+    """Inputs of float64 stay so."""
+    weights = np.random.default_rng(0).normal(size=(20, 3))
+    x = samples().astype(np.float64)
+    found = attack(lambda x: (x - 0.5) @ weights, x, np.argmax((x - 0.5) @ weights, axis=1))
+    assert found.inputs.dtype == tf.float64
+    assert found.success.numpy().all()

@@ -69,6 +69,10 @@ def test_compiles():
     linear.check_compiles(DeepFool("l2", bounds=(-9.0, 9.0)))
 
 
+def test_float64():
+    linear.check_types(DeepFool("l1", bounds=(-9.0, 9.0)))
+
+
 def test_comes_back_from_its_config():
     linear.check_round_trip(DeepFool("l1", steps=7, overshoot=0.1, bounds=None))
 

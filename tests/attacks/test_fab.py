@@ -118,6 +118,10 @@ def test_compiles(norm):
     linear.check_compiles(FAB(norm, steps=2, restarts=2, bounds=(-9.0, 9.0)))
 
 
+def test_float64():
+    linear.check_types(FAB("linf", steps=2, restarts=2, bounds=(-9.0, 9.0)))
+
+
 def test_comes_back_from_its_config():
     linear.check_round_trip(FAB("l1", 7, 2, 0.2, 1.1, 0.8, bounds=None, seed=3))
 

@@ -114,6 +114,16 @@ def test_is_measured_as_other_attacks_are():
     assert curve.accuracy[1] < 0.5
 
 
+@BOTH
+def test_float64(norm):
+    classifier, x = linear.Linear(), linear.samples()
+    y = classifier.labels(x)
+    attack = Square(norm, queries=20)
+    moved = attack(lambda x: classifier(tf.cast(x, tf.float32)), x.astype(np.float64), y, 0.1)
+    assert moved.dtype == tf.float64
+    np.testing.assert_allclose(geometry.norm(moved - x, norm), 0.1)
+
+
 def test_comes_back_from_its_config():
     linear.check_round_trip(
         Square("l2", 9, 0.3, "maximum", "minimize", bounds=None, seed=3, loss="cross_entropy")

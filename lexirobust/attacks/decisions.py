@@ -1,0 +1,186 @@
+"""What attacks have in common that see decisions alone: where they begin, and how often."""
+
+import abc
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks import geometry
+from lexirobust.attacks.loop import choose
+from lexirobust.attacks.minimal import Found, MinimalAttack, Question
+
+# Without bounds, noise grows from this share of the inputs' root mean square, or of 1 for inputs
+# that are 0, twice as large at every try.
+_FIRST_NOISE: Final = 0.1
+
+
+class DecisionAttack(MinimalAttack):
+    """Asks for classes, never for logits or gradients, and begins at what is misclassified.
+
+    A subclass writes `walk`, which leads such a point near, and ends on the boundary.
+
+    Args:
+        norm: Norm of distances: one of `norms`.
+        restarts: Number of starts: each at the nearest other sample, for l2, of a class where none
+            has begun yet, as long as the batch has any, and then at noise.
+        tries: Most queries for a start of noise.
+        bounds: Lowest and highest value of an input, or `None`.
+        seed: Integer seed.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
+
+    def __init__(
+        self,
+        norm: str,
+        restarts: int,
+        tries: int,
+        bounds: tuple[float, float] | None,
+        seed: int | None,
+    ) -> None:
+        super().__init__(norm=norm, bounds=bounds, seed=seed)
+        check_counts(restarts=restarts, tries=tries)
+        self.restarts = int(restarts)
+        self.tries = int(tries)
+
+    @abc.abstractmethod
+    def walk(self, question: Question, start: Found, seed: tf.Tensor) -> Found:
+        """Leads misclassified points near, inside a graph.
+
+        Args:
+            question: What the search is about.
+            start: Where it begins, and what that has cost. Nothing is asked without success there.
+            seed: `[2]` int32 tensor.
+
+        Returns:
+            Nearer points on the boundary, the same success, and all queries.
+        """
+
+    def find(self, question: Question, seed: tf.Tensor) -> Found:
+        """Walks from every start, and keeps the nearest point; see `MinimalAttack.find`."""
+        x = question.x
+
+        def restart(index: tf.Tensor, closed: tf.Tensor, best: Found) -> tuple[Any, ...]:
+            own = tf.random.experimental.stateless_fold_in(seed, index)
+            seeds = tf.random.experimental.stateless_split(own, 2)
+            start, closed = find_starts(question, self.bounds, self.tries, seeds[0], closed)
+            found = self.walk(question, start, seeds[1])
+            before, after = (geometry.norm(each.points - x, self.norm) for each in (best, found))
+            better = found.success & (~best.success | (after < before))
+            success = best.success | found.success
+            points = choose(better, found.points, best.points)
+            return index + 1, closed, Found(points, success, best.queries + found.queries)
+
+        nothing = Found(x, tf.zeros_like(question.right), tf.zeros_like(question.labels))
+        return tf.while_loop(
+            lambda index, *_: (index < self.restarts) & tf.reduce_any(question.right),
+            restart,
+            (tf.constant(0), _same(question), nothing),
+        )[2]
+
+    def refine(self, question: Question, found: Found) -> Found:
+        """Nothing is left to refine: walks end on the boundary."""
+        del question
+        return found
+
+
+def find_starts(
+    question: Question,
+    bounds: tuple[float, float] | None,
+    tries: int,
+    seed: tf.Tensor,
+    closed: tf.Tensor | None = None,
+) -> tuple[Found, tf.Tensor]:
+    """Finds a misclassified input for each sample.
+
+    It is the nearest other sample of the batch, for l2, that is classified as another class than
+    the right one; its class is known already, and costs no query. Where there is none it is noise:
+    uniform inside the bounds, or without bounds normal around the sample, and ever larger.
+
+    Args:
+        question: What the search is about.
+        bounds: Lowest and highest value of an input, or `None`.
+        tries: Most queries for noise.
+        seed: `[2]` int32 tensor.
+        closed: `[N, N]` bool: which samples (columns) none may begin at. `None`: those classified
+            as what is right.
+
+    Returns:
+        Misclassified inputs, where there are any, and queries; and `closed` for the next start,
+        which has the class of this one in it too.
+
+    Example: of the second class the third sample is nearer to the first one.
+
+    >>> x = tf.constant([[0.0], [3.0], [2.0]])
+    >>> given = tf.constant([0, 1, 1])
+    >>> question = Question(lambda x: tf.concat([1.5 - x, x - 1.5], axis=1), x, given, given)
+    >>> start, _ = find_starts(question, None, 1, tf.constant([0, 0]))
+    >>> start.points.numpy().tolist()
+    [[2.0], [0.0], [0.0]]
+    """
+    x, given = question.x, question.given
+    closed = _same(question) if closed is None else closed
+    nearest, some = (
+        tf.argmin(tf.where(~closed, _apart(x), np.inf), axis=1),
+        ~tf.reduce_all(closed, axis=1),
+    )
+    others, taken = tf.gather(x, nearest), tf.gather(given, nearest)
+    closed |= some[:, None] & (taken[:, None] == given[None])
+    start = Found(others, question.right & some, tf.zeros_like(question.labels))
+
+    def searched(found: Found) -> tf.Tensor:
+        return question.right & ~found.success
+
+    def attempt(number: tf.Tensor, found: Found) -> tuple[tf.Tensor, Found]:
+        active = searched(found)
+        own = tf.random.experimental.stateless_fold_in(seed, number)
+        points = _noise(x, bounds, number, own)
+        hit = active & question.wrong(points)
+        queries = found.queries + tf.cast(active, tf.int32)
+        return number + 1, Found(choose(hit, points, found.points), found.success | hit, queries)
+
+    def going(number: tf.Tensor, found: Found) -> tf.Tensor:
+        return (number < tries) & tf.reduce_any(searched(found))
+
+    return tf.while_loop(going, attempt, (tf.constant(0), start))[1], closed
+
+
+def check_counts(**counts: Any) -> None:
+    """Checks numbers of steps and of queries.
+
+    Args:
+        **counts: What each is called, and its value.
+
+    Raises:
+        ValueError: If one is no integer of at least 1.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
+
+
+def _same(question: Question) -> tf.Tensor:
+    """`[N, N]` bool: which samples (columns) are given the class that is right for which."""
+    return question.labels[:, None] == question.given[None]
+
+
+def _apart(x: tf.Tensor) -> tf.Tensor:
+    """`[N, N]` squares of l2 distances."""
+    flat = tf.reshape(x, (tf.shape(x)[0], -1))
+    flat -= tf.reduce_mean(flat, axis=0)  # Differences of squares keep their digits.
+    squares = tf.reduce_sum(tf.square(flat), axis=1)
+    return squares[:, None] + squares[None] - 2.0 * tf.matmul(flat, flat, transpose_b=True)
+
+
+def _noise(
+    x: tf.Tensor, bounds: tuple[float, float] | None, number: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    if bounds is not None:
+        return tf.random.stateless_uniform(tf.shape(x), seed, *bounds, dtype=x.dtype)
+    size = tf.sqrt(tf.reduce_mean(tf.square(x)))
+    size = _FIRST_NOISE * tf.where(size > 0, size, 1.0) * 2.0 ** tf.cast(number, x.dtype)
+    return x + size * tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype)

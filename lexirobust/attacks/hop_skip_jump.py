@@ -1,0 +1,193 @@
+"""HopSkipJump: along a boundary whose direction is estimated from decisions."""
+
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks import geometry
+from lexirobust.attacks.decisions import DecisionAttack, check_counts
+from lexirobust.attacks.loop import choose
+from lexirobust.attacks.minimal import TOLERANCE, Found, Question, decide, halve, spread
+
+# Most halvings of a step that does not end on the far side.
+_SHORTEST: Final = 20
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class HopSkipJump(DecisionAttack):
+    """Decisions alone: estimates which way the boundary faces, steps over it and comes back.
+
+    It asks for classes, never for logits or gradients. Each step asks on which side random points
+    around the boundary point are, in rounds of `probes`, the more the later: as many rounds as the
+    root of the step's number. It moves by a length that is halved until the point is
+    misclassified, and halves the way back: for l2 the segment to the clean input, for linf the
+    ball around it to which the point is clipped. Points that are not nearer are dropped.
+
+    Between several classes there are boundaries that are the nearest only around: `restarts` helps.
+    A batch of N samples is asked for as N times `probes` inputs at once; `batch_size` limits that.
+
+    Args:
+        norm: Norm of distances: `"l2"` or `"linf"`.
+        steps: Number of steps.
+        probes: Number of queries in a round.
+        restarts: Number of starts: each at the nearest other sample of the batch that is classified
+            otherwise, and as no start before it, or where there is none at noise.
+        tries: Most queries for a start of noise.
+        bounds: Lowest and highest value of an input, or `None`.
+        seed: Integer seed of noise and probes.
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+
+    Example: the boundary of a linear classifier is at distance 0.5.
+
+    >>> classifier = lambda x: x @ tf.constant([[0.6, -0.6], [0.8, -0.8]])
+    >>> attack = HopSkipJump(steps=10, bounds=None, seed=0)
+    >>> found = attack(classifier, tf.constant([[0.3, 0.4]]), tf.constant([0]))
+    >>> print(found.distances.numpy().round(1), found.success.numpy())
+    [0.5] [ True]
+
+    Reference:
+        Chen et al., arXiv 1904.02144.
+    """
+
+    def __init__(
+        self,
+        norm: str = "l2",
+        steps: int = 40,
+        probes: int = 100,
+        restarts: int = 1,
+        tries: int = 30,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(norm, restarts, tries, bounds, seed)
+        check_counts(steps=steps, probes=probes)
+        self.steps = int(steps)
+        self.probes = int(probes)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal attack."""
+        return {
+            "norm": self.norm,
+            "steps": self.steps,
+            "probes": self.probes,
+            "restarts": self.restarts,
+            "tries": self.tries,
+            "bounds": None if self.bounds is None else list(self.bounds),
+            "seed": self.seed,
+        }
+
+    def walk(self, question: Question, start: Found, seed: tf.Tensor) -> Found:
+        """Walks along the boundary; see `DecisionAttack.walk`."""
+        x = question.x
+        size = int(np.prod(x.shape[1:]))
+        # The paper's theta, and the probes' distance that it leads to, as shares of the distance.
+        tolerance = max(size ** (-1.5 if self.norm == "l2" else -2.0), TOLERANCE)
+        around = tolerance * (np.sqrt(size) if self.norm == "l2" else size)
+
+        def step(number: tf.Tensor, found: Found) -> tuple[tf.Tensor, Found]:
+            own = tf.random.experimental.stateless_fold_in(seed, number)
+            distance = geometry.norm(found.points - x, self.norm)
+            rounds = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(number, tf.float32))), tf.int32)
+            facing = self._facing(question, found.points, around * distance, rounds, own)
+            asked = found.queries + self.probes * rounds * tf.cast(found.success, tf.int32)
+            length = distance / tf.sqrt(tf.cast(number, x.dtype))
+            over = self._over(question, found._replace(queries=asked), facing, length)
+            back = self._back(question, over, tolerance)
+            nearer = over.success & (geometry.norm(back.points - x, self.norm) < distance)
+            points = choose(nearer, back.points, found.points)
+            return number + 1, Found(points, found.success, back.queries)
+
+        _, found = tf.while_loop(
+            lambda number, found: (number <= self.steps) & tf.reduce_any(found.success),
+            step,
+            (tf.constant(1), self._back(question, start, tolerance)),
+        )
+        return self._back(question, found, TOLERANCE)
+
+    def _back(self, question: Question, found: Found, tolerance: float) -> Found:
+        """Halves the way to the clean input, along the segment or through shrinking balls."""
+        x, points = question.x, found.points
+        reach = geometry.norm(points - x, "linf")
+
+        def path(share: tf.Tensor) -> tf.Tensor:
+            if self.norm == "l2":
+                return self.between(x, points, share)
+            end = spread(share * reach, x)
+            return self.inside(x + tf.clip_by_value(points - x, -end, end))
+
+        return halve(question, found, path, tolerance)
+
+    def _over(
+        self, question: Question, found: Found, facing: tf.Tensor, length: tf.Tensor
+    ) -> Found:
+        """Steps to where points are misclassified; no success where no length leads there."""
+        active = found.success
+
+        def going(number: tf.Tensor, _: tf.Tensor, over: Found) -> tf.Tensor:
+            return (number < _SHORTEST) & tf.reduce_any(active & ~over.success)
+
+        def attempt(number: tf.Tensor, length: tf.Tensor, over: Found) -> tuple[Any, ...]:
+            moving = active & ~over.success
+            points = self.inside(found.points + spread(length, facing) * facing)
+            hit = moving & question.wrong(points)
+            queries = over.queries + tf.cast(moving, tf.int32)
+            over = Found(choose(hit, points, over.points), over.success | hit, queries)
+            return number + 1, length / 2, over
+
+        start = found._replace(success=tf.zeros_like(active))
+        return tf.while_loop(going, attempt, (tf.constant(0), length, start))[2]
+
+    def _facing(
+        self,
+        question: Question,
+        points: tf.Tensor,
+        radius: tf.Tensor,
+        rounds: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        """The steepest direction out of the right class, estimated from decisions around points.
+
+        It is the covariance of a probe and its outcome, 1 or -1: outcomes less their mean weigh
+        the probes. Where all outcomes are the same, that is the probes' mean, or its opposite.
+        """
+        shape = tf.concat([[self.probes], tf.shape(points)], axis=0)
+        reach = spread(radius, points)
+
+        def ask(number: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            own = tf.random.experimental.stateless_fold_in(seed, number)
+            asked = self.inside(points + reach * self._draw(shape, own, points.dtype))
+            # What was asked, where bounds stopped a probe.
+            probes = tf.math.divide_no_nan(asked - points, reach)
+            given = decide(question.classifier, tf.reshape(asked, (-1, *points.shape[1:])))
+            wrong = tf.reshape(given, shape[:2]) != question.labels
+            outcomes = tf.where(wrong, tf.ones([], points.dtype), -1.0)
+            weights = tf.reshape(outcomes, tf.concat([shape[:2], tf.ones_like(shape[2:])], axis=0))
+            outcome, probe, both = sums
+            return (
+                number + 1,
+                outcome + tf.reduce_sum(outcomes, axis=0),
+                probe + tf.reduce_sum(probes, axis=0),
+                both + tf.reduce_sum(weights * probes, axis=0),
+            )
+
+        none = tf.zeros_like(points)
+        state = tf.constant(0), tf.zeros_like(radius), none, none
+        _, outcome, probe, both = tf.while_loop(lambda number, *_: number < rounds, ask, state)
+        mean = outcome / tf.cast(self.probes * rounds, points.dtype)
+        tilt = spread(mean, points) * probe
+        direction = choose(tf.abs(mean) < 1, both - tilt, tilt)
+        return geometry.steepest_direction(direction, self.norm)
+
+    def _draw(self, shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Random directions of l2 norm 1, `[probes, N, ...]`: normal for l2, uniform for linf."""
+        if self.norm == "l2":
+            drawn = tf.random.stateless_normal(shape, seed, dtype=dtype)
+        else:
+            drawn = tf.random.stateless_uniform(shape, seed, -1.0, 1.0, dtype=dtype)
+        axes = list(range(2, shape.shape[0]))
+        size = tf.sqrt(tf.reduce_sum(tf.square(drawn), axis=axes, keepdims=True))
+        return tf.math.divide_no_nan(drawn, size)
