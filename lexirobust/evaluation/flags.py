@@ -122,9 +122,8 @@ def _zero_gradients(probe: Probe) -> Flag | None:
 def _too_weak(probe: Probe) -> Flag | None:
     config = probe.attack.get_config()
     for setting in ("steps", "restarts"):
-        if not config.get("random_start", True) and setting == "restarts":
-            continue
-        if setting not in config:
+        one_start = setting == "restarts" and not config.get("random_start", True)
+        if one_start or setting not in config:
             continue
         stronger = type(probe.attack).from_config({**config, setting: 2 * config[setting]})
         right = probe.under(stronger)
