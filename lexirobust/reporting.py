@@ -67,7 +67,7 @@ class _Perturbed(NamedTuple):
     """A sample as an attack left it at one magnitude; pictures are data URLs."""
 
     magnitude: float
-    norm: float
+    norm: float | None
     decision: int
     image: str
     perturbation: str
@@ -131,6 +131,7 @@ def report(curves: Mapping[str, AccuracyCurve], path: str | os.PathLike[str]) ->
         flags=_by_owners({name: curve.flags for name, curve in curves.items()}),
         plot=_plot(curves),
         rows=_rows(curves),
+        some_left_out=any(curve.excluded.any() for curve in curves.values()),
         places=_places(curves),
         pairs=_pairs(curves),
         significance=_SIGNIFICANCE,
@@ -271,7 +272,7 @@ def _samples(curve: AccuracyCurve) -> list[_Sample]:
             perturbed=[
                 _Perturbed(
                     magnitude=float(curve.magnitudes[row]),
-                    norm=float(curve.norms[row, index]),
+                    norm=_norm(curve.norms[row, index]),
                     decision=int(shown.decisions[row, index]),
                     image=_picture(shown.moved[row, index], *span, colours="gray"),
                     perturbation=_difference(shown.moved[row, index] - clean),
@@ -281,6 +282,11 @@ def _samples(curve: AccuracyCurve) -> list[_Sample]:
         )
         for index, clean in enumerate(shown.x[:_SAMPLES])
     ]
+
+
+def _norm(value: float) -> float | None:
+    """`None` where an attack's magnitudes are no norms."""
+    return None if np.isnan(value) else float(value)
 
 
 def _are_images(x: np.ndarray) -> bool:

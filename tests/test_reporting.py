@@ -18,7 +18,7 @@ from lexirobust.evaluation import Flag, Shown
 MAGNITUDES = np.array([1.0, 0.0, 0.25])  # In no order.
 SOFTMAX = Flag("probabilities", "Rows sum to 1.", "Leave the softmax out.")
 WEAK = Flag("attack too weak", "It falls by 9 points.", "Double `steps`.")
-EVIL = """<script>alert("1")</script> & $a$ 'b'"""
+EVIL = """<script>alert("1")</script> & $_$ 'b'"""  # Between the dollars: no valid formula.
 
 
 class Page(HTMLParser):
@@ -26,7 +26,8 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.texts, self.tables, self.paragraphs = [], {}, {}, {}
+        self.tags, self.headings = [], []
+        self.texts, self.tables, self.paragraphs = {}, {}, {}
         self._open, self._section = [], None
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
@@ -61,6 +62,8 @@ class Page(HTMLParser):
         self.texts[self._section] += data
         if "th" in self._open or "td" in self._open:
             self.tables[self._section][-1][-1][-1] += data
+        elif self._open[-1] == "h3":
+            self.headings.append(data.strip())
         elif "p" in self._open:
             self.paragraphs[self._section][-1] += data
 
@@ -143,9 +146,10 @@ def test_flags_stand_before_the_curves_each_once_with_all_that_it_concerns(tmp_p
         for text in (flag.message, flag.advice):
             assert source.count(text) == 1
             assert source.index(text) < source.index("<img") < source.index("<table")
+    assert page.headings == ["one, two", "one"]
     told = page.texts["flags"]
-    assert told.index("one, two") < told.index(SOFTMAX.message) < told.index(WEAK.message)
-    assert " one " in told[told.index(SOFTMAX.advice) : told.index(WEAK.message)]
+    softmax, weak = (told.index(flag.message) for flag in (SOFTMAX, WEAK))
+    assert told.index("one, two") < softmax < told.index(" one ") < weak
     by_name = {p.split(":")[0].strip(): p for p in page.paragraphs["flags"] if " : " in p}
     assert by_name.keys() == {"three", "four"}
     assert "nothing here says that these numbers deceive" in by_name["three"]
@@ -377,7 +381,10 @@ def test_settings_are_written_as_they_are(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(curves, error, message, tmp_path):
+def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(
+    curves, error, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lexirobust.plotting.accuracy_curves", lambda *_: pytest.fail("drawn"))
     with pytest.raises(error, match=message):
         lr.report(curves, tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
