@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import PGD, Attack, Classifier, ExploredRegion, VoronoiPGD
+from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
 from lexirobust.attacks.attack import classification_loss, logits_of
 from lexirobust.checks import check_data, check_labels, check_magnitudes, flat_labels
 from lexirobust.evaluation.backup import Backup, Digest
@@ -196,11 +196,10 @@ def _in_cells(attack: Attack, points: np.ndarray) -> VoronoiPGD:
             "`attack` must be a PGD, and none of its kinds, where `genuine` is true. Received: "
             f"{type(attack).__name__}."
         )
-    region = ExploredRegion(attack.norm)
-    region.adapt(points)
+    cells = VoronoiCells(points, attack.norm)
     # Both sides of an input are tried, and success is not all that is asked for.
     restarts = attack.restarts + attack.restarts % 2 if attack.random_start else 1
-    return VoronoiPGD(region, **{**attack.get_config(), "restarts": restarts, "early_stop": False})
+    return VoronoiPGD(cells, **{**attack.get_config(), "restarts": restarts, "early_stop": False})
 
 
 def _batches(
