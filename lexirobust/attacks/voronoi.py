@@ -119,8 +119,6 @@ class VoronoiPGD(PGD):
             return moved
         return choose(self.cells.holds(x, moved, own), moved, x)  # An input is in its own cell.
 
-    def _ladder(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
-    ) -> Iterator[tf.Tensor]:
+    def _ladder(self, *given: Any) -> Iterator[tf.Tensor]:
         """Attacks each magnitude alone: what is allowed at one may not be at the next."""
-        return Attack._ladder(self, classifier, x, y, magnitudes)
+        return Attack._ladder(self, *given)

@@ -66,7 +66,8 @@ def test_points_left_out_do_not_matter(norm, weights):
     clean, radius = np.repeat(x, 50, axis=0), np.repeat(magnitude, 50)
     moved = clean + (directions / size[:, None] * radius[:, None]).astype(np.float32)
     held = [
-        each.holds(clean, moved, each.own(tf.constant(clean))) for each in (cells, cells.among(near))
+        each.holds(clean, moved, each.own(tf.constant(clean)))
+        for each in (cells, cells.among(near))
     ]
     np.testing.assert_array_equal(*held)
     assert 0.1 < np.mean(held[0]) < 0.95
