@@ -30,6 +30,7 @@ _LABELS: Final = {
     "data": "data digest",
     "classifier": "weights digest",
     "genuine": "digest of the points with cells",
+    "priors": "priors that magnitudes are over",
     "batch_size": "batch size",
     "checks": "checked for flags",
 }

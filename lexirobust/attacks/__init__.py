@@ -4,6 +4,7 @@ from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.boundary_attack import BoundaryAttack
+from lexirobust.attacks.cells import VoronoiCells
 from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.deepfool import DeepFool
 from lexirobust.attacks.explored import ExploredRegion
@@ -38,6 +39,7 @@ __all__ = [
     "NearestPoints",
     "Spatial",
     "Square",
+    "VoronoiCells",
     "VoronoiPGD",
     "Worst",
     "bounds",

@@ -84,14 +84,13 @@ class Base(abc.ABC):
         """
         numbers = {name: given.pop(name, getattr(self, name)) for name in self.values}
         numbers = {name: tf.constant(value) for name, value in numbers.items() if value is not None}
-        seed = tf.cast(self._next_seed(), tf.int32)
-        specs = [("seed", tf.TensorSpec([2], tf.int32))]
-        for name, tensor in (*given.items(), *numbers.items()):
-            # The first axis of what has any is that of the samples.
-            shape = [None, *tensor.shape[1:]] if tensor.shape.rank else []
-            specs.append((name, tf.TensorSpec(shape, tensor.dtype)))
-        graph = _graph(_Shared(self, self.structure()), classifier, tuple(specs), tuple(numbers))
-        return graph(seed=seed, **given, **numbers)
+        tensors = {"seed": tf.cast(self._next_seed(), tf.int32), **given, **numbers}
+        specs = {name: _spec_of(name, tensor) for name, tensor in tensors.items()}
+        # Another device has its own copies of mirrored weights, which its own graph reads.
+        device = tf.zeros([]).device
+        shared = _Shared(self, self.structure())
+        graph = _graph(shared, classifier, tuple(specs.items()), tuple(numbers), device)
+        return graph(**tensors)
 
     @abc.abstractmethod
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
@@ -225,6 +224,7 @@ class Attack(Base):
         y: Any,
         magnitudes: Sequence[float] | tf.Tensor,
         batch_size: int | None = None,
+        scale: Any | None = None,
     ) -> tf.Tensor:
         """Perturbs the same inputs by several magnitudes, through one compiled graph.
 
@@ -234,6 +234,7 @@ class Attack(Base):
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitudes: `[K]` norms.
             batch_size: Number of samples perturbed at a time. `None`, or inside a graph: all.
+            scale: `[N]` factors of the magnitudes, above 0, one a sample; `None`: all are 1.
 
         Returns:
             `[K, N, ...]` tensor.
@@ -242,13 +243,17 @@ class Attack(Base):
             ValueError: As for a call.
         """
         x, y = self._checked(classifier, x, y, batch_size)
+        scale = tf.broadcast_to(tf.cast(1.0 if scale is None else scale, x.dtype), tf.shape(x)[:1])
         if not tf.executing_eagerly():
+            magnitudes = tf.cast(magnitudes, x.dtype)[:, None] * scale
             return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())
         magnitudes = check_magnitudes(magnitudes, ranked=False)
         ascending = np.unique(magnitudes)
-        parts = _batches(batch_size, x, y)
+        parts = _batches(batch_size, x, y, scale)
         rungs = (
-            rung for x, y in parts for rung in self._ladder(classifier, x, y, ascending.tolist())
+            rung
+            for x, y, scale in parts
+            for rung in self._ladder(classifier, x, y, scale, ascending.tolist())
         )
         moved = list(_shown(rungs, len(parts) * len(ascending)))
         columns = [tf.concat(moved[i :: len(ascending)], axis=0) for i in range(len(ascending))]
@@ -256,11 +261,16 @@ class Attack(Base):
         return tf.stack([columns[index] for index in order])
 
     def _ladder(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        scale: tf.Tensor,
+        magnitudes: list[float],
     ) -> Iterator[tf.Tensor]:
-        """Yields the inputs perturbed by each of several ascending magnitudes."""
+        """Yields the inputs perturbed by each of several ascending magnitudes, times the scale."""
         for magnitude in magnitudes:
-            yield self._run(classifier, x, y, tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype)))
+            yield self._run(classifier, x, y, magnitude * scale)
 
     def sweep_in_graph(
         self,
@@ -277,15 +287,16 @@ class Attack(Base):
             classifier: Maps inputs to logits.
             x: `[N, ...]` float tensor.
             y: `[N]` integer labels, or `[N, C]` probabilities.
-            magnitudes: `[K]` norms.
+            magnitudes: `[K]` norms, or `[K, N]`, one a sample.
             seed: `[2]` integer tensor.
             **given: `[K, N, ...]` tensors: more of what the attack's `perturb` takes by sample.
 
         Returns:
             `[K, N, ...]` tensor.
         """
-        magnitudes = tf.reshape(tf.cast(magnitudes, x.dtype), (-1, 1))
-        magnitudes = tf.repeat(magnitudes, tf.shape(x)[0], axis=1)
+        magnitudes = tf.cast(magnitudes, x.dtype)
+        if magnitudes.shape.rank < 2:
+            magnitudes = tf.repeat(tf.reshape(magnitudes, (-1, 1)), tf.shape(x)[0], axis=1)
         times = tf.shape(magnitudes)[0]
         labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))
         inputs = tf.tile(x, tf.concat([[times], tf.ones_like(tf.shape(x)[1:])], axis=0))
@@ -423,8 +434,10 @@ def _graph(
     classifier: Classifier,
     specs: tuple[tuple[str, tf.TensorSpec], ...],
     numbers: tuple[str, ...],
+    device: str,
 ) -> Callable[..., tf.Tensor]:
     """Compiles an attack once for all that equal it but for numbers, which are tensors here."""
+    del device  # The one that is compiled on.
 
     def perturb(**given: tf.Tensor) -> tf.Tensor:
         attack = copy.copy(shared.attack)
@@ -433,6 +446,12 @@ def _graph(
         return attack._traced(classifier, **given)
 
     return tf.function(perturb, autograph=False).get_concrete_function(**dict(specs))
+
+
+def _spec_of(name: str, tensor: tf.Tensor) -> tf.TensorSpec:
+    """What a graph knows of a tensor: the first axis of what has any is that of the samples."""
+    shape = [None, *tensor.shape[1:]] if tensor.shape.rank and name != "seed" else tensor.shape
+    return tf.TensorSpec(shape, tensor.dtype)
 
 
 def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:

@@ -98,7 +98,7 @@ class DAA(PGD):
         **given: tf.Tensor,
     ) -> tf.Tensor:
         """Sweeps one magnitude after the other: each is a distribution; see `Attack`."""
-        magnitudes = tf.reshape(tf.cast(magnitudes, x.dtype), (-1,))
+        magnitudes = tf.cast(magnitudes, x.dtype)
         seed = tf.cast(seed, tf.int32)
 
         def perturbed(rung: tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]) -> tf.Tensor:

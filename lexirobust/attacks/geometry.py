@@ -170,20 +170,19 @@ def leave_ball(
     offset: tf.Tensor,
     radius: tf.Tensor | float,
     norm: str,
-    margin: float = 0.0,
+    ball: tf.Tensor | float | None = None,
 ) -> tf.Tensor:
-    """Moves perturbations of one norm out of a ball of that radius around another point.
+    """Moves perturbations of one norm out of a ball around another point.
 
-    For l2 the result is the nearest point on the sphere that is as far from the offset as from 0.
-    For linf it is as far from the offset as the radius, for l1 as far as from 0, and neither need
-    be on the sphere.
+    For l2 the result is the nearest point on their sphere that is as far from the offset as the
+    ball is wide, where there is one. For l1 and linf it need not be on the sphere.
 
     Args:
-        perturbation: `[N, ...]` float tensor of norm `radius`, nearer to the offset than that.
+        perturbation: `[N, ...]` float tensor of norm `radius`, inside the ball.
         offset: The ball's centre, shaped like the first argument.
         radius: Scalar or `[N]` tensor, above 0.
         norm: The norm of the ball: `"l1"`, `"l2"` or `"linf"`.
-        margin: By how much the ball is larger than `radius`, as a share of it.
+        ball: Radius of the ball, scalar or `[N]`; `None`: the same.
 
     Returns:
         The moved perturbation, shaped like the first argument.
@@ -196,25 +195,27 @@ def leave_ball(
     """
     check_norm(norm)
     flat, centre = _flat(perturbation), _flat(offset)
+    ball = _per_sample(radius if ball is None else ball, flat)
     radius = _per_sample(radius, flat)
     side, size = tf.sign(centre), tf.abs(centre)
     if norm == "l2":
         away, axis = _norm(centre, norm)[:, None], _unit(centre)
-        surplus = margin * (2.0 + margin) * tf.square(radius)
+        surplus = (ball - radius) * (ball + radius)
         half = 0.5 * (away - _divide(surplus, away))
         across = flat - tf.reduce_sum(flat * axis, axis=1, keepdims=True) * axis
         # The squares' difference, as a product that does not cancel.
         height = tf.sqrt(tf.maximum((radius - half) * (radius + half), 0.0))
         out = half * axis + height * _unit(across)
     elif norm == "l1":
-        # What both have in common brings them nearer to each other: half the offset at most.
+        # What both have in common brings them nearer to each other: for equal radii, half the
+        # offset at most.
         common = tf.clip_by_value(flat * side, 0.0, size)
-        half = 0.5 * (tf.reduce_sum(size, axis=1, keepdims=True) - margin * radius)
+        half = 0.5 * tf.maximum(tf.reduce_sum(size, axis=1, keepdims=True) + radius - ball, 0.0)
         kept = _divide(half, tf.reduce_sum(common, axis=1, keepdims=True)) * common
         out = tf.where(common > 0, kept * side, flat)
     else:
         # One coordinate is enough: the one that has the least way to go.
-        target = size - (1.0 + margin) * radius
+        target = size - ball
         way = tf.where(size > 0, flat * side - target, np.inf)
         chosen = tf.one_hot(tf.argmin(way, axis=1), flat.shape[1], on_value=True, off_value=False)
         out = tf.where(chosen, side * target, flat)

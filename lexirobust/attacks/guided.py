@@ -84,8 +84,6 @@ class GuidedPGD(PGD):
         lead_out = self.region.lead_out if self.region else None
         return super()._climb(*args, lead_out=lead_out, **settings)
 
-    def _ladder(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
-    ) -> Iterator[tf.Tensor]:
+    def _ladder(self, *given: Any) -> Iterator[tf.Tensor]:
         """Attacks each magnitude alone: every one has an explored region of its own."""
-        return Attack._ladder(self, classifier, x, y, magnitudes)
+        return Attack._ladder(self, *given)

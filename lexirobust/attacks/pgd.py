@@ -282,7 +282,12 @@ class PGD(Attack):
         return tf.stop_gradient(climb(goals, x, magnitude, seed, **{**own, **settings}))
 
     def _ladder(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        scale: tf.Tensor,
+        magnitudes: list[float],
     ) -> Iterator[tf.Tensor]:
         """Starts each magnitude from the one below, which leaves few steps where that succeeds.
 
@@ -290,7 +295,7 @@ class PGD(Attack):
         Without random starts there is nothing to replace: each magnitude is attacked alone.
         """
         if not self.random_start:
-            yield from super()._ladder(classifier, x, y, magnitudes)
+            yield from super()._ladder(classifier, x, y, scale, magnitudes)
             return
         exact, moved, below = self.constraint == "exact", x, 0.0
         solved = tf.zeros(tf.shape(x)[:1], tf.bool)
@@ -299,7 +304,6 @@ class PGD(Attack):
             solved = self._judged(classifier, x, y, still, steps=1, restarts=1)[1]
         for magnitude in magnitudes:
             if magnitude:
-                norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
                 last, first = (moved, solved), moved - x
                 if exact and below:
                     first *= magnitude / below
@@ -307,6 +311,7 @@ class PGD(Attack):
                 if below:  # What has succeeded there needs little; the rest has all starts again.
                     given["steps"] = -(-self.steps // CHAINED_SHARE)
                     starts = [starts[0], *starts]
+                norms = magnitude * scale
                 moved, solved, _ = self._attacked(classifier, x, y, norms, starts, **given)
                 if not exact:
                     moved, solved = choose(last[1] & ~solved, last, (moved, solved))

@@ -1,19 +1,15 @@
 """The attack that keeps nearer to its own sample than to any other of a data set."""
 
+import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
 from lexirobust.attacks.attack import Attack, Classifier
-from lexirobust.attacks.explored import ExploredRegion
+from lexirobust.attacks.cells import VoronoiCells
 from lexirobust.attacks.loop import Goal, choose
 from lexirobust.attacks.pgd import PGD
-
-# By how much farther than its own sample all others must be from a perturbed input, as a share of
-# the own distance: where two are equally far, no classifier is to be blamed.
-_MARGIN: Final = 1e-5
 
 
 class VoronoiPGD(PGD):
@@ -25,7 +21,7 @@ class VoronoiPGD(PGD):
     have no such input at all; they do not count (`counted`).
 
     Args:
-        region: The data set, with the norm of the attack, adapted to points that differ.
+        cells: The cells, of points that the clean inputs are among as a rule, in the attack's norm.
         **settings: As of `PGD`. Use an even number of `restarts`, so that both sides are tried.
 
     Raises:
@@ -34,9 +30,8 @@ class VoronoiPGD(PGD):
     Example: 1.5 is nearer to 2 than to 0, so only the left side counts at norm 1.5.
 
     >>> import numpy as np
-    >>> region = ExploredRegion("l2")
-    >>> region.adapt(np.array([[0.0], [2.0]]))
-    >>> attack = VoronoiPGD(region, norm="l2", steps=3, restarts=2, bounds=None)
+    >>> cells = VoronoiCells(np.array([[0.0], [2.0]]))
+    >>> attack = VoronoiPGD(cells, norm="l2", steps=3, restarts=2, bounds=None)
     >>> x, y = tf.constant([[0.0]]), tf.constant([0])
     >>> moved = attack(lambda x: tf.concat([-x, x], 1), x, y, 1.5)
     >>> moved.numpy().tolist(), attack.counted(x, moved, 1.5).numpy().tolist()
@@ -47,35 +42,63 @@ class VoronoiPGD(PGD):
         and Kilic et al., arXiv 2005.02540, for the maximum norm.
     """
 
-    def __init__(self, region: ExploredRegion, **settings: Any) -> None:
+    def __init__(self, cells: VoronoiCells, **settings: Any) -> None:
         super().__init__(**settings)
         if self.early_stop:
             raise ValueError(
                 "`early_stop` must be False: success is not all that is asked for inside cells."
             )
-        if region.norm != self.norm:
+        if cells.norm != self.norm:
             raise ValueError(
-                f"`norm` must be that of the region. Received: {self.norm!r}, a region of "
-                f"{region.norm!r}."
+                f"`norm` must be that of the cells. Received: {self.norm!r}, cells of "
+                f"{cells.norm!r}."
             )
-        self.region = region
+        self.cells = cells
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
-        return {"region": self.region, **super().get_config()}
+        return {"cells": self.cells, **super().get_config()}
 
     def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor:
         """Those nearer to their own sample than to any other; see `Attack.counted`."""
         del magnitude
         x = tf.convert_to_tensor(x)
-        return self._depth(x, moved, self.region.own(x)) >= 0
+        return self.cells.holds(x, moved, self.cells.own(x))
 
-    def _depth(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        """`[N]` how far inputs are from their cell, at most 0, in input units."""
-        other = self.region.nearest_other(moved, own)
-        own_distance = geometry.norm(moved - x, self.norm)
-        other_distance = geometry.norm(moved - other, self.norm)
-        return tf.minimum(other_distance - (1.0 + _MARGIN) * own_distance, 0.0)
+    def perturb(
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        magnitude: Any,
+        seed: tf.Tensor,
+        first: tf.Tensor | None = None,
+        near: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Perturbs a batch inside a graph; see `PGD.perturb`.
+
+        Args:
+            classifier: Maps inputs to logits.
+            x: `[N, ...]` float tensor.
+            y: `[N]` integer labels, or `[N, C]` probabilities.
+            magnitude: Scalar or `[N]` tensor.
+            seed: `[2]` integer tensor.
+            first: Perturbation to start from, shaped like `x`, in place of the first random one.
+            near: `[m]` numbers of the points that are near enough to matter; `None`: all.
+
+        Returns:
+            The perturbed inputs, shaped like `x`.
+        """
+        if near is None:
+            return super().perturb(classifier, x, y, magnitude, seed, first)
+        inside = copy.copy(self)
+        inside.cells = self.cells.among(near)
+        return inside.perturb(classifier, x, y, magnitude, seed, first)
+
+    def _compiled(self, classifier: Classifier, **given: Any) -> Any:
+        """Looks for the points that matter once, and not in every step."""
+        near = self.cells.near(given["x"], given["magnitude"])
+        return super()._compiled(classifier, near=near, **given)
 
     def _climb(
         self,
@@ -85,24 +108,17 @@ class VoronoiPGD(PGD):
         seed: tf.Tensor,
         **settings: Any,
     ) -> tf.Tensor:
-        own = self.region.own(x)
+        own = self.cells.own(x)
 
-        def lead_out(x: tf.Tensor, perturbation: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-            moved = x + perturbation
-            other = self.region.nearest_other(moved, own)
-            radius = geometry.norm(perturbation, self.norm)
-            # Twice the margin, so that rounding on the way does not lead back inside.
-            out = geometry.leave_ball(perturbation, other - x, radius, self.norm, 2 * _MARGIN)
-            return choose(self._depth(x, moved, own) < 0, out, perturbation)
+        def lead_in(x: tf.Tensor, perturbation: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            return self.cells.lead_in(x, perturbation, own)
 
-        ranked = [lambda inputs: self._depth(x, inputs, own), *goals]
-        moved = super()._climb(ranked, x, magnitude, seed, lead_out=lead_out, **settings)
+        ranked = [lambda inputs: self.cells.depth(x, inputs, own), *goals]
+        moved = super()._climb(ranked, x, magnitude, seed, lead_out=lead_in, **settings)
         if self.constraint == "exact":
             return moved
-        return choose(self._depth(x, moved, own) < 0, x, moved)  # The input is in its own cell.
+        return choose(self.cells.holds(x, moved, own), moved, x)  # An input is in its own cell.
 
-    def _ladder(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitudes: list[float]
-    ) -> Iterator[tf.Tensor]:
+    def _ladder(self, *given: Any) -> Iterator[tf.Tensor]:
         """Attacks each magnitude alone: what is allowed at one may not be at the next."""
-        return Attack._ladder(self, classifier, x, y, magnitudes)
+        return Attack._ladder(self, *given)

@@ -90,7 +90,7 @@ class Worst(Attack):
             for attack, own, folded in self._each(seed)
         ]
         flat = [tf.reshape(moved, (-1, *x.shape[1:])) for moved in found]
-        times = tf.concat([tf.shape(magnitudes), tf.ones_like(tf.shape(y)[1:])], axis=0)
+        times = tf.concat([tf.shape(magnitudes)[:1], tf.ones_like(tf.shape(y)[1:])], axis=0)
         return tf.reshape(_worst(classifier, tf.tile(y, times), flat), tf.shape(found[0]))
 
     def _each(self, seed: tf.Tensor) -> Iterator[tuple[Attack, float, tf.Tensor]]:

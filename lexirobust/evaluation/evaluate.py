@@ -1,12 +1,13 @@
 """Measures accuracy as a function of the magnitude, batch by batch."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
 import operator
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import keras
@@ -14,11 +15,12 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import PGD, Attack, Classifier, ExploredRegion, VoronoiPGD
+from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
 from lexirobust.attacks.attack import classification_loss, logits_of
 from lexirobust.checks import check_data, check_labels, check_magnitudes, flat_labels
 from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.curve import AccuracyCurve, Shown
+from lexirobust.evaluation.devices import on_devices
 from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible
 from lexirobust.version import __version__
 
@@ -38,12 +40,16 @@ def evaluate_robustness(
     checks: bool = True,
     genuine: bool = False,
     data: Any | None = None,
+    priors: Sequence[float] | np.ndarray | None = None,
 ) -> AccuracyCurve:
     """Measures a classifier under attack at several magnitudes.
 
     Genuine accuracy asks only for perturbed inputs to which no other point of the data is nearer
     than their own sample. With an exact norm some samples have none, and do not count at that
     magnitude (`AccuracyCurve.excluded`); where none counts, the accuracy is undefined.
+
+    Inside the scope of a `tf.distribute` strategy, batches are shared out among the devices of this
+    process. That changes how long it takes, and not what is measured.
 
     Args:
         classifier: Maps inputs to logits: a Keras model or any other callable.
@@ -59,14 +65,18 @@ def evaluate_robustness(
             to 64 samples.
         genuine: Whether to measure genuine accuracy, under the attack's like that keeps to Voronoi
             cells, with an even number of starts. The attack must be a `PGD`.
-        data: `[M, ...]` the points whose cells they are; `None`: `x`, if that is no dataset.
+        data: `[M, ...]` the points whose cells they are; `None`: `x`, if that is no dataset. With
+            priors, a pair of points and their `[M]` labels.
+        priors: `[C]` how probable the classes are, above 0, with a sum of 1. Where they are given,
+            a sample of class c is perturbed by a norm of the magnitude over `priors[c]`, and cells
+            go by distances times the priors of their points. `None`: classes are treated alike.
 
     Returns:
         An `AccuracyCurve`.
 
     Raises:
-        ValueError: If the data, the magnitudes, the batch size or what the classifier gives are
-            not as above, or the backup is of another evaluation.
+        ValueError: If the data, the magnitudes, the batch size, the priors or what the classifier
+            gives are not as above, or the backup is of another evaluation.
         TypeError: If inputs are no numbers, labels no integers or attacks no attacks.
 
     Example: the toy problem's third classifier is right up to magnitude 1.
@@ -88,10 +98,12 @@ def evaluate_robustness(
     [1.0, 1.0, 1.0] [100, 4, 2]
 
     Reference:
-        Definitions 4 and 5 of the paper; for finite data Kilic et al., arXiv 2005.02540.
+        Definitions 4 and 5 of the paper, section 9.2 for priors; for finite data Kilic et al.,
+        arXiv 2005.02540.
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     attacks = _check_attacks(attack)
+    priors = None if priors is None else _check_priors(priors)
     is_integer = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
     if not is_integer or batch_size < 1:
         raise ValueError(
@@ -101,41 +113,61 @@ def evaluate_robustness(
     settings: dict[str, Any] = {
         "attacks": [_describe(attack) for attack in attacks],
         "genuine": None,
+        "priors": None if priors is None else priors.tolist(),
         "classifier": _digest_weights(classifier),
         "batch_size": int(batch_size),
         "magnitudes": magnitudes,
     }
     if genuine or data is not None:
-        points = _points(x, data, genuine)
+        points, weights = _points(x, y, data, genuine, priors)
         settings["genuine"] = hashlib.sha256(points.tobytes()).hexdigest()[:16]
-        attacks = [_in_cells(attack, points) for attack in attacks]
+        attacks = [_in_cells(attack, points, weights) for attack in attacks]
     store = None if backup is None else Backup(pathlib.Path(backup), settings)
     seeds = [_draw_seed() if attack.seed is None else attack.seed for attack in attacks]
     # The drawn ones too are the same when a backup is gone on with.
     seeds = seeds if store is None else store.seeds(seeds)
 
-    digest, parts = Digest(), []
-    first: tuple[np.ndarray, np.ndarray] | None = None
-    classes = None
-    progress = tqdm.tqdm(batches, "evaluate", count, leave=False, disable=None, delay=1.0)
-    for number, (inputs, labels) in enumerate(progress):
-        if classes is None:
-            classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
-            first = inputs[:_PROBED], labels[:_PROBED]
-            if y is not None:
-                check_labels(np.asarray(y), classes)  # Those of later batches before any attack.
-        check_data(inputs, labels, attacks[0].bounds, classes=classes)
-        digest.add(inputs, labels)
-        known = None if store is None else store.read(number, digest.hex())
+    digest = Digest()
+    first: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def measure(number: int, x: np.ndarray, y: np.ndarray, so_far: str) -> list[dict[str, Any]]:
+        known = None if store is None else store.read(number, so_far)
         if known is None:
+            scale = None if priors is None else 1.0 / priors[y]
             known = [
-                _measure(classifier, attack, inputs, labels, magnitudes, seed=(seed, number))
+                _measure(classifier, attack, x, y, magnitudes, scale, seed=(seed, number))
                 for attack, seed in zip(attacks, seeds, strict=True)
             ]
             if store is not None:
-                store.write(number, digest.hex(), known)
-        parts.append(known)
-    if first is None:
+                store.write(number, so_far, known)
+        return known
+
+    def tasks() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        classes = 0
+        for number, (inputs, labels) in enumerate(batches):
+            if not first:
+                classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
+                first.append((inputs[:_PROBED], labels[:_PROBED]))
+                if priors is not None and len(priors) != classes:
+                    raise ValueError(
+                        f"`priors` must be one for each of {classes} classes. Received: "
+                        f"{len(priors)}."
+                    )
+                if y is not None:
+                    check_labels(np.asarray(y), classes)  # Those of later batches, too.
+            check_data(inputs, labels, attacks[0].bounds, classes=classes)
+            if genuine and priors is not None:
+                _check_own(attacks[0], inputs)
+            digest.add(inputs, labels)
+            yield functools.partial(measure, number, inputs, labels, digest.hex())
+
+    progress = tqdm.tqdm(None, "evaluate", count, leave=False, disable=None, delay=1.0)
+    parts = []
+    with progress:
+        for part in on_devices(tasks()):
+            parts.append(part)
+            progress.update()
+    if not first:
         raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
 
     settings |= {
@@ -150,12 +182,12 @@ def evaluate_robustness(
         },
     }
     curves = [
-        _curve(magnitudes, [part[index] for part in parts], first, settings, index)
+        _curve(magnitudes, [part[index] for part in parts], first[0], settings, index)
         for index in range(len(attacks))
     ]
     if checks:
         curves = [
-            _flagged(curve, classifier, attack, seed, first)
+            _flagged(curve, classifier, attack, seed, first[0], priors)
             for curve, attack, seed in zip(curves, attacks, seeds, strict=True)
         ]
     if store is not None:
@@ -179,29 +211,67 @@ def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
     return attacks
 
 
-def _points(x: Any, data: Any | None, genuine: bool) -> np.ndarray:
-    """The points whose cells genuine perturbations keep to, each once."""
+def _check_priors(priors: Any) -> np.ndarray:
+    priors = np.asarray(priors)
+    numbers = priors.ndim == 1 and priors.dtype.kind == "f"
+    if not numbers or not priors.size or not (priors > 0).all() or abs(priors.sum() - 1) > 1e-3:
+        raise ValueError(
+            "`priors` must be [C] probabilities of the classes, above 0, with a sum of 1. "
+            f"Received: {priors!r}."
+        )
+    return priors.astype(np.float64)
+
+
+def _points(
+    x: Any, y: Any, data: Any | None, genuine: bool, priors: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The points whose cells genuine perturbations keep to, each once, and their weights."""
     if not genuine:
         raise ValueError("`data` is for genuine accuracy. Received: data with `genuine=False`.")
     if data is None and isinstance(x, tf.data.Dataset):
         raise ValueError("`data` must be given where `x` is a dataset and `genuine` is true.")
-    points = np.asarray(x if data is None else data)
-    check_data(points, np.zeros(len(points), int))
-    return np.unique(points.astype(np.float32), axis=0)
+    if priors is None:
+        points = np.asarray(x if data is None else data)
+        check_data(points, np.zeros(len(points), int))
+        return np.unique(points.astype(np.float32), axis=0), None
+    if data is not None and not (isinstance(data, tuple | list) and len(data) == 2):
+        raise ValueError(
+            "`data` must be a pair of points and labels where `priors` are given. Received: "
+            f"{type(data).__name__}."
+        )
+    points, labels = (np.asarray(each) for each in ((x, y) if data is None else data))
+    check_data(points, labels)
+    check_labels(labels, len(priors))
+    labels = flat_labels(tf.constant(labels)).numpy()
+    points, rows, places = np.unique(
+        points.astype(np.float32), axis=0, return_index=True, return_inverse=True
+    )
+    if (labels != labels[rows][places.reshape(-1)]).any():
+        raise ValueError("`data` must not hold a point with two labels where `priors` are given.")
+    return points, priors[labels[rows]]
 
 
-def _in_cells(attack: Attack, points: np.ndarray) -> VoronoiPGD:
+def _check_own(attack: Attack, x: np.ndarray) -> None:
+    """Checks that inputs are among the points, whose weights theirs are."""
+    strangers = np.sum(attack.cells.own(tf.constant(x)) < 0)  # type: ignore[attr-defined]
+    if strangers:
+        raise ValueError(
+            "`x` must be among `data` where `genuine` is true and `priors` are given. Received: "
+            f"{strangers} samples that are not."
+        )
+
+
+def _in_cells(attack: Attack, points: np.ndarray, weights: np.ndarray | None) -> VoronoiPGD:
     """The same attack inside Voronoi cells."""
     if type(attack) is not PGD:
         raise ValueError(
             "`attack` must be a PGD, and none of its kinds, where `genuine` is true. Received: "
             f"{type(attack).__name__}."
         )
-    region = ExploredRegion(attack.norm)
-    region.adapt(points)
+    cells = VoronoiCells(points, attack.norm, weights)
     # Both sides of an input are tried, and success is not all that is asked for.
     restarts = attack.restarts + attack.restarts % 2 if attack.random_start else 1
-    return VoronoiPGD(region, **{**attack.get_config(), "restarts": restarts, "early_stop": False})
+    return VoronoiPGD(cells, **{**attack.get_config(), "restarts": restarts, "early_stop": False})
 
 
 def _batches(
@@ -252,26 +322,29 @@ def _measure(
     x: np.ndarray,
     y: np.ndarray,
     magnitudes: Sequence[float],
+    scale: np.ndarray | None,
     seed: tuple[int, int],
 ) -> dict[str, np.ndarray]:
     """All that a curve holds, `[K, n]` each, for one batch, and a few perturbed samples."""
+    attack = copy.copy(attack)  # Another device may be drawing from it, too.
     attacked = [magnitude for magnitude in magnitudes if magnitude > 0]
     swept: Iterator[Any] = iter(())
     if attacked:
         # A seed of the batch's own, so that it does not matter which were measured before.
         with attack.drawing_from(int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1):
-            swept = iter(attack.sweep(classifier, x, y, attacked))
+            swept = iter(attack.sweep(classifier, x, y, attacked, scale=scale))
     rows: dict[str, list[Any]] = {name: [] for name in (*_OUTCOMES, "moved", "decisions")}
     for magnitude in magnitudes:
         moved = next(swept) if magnitude > 0 else tf.constant(x)
         logits = logits_of(classifier, moved)
         decisions = np.argmax(logits, axis=-1)
-        counted = attack.counted(x, moved, magnitude) if magnitude > 0 else None
+        size = magnitude if scale is None else magnitude * scale
+        counted = attack.counted(x, moved, size) if magnitude > 0 else None
         values = {
             "correct": decisions == y,
             "losses": classification_loss(logits, tf.constant(y)),
             "norms": attack.measure(moved - x),
-            "feasible": attack.feasible(x, magnitude),
+            "feasible": attack.feasible(x, size),
             "counted": np.ones(len(y), bool) if counted is None else counted,
             "moved": moved[:_SHOWN],
             "decisions": decisions[:_SHOWN],
@@ -310,6 +383,7 @@ def _flagged(
     attack: Attack,
     seed: int,
     first: tuple[np.ndarray, np.ndarray],
+    priors: np.ndarray | None,
 ) -> AccuracyCurve:
     """The curve with what the checks found, at the magnitude that tells most."""
     x, y = first
@@ -324,6 +398,7 @@ def _flagged(
         tf.constant(x),
         y,
         magnitude,
+        np.full(len(y), magnitude) if priors is None else magnitude / priors[y],
         curve.correct[row, : len(y)],
     )
     with attack.drawing_from(seed):

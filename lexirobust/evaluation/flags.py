@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +41,7 @@ class Probe(NamedTuple):
         x: `[n, ...]` clean inputs.
         y: `[n]` labels.
         magnitude: A magnitude at which some samples resist and some do not, if there is one.
+        norms: `[n]` what it comes to for each sample: the same, unless classes have priors.
         resists: `[n]` bool: what was classified as labelled under the attack.
     """
 
@@ -49,16 +50,17 @@ class Probe(NamedTuple):
     x: tf.Tensor
     y: np.ndarray
     magnitude: float
+    norms: np.ndarray
     resists: np.ndarray
 
     def right(self, x: tf.Tensor) -> np.ndarray:
         """`[n]` bool: whether inputs `[n, ...]` are classified as labelled."""
         return np.argmax(logits_of(self.classifier, x), axis=-1) == self.y
 
-    def under(self, attack: Attack, magnitude: float | None = None) -> np.ndarray:
+    def under(self, attack: Attack, norms: Any | None = None) -> np.ndarray:
         """`[n]` bool: what is classified as labelled under an attack."""
-        magnitude = self.magnitude if magnitude is None else magnitude
-        return self.right(attack(self.classifier, self.x, self.y, magnitude))
+        norms = self.norms if norms is None else norms
+        return self.right(attack(self.classifier, self.x, self.y, norms))
 
     def broken(self, right: np.ndarray) -> float:
         """The share of samples that resist the attack and are wrong here, from 0 to 1."""
@@ -157,7 +159,7 @@ def _one_step_is_stronger(probe: Probe) -> Flag | None:
 
 def _noise_is_stronger(probe: Probe) -> Flag | None:
     attack, right = probe.attack, probe.resists
-    radius = tf.fill(tf.shape(probe.x)[:1], tf.cast(probe.magnitude, probe.x.dtype))
+    radius = tf.cast(probe.norms, probe.x.dtype)
     for draw in range(_NOISE_DRAWS):
         noise = geometry.random_perturbation(
             probe.x, radius, attack.norm, tf.constant([draw, 0]), surface=True

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust.attacks import FGSM, PGD, geometry, pgd
+from lexirobust.attacks import DAA, FGSM, PGD, geometry, pgd
 
 MAGNITUDES = [0.1, 0.2, 0.3, 0.4, 0.6]
 
@@ -150,3 +150,17 @@ def test_bad_batch_size_is_refused(batch_size):
         FGSM()(network, x, y, 0.5, batch_size=batch_size)
     with pytest.raises(ValueError, match="`batch_size` must be"):
         FGSM().sweep(network, x, y, [0.5], batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [PGD("l2", steps=3, seed=0, bounds=None), DAA(norm="l2", steps=2, seed=0, bounds=None)],
+)
+def test_samples_may_have_scales_of_their_own(attack):
+    x, y = samples(20)
+    scale = np.linspace(0.5, 2.0, 20).astype(np.float32)
+    expected = np.array(MAGNITUDES)[:, None] * scale
+    graph = tf.function(lambda: attack.sweep(network, x, y, MAGNITUDES, scale=scale))
+    for moved in (attack.sweep(network, x, y, MAGNITUDES, batch_size=7, scale=scale), graph()):
+        norms = [geometry.norm(perturbed - x, "l2") for perturbed in moved]
+        np.testing.assert_allclose(norms, expected, rtol=1e-4)

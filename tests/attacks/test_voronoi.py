@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy.spatial import distance
 
-from lexirobust.attacks import ExploredRegion, VoronoiPGD, geometry
+from lexirobust.attacks import VoronoiCells, VoronoiPGD, geometry
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
 NORMS = sorted(METRICS)
@@ -14,10 +14,8 @@ def points_of(count, dimensions, seed=0):
 
 
 def attack_in(points, norm, **settings):
-    region = ExploredRegion(norm)
-    region.adapt(points)
     settings = {"bounds": None, "restarts": 4, "steps": 20, "seed": 0, **settings}
-    return VoronoiPGD(region, norm=norm, **settings)
+    return VoronoiPGD(VoronoiCells(points, norm), norm=norm, **settings)
 
 
 def linear(dimensions, classes=3):
@@ -124,6 +122,5 @@ def test_compiled_attacks_agree():
     [({"early_stop": True}, "`early_stop`"), ({"norm": "linf"}, "`norm` must be that")],
 )
 def test_bad_settings_are_refused(settings, message):
-    region = ExploredRegion("l2")
     with pytest.raises(ValueError, match=message):
-        VoronoiPGD(region, **{"norm": "l2", **settings})
+        VoronoiPGD(VoronoiCells([[0.0]]), **{"norm": "l2", **settings})

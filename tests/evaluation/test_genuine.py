@@ -16,7 +16,7 @@ def attack(norm="l2", **settings):
     return PGD(norm, **{"steps": 3, "restarts": 2, "bounds": None, "seed": 0, **settings})
 
 
-def nearest_neighbour(points, labels):
+def nearest_neighbour(points, labels, weights=1.0):
     """Logits of the classifier that gives each input the label of the nearest point (l2)."""
     classes = int(labels.max()) + 1
     points = tf.constant(points.reshape(len(points), -1))
@@ -25,7 +25,7 @@ def nearest_neighbour(points, labels):
     def classify(x):
         x = tf.reshape(x, [-1, points.shape[1]])
         # Differences, not products: ties must be told apart.
-        far = tf.norm(x[:, None] - points, axis=-1)
+        far = tf.norm(x[:, None] - points, axis=-1) * np.float32(weights)
         return -tf.reduce_min(far[..., None] + owners, axis=1)
 
     return classify
@@ -139,6 +139,89 @@ def test_a_sample_that_is_there_twice_is_its_own():
     )
     assert curve.counts.tolist() == [3]
     assert curve.accuracy.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("name", ["f1", "f3"])
+def test_with_priors_a_class_is_perturbed_by_the_magnitude_over_its_own(name):
+    """Of either class of the toy problem alone, the accuracy is known."""
+    x, y = lr.datasets.toy(2000, seed=0)
+    priors, magnitudes = np.array([0.2, 0.8]), [0.0, 0.15, 0.3, 0.7, 1.1, 1.5]
+    curve = lr.evaluate_robustness(
+        lr.datasets.toy_classifier(name), x, y, attack(), magnitudes, priors=priors, checks=False
+    )
+    for label in (0, 1):
+        own = x[y == label].ravel()
+        far = np.array(magnitudes)[:, None] / priors[label]
+        moved = np.stack([own - far, own + far])
+        boundary = 1.0 if name == "f1" else 0.0
+        right = ((moved >= boundary) == label).all(axis=0)
+        np.testing.assert_array_equal(curve.correct[:, y == label], right)
+        expected = np.broadcast_to(far, curve.norms[:, y == label].shape)
+        np.testing.assert_allclose(curve.norms[:, y == label], expected, rtol=1e-5)
+    assert curve.settings["priors"] == [0.2, 0.8]
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+@pytest.mark.parametrize("dimensions", [1, 2, 784])
+def test_a_weighted_nearest_neighbour_is_genuinely_right_with_priors(dimensions, constraint):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(60, dimensions)).astype(np.float32)
+    y, priors = rng.integers(2, size=60), np.array([0.3, 0.7])
+    spacing = np.linalg.norm(x[:, None] - x, axis=-1) + 1e9 * np.eye(60)
+    magnitudes = float(np.median(spacing.min(axis=1))) * np.array([0.0, 0.1, 0.2, 0.5])
+    arguments = (x, y, attack(constraint=constraint, steps=10), magnitudes)
+    settings = {"genuine": True, "priors": priors, "checks": False}
+    weighted = nearest_neighbour(x, y, priors[y])
+    curve = lr.evaluate_robustness(weighted, *arguments, **settings)
+    assert (curve.counts[:3] > 0).all()
+    assert (curve.accuracy[curve.counts > 0] == 1.0).all()
+    # One that does not know the priors is not, where there is room to be wrong.
+    unweighted = lr.evaluate_robustness(nearest_neighbour(x, y), *arguments, **settings)
+    assert np.nanmin(unweighted.accuracy) < 1.0 or dimensions == 784
+
+
+def test_uniform_priors_only_scale_magnitudes():
+    x, y = lr.datasets.toy(100, seed=0)
+    arguments = (lr.datasets.toy_classifier("f3"), x, y, attack())
+    plain = lr.evaluate_robustness(*arguments, [0, 1.0, 1.5], genuine=True, checks=False)
+    halves = lr.evaluate_robustness(
+        *arguments, [0, 0.5, 0.75], genuine=True, priors=[0.5, 0.5], checks=False
+    )
+    np.testing.assert_array_equal(plain.counted, halves.counted)
+    np.testing.assert_array_equal(plain.correct, halves.correct)
+
+
+def test_flags_look_at_what_was_measured_with_priors():
+    x, y = lr.datasets.toy(100, seed=0)
+    sound = lr.evaluate_robustness(
+        lr.datasets.toy_classifier("f3"), x, y, attack(), [0.3], priors=[0.2, 0.8]
+    )
+    assert sound.flags == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"priors": [0.5, 0.6]}, "`priors` must be .C. probabilities"),
+        ({"priors": [1.0, 0.0]}, "`priors` must be .C. probabilities"),
+        ({"priors": [[0.5, 0.5]]}, "`priors` must be .C. probabilities"),
+        ({"priors": [0.2, 0.3, 0.5]}, "`priors` must be one for each of 2 classes. Received: 3"),
+        ({"priors": [0.5, 0.5], "data": np.zeros((9, 1))}, "`data` must be a pair"),
+        (
+            {"priors": [0.5, 0.5], "data": (np.zeros((2, 1)), [0, 1])},
+            "`data` must not hold a point with two labels",
+        ),
+        (
+            {"priors": [0.5, 0.5], "data": (np.zeros((2, 1)), [0, 0])},
+            "`x` must be among `data`.* Received: 10 samples",
+        ),
+    ],
+)
+def test_bad_priors_are_refused(changes, message):
+    x, y = lr.datasets.toy(10, seed=0)
+    arguments = {"x": x, "y": y, "attack": attack(), "magnitudes": [1.0], "genuine": True}
+    with pytest.raises(ValueError, match=message):
+        lr.evaluate_robustness(lr.datasets.toy_classifier("f3"), **{**arguments, **changes})
 
 
 @pytest.mark.parametrize(

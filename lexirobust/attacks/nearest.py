@@ -1,0 +1,130 @@
+"""Which of many points is nearest to each input: searched for in blocks, in graph."""
+
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+
+# Points, and entries of differences, that one block of a search holds for each input.
+_BLOCK_POINTS: Final = 4096
+_BLOCK_ENTRIES: Final = 8192
+# What a product may be off by, as a share of the largest there can be: a GPU rounds factors to 10
+# bits.
+_ROUNDING: Final = 2.0**-9
+
+
+def nearest(
+    x: tf.Tensor,
+    points: tf.Tensor,
+    norm: str,
+    weights: tf.Tensor | None = None,
+    other_than: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Finds the nearest point of each input.
+
+    For l2 a block is one matrix product, whose rounding can only decide between points that are
+    equally near but for it.
+
+    Args:
+        x: `[N, ...]` inputs.
+        points: `[M, ...]` at least one.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+        weights: `[M]` factors of distances, above 0.
+        other_than: `[N]` int32 numbers of the points that are left out, -1 for none.
+
+    Returns:
+        `[N]` int32 numbers of points; one that is left out where there is no other.
+
+    Example:
+
+    >>> points = tf.constant([[0.0], [1.0]])
+    >>> nearest(tf.constant([[0.4]]), points, "l2").numpy().tolist()
+    [0]
+    >>> nearest(tf.constant([[0.4]]), points, "l2", tf.constant([0.7, 0.3])).numpy().tolist()
+    [1]
+    """
+    count = points.shape[0] or tf.shape(points)[0]
+    size = _block_size(points, norm)
+    # Small entries round little: the mean is no part of a difference.
+    centre = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
+    inputs = _flat(tf.stop_gradient(x) - centre)
+
+    def block(start: Any, best: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # The last block looks at some points twice.
+        rows = tf.minimum(start + tf.range(tf.minimum(size, count)), count - 1)
+        far = _order(inputs, _flat(tf.cast(tf.gather(points, rows), x.dtype) - centre), norm)
+        if weights is not None:
+            factors = tf.cast(tf.gather(weights, rows), x.dtype)
+            far *= tf.square(factors) if norm == "l2" else factors
+        if other_than is not None:
+            far = tf.where(rows == other_than[:, None], np.inf, far)
+        found = tf.argmin(far, axis=1, output_type=tf.int32)
+        value = tf.gather(far, found, batch_dims=1)
+        nearer = value < best
+        return (
+            start + size,
+            tf.where(nearer, value, best),
+            tf.where(nearer, tf.gather(rows, found), index),
+        )
+
+    none = tf.zeros_like(inputs[:, 0])
+    nothing = tf.zeros_like(none, tf.int32) if other_than is None else tf.maximum(other_than, 0)
+    found = tf.while_loop(
+        lambda start, *_: start < count, block, (tf.constant(0), none + np.inf, nothing)
+    )
+    return found[2]
+
+
+def within(x: tf.Tensor, points: tf.Tensor, norm: str, radius: tf.Tensor) -> tf.Tensor:
+    """Says which points are near any input; some that are just not may be among them.
+
+    Args:
+        x: `[N, ...]` inputs.
+        points: `[M, ...]`, M known.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+        radius: `[N]` how far is near.
+
+    Returns:
+        `[M]` bool tensor.
+
+    Example:
+
+    >>> points = tf.constant([[0.0], [1.0], [2.0]])
+    >>> within(tf.constant([[0.4]]), points, "l1", tf.constant([1.0])).numpy().tolist()
+    [True, True, False]
+    """
+    size = _block_size(points, norm)
+    centre = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
+    inputs = _flat(x - centre)
+    if norm == "l2":
+        longest = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(inputs), axis=1)))
+    parts = []
+    for start in range(0, points.shape[0], size):
+        block = _flat(tf.cast(points[start : start + size], x.dtype) - centre)
+        limit = radius * (1.0 + 1e-3)
+        if norm == "l2":
+            other = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(block), axis=1)))
+            limit = tf.square(limit) + _ROUNDING * tf.square(longest + other)
+        parts.append(tf.reduce_any(_order(inputs, block, norm) <= limit[:, None], axis=0))
+    return tf.concat(parts, axis=0)
+
+
+def _block_size(points: tf.Tensor, norm: str) -> int:
+    """How many points one block holds."""
+    dimensions = int(np.prod(points.shape[1:]))
+    return _BLOCK_POINTS if norm == "l2" else max(_BLOCK_ENTRIES // dimensions, 1)
+
+
+def _order(inputs: tf.Tensor, points: tf.Tensor, norm: str) -> tf.Tensor:
+    """`[N, m]` distances, for l2 their squares, of flat inputs `[N, D]` and points `[m, D]`."""
+    if norm == "l2":
+        squares = [tf.reduce_sum(tf.square(each), axis=1) for each in (inputs, points)]
+        products = tf.matmul(inputs, points, transpose_b=True)
+        return squares[0][:, None] + squares[1] - 2.0 * products
+    differences = tf.abs(inputs[:, None] - points)
+    reduce = tf.reduce_sum if norm == "l1" else tf.reduce_max
+    return reduce(differences, axis=-1)
+
+
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
