@@ -51,8 +51,16 @@ EXTRAS_REQUIRE = {
         # Tables in the examples. Keras requires it without a bound; 12.6 lists Python 3.11.
         "rich>=12.6",
     ],
+    "report": [
+        # Fills in the page. The first release whose PackageLoader needs no pkg_resources, which
+        # setuptools no longer ships.
+        "jinja2>=3.0",
+        # Draws what is in it: bound as above.
+        "matplotlib>=3.9",
+    ],
     "examples": [
-        # It ships the images of examples/digits.py. The first release that allows NumPy 2.
+        # It ships the images of examples/digits.py and examples/report.py. The first release that
+        # allows NumPy 2.
         "scikit-learn>=1.4.2",
         # Markdown tables there. No older release was tried.
         "tabulate>=0.10",
@@ -75,7 +83,8 @@ EXTRAS_REQUIRE = {
         "jsonschema>=4.0",
         # Property tests. No older release was tried.
         "hypothesis>=6.170",
-        # The tests run the examples: bound as there.
+        # The tests write reports and run the examples: bound as there.
+        "jinja2>=3.0",
         "scikit-learn>=1.4.2",
         "tabulate>=0.10",
         # Its types, which mypy asks for.
@@ -96,7 +105,7 @@ setup(
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["lexirobust", "lexirobust.*"]),
-    package_data={"lexirobust": ["py.typed"]},
+    package_data={"lexirobust": ["py.typed", "templates/*.jinja"]},
     # Keras 3.13 and later need Python 3.11. TensorFlow 2.21 has no wheels for 3.14; that bound is
     # left to TensorFlow, whose next release moves it.
     python_requires=">=3.11",

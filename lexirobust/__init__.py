@@ -3,6 +3,7 @@
 from lexirobust import attacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
 from lexirobust.neighbours import class_distances, nearest_pairs
+from lexirobust.reporting import report
 from lexirobust.training import (
     OLGRC,
     OLSRC,
@@ -38,4 +39,5 @@ __all__ = [
     "nearest_pairs",
     "objectives",
     "rank",
+    "report",
 ]

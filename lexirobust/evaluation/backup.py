@@ -56,7 +56,7 @@ class Backup:
             self._content["seeds"] = [int(seed) for seed in seeds]
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self._content, indent=1) + "\n"
-            _replace(self._settings, lambda path: path.write_text(text, encoding="utf-8"))
+            write_whole(self._settings, lambda path: path.write_text(text, encoding="utf-8"))
         return self._content["seeds"]
 
     def read(self, number: int, digest: str) -> list[dict[str, np.ndarray]] | None:
@@ -90,7 +90,7 @@ class Backup:
             with path.open("wb") as file:
                 np.savez(file, **content)  # type: ignore[arg-type]
 
-        _replace(self._path(number), save)
+        write_whole(self._path(number), save)
 
     def remove(self) -> None:
         """Removes what is no longer needed."""
@@ -102,8 +102,16 @@ class Backup:
         return self.folder / f"batch_{number:06}.npz"
 
 
-def _replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Writes a file beside its place and moves it there."""
+def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Writes a file whole or not at all: beside its place, and then moves it there.
+
+    Args:
+        path: Where the file shall be.
+        write: Is given the place beside it, and writes the file there.
+    """
     unfinished = path.with_name(path.name + ".part")
-    write(unfinished)
-    unfinished.replace(path)
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

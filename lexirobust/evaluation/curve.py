@@ -150,13 +150,17 @@ class AccuracyCurve:
         merged = {
             name: np.where(worse, getattr(other, name), getattr(self, name)) for name in _MATRICES
         }
-        attacks = [*self.settings.get("attacks", []), *other.settings.get("attacks", [])]
+        lists = {
+            name: [*self.settings.get(name, []), *other.settings.get(name, [])]
+            for name in ("attacks", "seeds")
+        }
         return dataclasses.replace(
             self,
             **merged,
             counted=self.counted | other.counted,
             flags=tuple(dict.fromkeys((*self.flags, *other.flags))),
-            settings={**self.settings, "attacks": attacks},
+            settings={**self.settings, **lists},
+            shown=_worse_shown(self.shown, other.shown, worse),
         )
 
     def plot(self) -> Any:
@@ -254,6 +258,25 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
             "Curves must be of the same samples in the same order. Received: data of digests "
             f"{digests[0]} and {digests[1]}."
         )
+
+
+def _worse_shown(first: Shown | None, second: Shown | None, worse: np.ndarray) -> Shown | None:
+    """Samples that both curves show, each as the attack left it that `worse` `[K, N]` says."""
+    if first is None or second is None:
+        return None
+    count = min(len(first.y), len(second.y))
+
+    def chosen(of_first: np.ndarray, of_second: np.ndarray) -> np.ndarray:
+        of_first, of_second = of_first[:, :count], of_second[:, :count]
+        taken = np.expand_dims(worse[:, :count], tuple(range(2, of_first.ndim)))
+        return np.where(taken, of_second, of_first)
+
+    return Shown(
+        x=first.x[:count],
+        y=first.y[:count],
+        moved=chosen(first.moved, second.moved),
+        decisions=chosen(first.decisions, second.decisions),
+    )
 
 
 def _number(value: float) -> float | None:

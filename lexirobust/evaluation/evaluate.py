@@ -174,6 +174,7 @@ def evaluate_robustness(
         "samples": sum(part[0]["correct"].shape[1] for part in parts),
         "data": digest.hex(),
         "seeds": seeds,
+        "checks": checks,
         "versions": {
             "lexirobust": __version__,
             "tensorflow": tf.__version__,

@@ -9,7 +9,7 @@ from scipy import stats
 
 import lexirobust as lr
 from lexirobust import plotting
-from lexirobust.evaluation import Flag
+from lexirobust.evaluation import Flag, Shown
 
 SCHEMA = pathlib.Path(__file__).parents[2] / "docs" / "accuracy_curve.schema.json"
 FLAG = Flag("no gradients", "None were found.", "Look for them.")
@@ -30,7 +30,11 @@ def curve(seed=0, samples=17, data="abc", flags=(FLAG,)):
         feasible=rng.uniform(size=shape) < 0.9,
         counted=counted,
         flags=flags,
-        settings={"data": data, "attacks": [{"class_name": "PGD", "config": {"seed": seed}}]},
+        settings={
+            "data": data,
+            "attacks": [{"class_name": "PGD", "config": {"seed": seed}}],
+            "seeds": [seed],
+        },
     )
 
 
@@ -122,7 +126,29 @@ def test_the_sum_of_two_curves_is_the_worse_outcome_of_each_sample():
                 np.testing.assert_array_equal(getattr(both, name)[k, n], getattr(worst, name)[k, n])
     assert both.flags == (FLAG,)
     assert [attack["config"]["seed"] for attack in both.settings["attacks"]] == [1, 2]
+    assert both.settings["seeds"] == [1, 2]
     np.testing.assert_array_equal((other + one).correct & both.counted, both.correct & both.counted)
+
+
+def test_the_sum_of_two_curves_shows_the_worse_outcome_of_each_sample():
+    def showing(seed, count):
+        shown = Shown(
+            x=np.zeros((count, 2, 2)),
+            y=np.arange(count),
+            moved=np.full((3, count, 2, 2), seed),
+            decisions=np.full((3, count), seed),
+        )
+        return dataclasses.replace(curve(seed=seed), shown=shown)
+
+    one, other = showing(seed=1, count=5), showing(seed=2, count=4)
+    both = one + other
+    assert both.shown.x.shape == (4, 2, 2)
+    assert both.shown.y.tolist() == [0, 1, 2, 3]
+    owners = np.where(both.losses == other.losses, 2, 1)[:, :4]
+    assert set(owners.flat) == {1, 2}
+    np.testing.assert_array_equal(both.shown.decisions, owners)
+    np.testing.assert_array_equal(both.shown.moved, np.tile(owners[..., None, None], (2, 2)))
+    assert (one + curve()).shown is None
 
 
 @pytest.mark.parametrize("name", ["correct", "counted", "magnitudes"])

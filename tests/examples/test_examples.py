@@ -98,6 +98,7 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((MNIST, "--paper", "--epochs=3"), "--epochs"),
         (("examples/figures.py", "--figures=nope"), "--figures"),
         ((PLANE, "--methods=nope"), "--methods"),
+        (("examples/report.py", "--samples=5"), "--samples"),
         ((DIGITS, "--methods=ranked,nope"), "--methods"),
         ((DIGITS, "--coefficients=0.1,0"), "--coefficients"),
     ],
@@ -257,6 +258,19 @@ def test_a_folder_with_other_settings_is_left_alone(tmp_path, monkeypatch):
     common.begin(tmp_path / "run", {"epochs": 3})
     with pytest.raises(SystemExit, match="--out"):
         common.begin(tmp_path / "run", {"epochs": 4})
+
+
+@pytest.mark.slow
+def test_report_is_a_page_that_warns(tmp_path):
+    settings = ["--epochs=1", "--samples=40", "--steps=2", f"--out={tmp_path}"]
+    shown = run("examples/report.py", *settings)
+    page = tmp_path / "report.html"
+    assert str(page) in shown
+    assert [path.name for path in tmp_path.iterdir()] == [page.name]
+    told = page.read_text(encoding="utf-8")
+    assert "on the same\n40 samples" in told
+    assert told.index("standard with softmax</h3>") < told.index("looks like probabilities")
+    assert "Clean image" in told
 
 
 def test_digits_ranks_the_main_loss_above_its_regularization(tmp_path):

@@ -1,0 +1,420 @@
+"""Pages as a browser parses them, held against the curves themselves."""
+
+import base64
+import dataclasses
+import io
+import itertools
+import pathlib
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+import lexirobust as lr
+from lexirobust.evaluation import Flag, Shown
+
+MAGNITUDES = np.array([1.0, 0.0, 0.25])  # In no order.
+SOFTMAX = Flag("probabilities", "Rows sum to 1.", "Leave the softmax out.")
+WEAK = Flag("attack too weak", "It falls by 9 points.", "Double `steps`.")
+EVIL = """<script>alert("1")</script> & $_$ 'b'"""  # Between the dollars: no valid formula.
+
+
+class Page(HTMLParser):
+    """What a page says: texts and tables by the section's id, and all tags in their order."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.headings = [], []
+        self.texts, self.tables, self.paragraphs = {}, {}, {}
+        self._open, self._section = [], None
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert not self._open, "tags that are never closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag in ("meta", "img", "br"):
+            return
+        self._open.append(tag)
+        if tag in ("section", "header"):
+            self._section = dict(attributes).get("id", tag)
+            self.texts[self._section] = ""
+            self.tables[self._section], self.paragraphs[self._section] = [], []
+        elif tag == "table":
+            self.tables[self._section].append([])
+        elif tag == "tr":
+            self.tables[self._section][-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[self._section][-1][-1].append("")
+        elif tag == "p":
+            self.paragraphs[self._section].append("")
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        data = " ".join(data.split()) + " "
+        if self._section is None or not data.strip():
+            return
+        self.texts[self._section] += data
+        if "th" in self._open or "td" in self._open:
+            self.tables[self._section][-1][-1][-1] += data
+        elif self._open[-1] == "h3":
+            self.headings.append(data.strip())
+        elif "p" in self._open:
+            self.paragraphs[self._section][-1] += data
+
+    def images(self, alt):
+        """Pixels of the pictures whose description begins so, `[H, W, 4]` from 0 to 1."""
+        sources = [
+            attributes["src"]
+            for tag, attributes in self.tags
+            if tag == "img" and attributes["alt"].startswith(alt)
+        ]
+        return [image.imread(io.BytesIO(base64.b64decode(s.split(",")[1]))) for s in sources]
+
+
+def curve(correct=None, seed=0, **others):
+    """`[3, 40]` outcomes, chance where none are given."""
+    if correct is None:
+        correct = np.random.default_rng(seed).uniform(size=(3, 40)) < 0.6
+    zeros = np.zeros(np.shape(correct), np.float32)
+    return lr.AccuracyCurve(MAGNITUDES, correct, zeros, zeros, zeros == 0, **others)
+
+
+def right(*counts):
+    """The first so many of 40 samples, at each magnitude in ascending order."""
+    ascending = np.arange(40) < np.array(counts)[:, None]
+    return curve(ascending[[2, 0, 1]])
+
+
+def written(curves, tmp_path):
+    lr.report(curves, tmp_path / "page.html")
+    return Page(tmp_path / "page.html")
+
+
+def shown(x, steps=3):
+    """Samples that gain 0.1 at one pixel in the smallest step and 0.2, 0.3 in the next."""
+    moved = np.stack([x.copy() for _ in range(steps)])
+    for row, change in enumerate((0.3, 0.0, -0.1)[:steps]):
+        moved[row, :, 0, 0] += change
+    decisions = np.stack([np.arange(len(x)) + row for row in range(steps)])
+    return Shown(x, np.arange(len(x)), moved, decisions)
+
+
+def test_the_table_holds_accuracies_and_intervals_by_ascending_magnitude(tmp_path):
+    curves = {"a": curve(seed=1), "b": curve(seed=2)}
+    (table,) = written(curves, tmp_path).tables["accuracy"]
+    assert [cell.strip() for cell in table[0]] == ["magnitude", "a", "b"]
+    assert [float(row[0]) for row in table[1:]] == [0, 0.25, 1]
+    for row, index in zip(table[1:], (1, 2, 0), strict=True):
+        for cell, each in zip(row[1:], curves.values(), strict=True):
+            low, high = 100 * each.interval()[index]
+            expected = f"{100 * each.accuracy[index]:.1f} % ({low:.1f} to {high:.1f})"
+            assert cell.strip() == expected
+    assert "left out" not in written(curves, tmp_path).texts["accuracy"]
+
+
+def test_what_is_left_out_is_told_and_what_is_undefined_is_called_so(tmp_path):
+    counted = np.ones((3, 40), bool)
+    counted[0] = False
+    counted[2, 10:] = False
+    genuine = curve(seed=1, counted=counted, settings={"genuine": "0123"})
+    (table,) = written({"g": genuine, "all": curve(seed=2)}, tmp_path).tables["accuracy"]
+    assert table[0][1].split() == ["g", "genuine"]
+    assert table[0][2].split() == ["all"]
+    assert "left out" not in table[1][1]
+    assert f"{100 * genuine.accuracy[2]:.1f} %" in table[2][1]
+    assert "75.0 % left out" in table[2][1]
+    assert table[3][1].split() == ["undefined", "100.0", "%", "left", "out"]
+    assert "undefined" not in "".join(row[2] for row in table)
+
+
+def test_flags_stand_before_the_curves_each_once_with_all_that_it_concerns(tmp_path):
+    curves = {
+        "one": curve(seed=1, flags=(SOFTMAX, WEAK, WEAK)),
+        "two": curve(seed=2, flags=(SOFTMAX,)),
+        "three": curve(seed=3),
+        "four": curve(seed=4, settings={"checks": False}),
+    }
+    page = written(curves, tmp_path)
+    source = page.source
+    for flag in (SOFTMAX, WEAK):
+        for text in (flag.message, flag.advice):
+            assert source.count(text) == 1
+            assert source.index(text) < source.index("<img") < source.index("<table")
+    assert page.headings == ["one, two", "one"]
+    told = page.texts["flags"]
+    softmax, weak = (told.index(flag.message) for flag in (SOFTMAX, WEAK))
+    assert told.index("one, two") < softmax < told.index(" one ") < weak
+    by_name = {p.split(":")[0].strip(): p for p in page.paragraphs["flags"] if " : " in p}
+    assert by_name.keys() == {"three", "four"}
+    assert "nothing here says that these numbers deceive" in by_name["three"]
+    assert "nobody looked" in by_name["four"]
+
+
+def test_an_evaluation_says_whether_it_looked_for_flags():
+    x, y = lr.datasets.toy(10, seed=0)
+    attack = lr.attacks.FGSM("l2", bounds=None)
+    classifier = lr.datasets.toy_classifier("f3")
+    for checks in (True, False):
+        measured = lr.evaluate_robustness(classifier, x, y, attack, [0.5], checks=checks)
+        assert measured.settings["checks"] is checks
+
+
+def test_the_order_is_that_of_compare(tmp_path):
+    rng = np.random.default_rng(0)
+    shares = np.array([0.5, 0.9, 0.7])[:, None]
+    curves = {
+        name: curve(rng.uniform(size=(3, 40)) < shares - weaker)
+        for name, weaker in zip("abcdef", (0.0, 0.4, 0.02, 0.3, 0.0, 0.15), strict=True)
+    }
+    curves["g"] = curves["a"]
+    page = written(curves, tmp_path)
+    places = {name: place for (place, name) in _places(page)}
+    assert list(places.values()) == sorted(places.values())
+    assert [places[name] for name in curves] == lr.rank(list(curves.values()))
+
+    neighbours = list(itertools.pairwise(places))
+    sentences = page.paragraphs["order"][1:-1]
+    for (ahead, behind), sentence in zip(neighbours, sentences, strict=True):
+        order = lr.compare(curves[ahead], curves[behind])
+        tested = lr.compare(curves[ahead], curves[behind], significance=0.05)
+        if order.order == 0:
+            assert sentence.startswith(f"{ahead} and {behind} tie")
+            continue
+        assert sentence.startswith(f"{ahead} is ahead of {behind} , decided at magnitude")
+        assert f"magnitude {order.at:g}:" in sentence
+        assert p_value(order.p_value) in sentence
+        assert ("they tie" in sentence) == (tested.order == 0)
+        assert p_value(tested.p_value) in sentence
+
+
+def p_value(p):
+    return "p-value below 0.001" if p < 0.001 else f"p-value {p:.3f}"
+
+
+def _places(page):
+    """Places and names, as the list has them."""
+    values = [attributes["value"] for tag, attributes in page.tags if tag == "li"]
+    names = page.texts["order"].split("decides: ")[1].split()
+    return [(int(value), name) for value, name in zip(values, names, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told", "untold"),
+    [
+        # Magnitudes 0, 0.25 and 1; all 40 samples are the same, so that only counts matter.
+        ((30, 30, 9), (30, 30, 9), ["A and B tie"], ["ahead", "p-value"]),
+        ((31, 20, 9), (30, 20, 9), ["A is ahead of B", "magnitude 0:", "they tie"], ["0.25"]),
+        (
+            (30, 30, 9),
+            (30, 10, 9),
+            ["A is ahead of B", "magnitude 0.25: 75.0 % against 25.0 %", "It is so"],
+            ["tie", "other way round"],
+        ),
+        (
+            (31, 30, 9),
+            (30, 10, 9),
+            ["A is ahead of B", "magnitude 0: 77.5", "it is ahead, too", "magnitude 0.25 ("],
+            ["tie", "other way round"],
+        ),
+        (
+            (31, 10, 9),
+            (30, 30, 9),
+            ["A is ahead of B", "other way round, B is ahead of A", "magnitude 0.25 ("],
+            ["tie", "It is so"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_each_way_that_two_may_stand_is_said(first, second, told, untold, swapped, tmp_path):
+    curves = {"A": right(*first), "B": right(*second)}
+    if swapped and first != second:
+        curves = dict(reversed(curves.items()))
+    _, sentence, _ = written(curves, tmp_path).paragraphs["order"]
+    sentence = sentence.replace(" ,", ",")
+    for words in told:
+        assert words in sentence
+    for words in untold:
+        assert words not in sentence
+
+
+def test_one_classifier_has_no_order(tmp_path):
+    page = written({"alone": right(9, 8, 7)}, tmp_path)
+    assert "order" not in page.texts
+    assert "Accuracy of a classifier on 40 samples" in page.texts["header"]
+
+
+def test_what_comes_from_outside_is_text(tmp_path):
+    flag = Flag(EVIL, EVIL, EVIL)
+    attack = {"class_name": EVIL, "config": {EVIL: EVIL, "norm": EVIL}}
+    settings = {"attacks": [attack], EVIL: EVIL, "data": EVIL}
+    evil = curve(flags=(flag,), settings=settings)
+    page = written({EVIL: evil, "b": curve(seed=1)}, tmp_path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    for section in ("header", "flags", "accuracy", "order", "settings"):
+        assert EVIL in page.texts[section]
+    assert EVIL in page.tags[[tag for tag, _ in page.tags].index("img")][1]["alt"]
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+    x = np.full((2, 4, 4), 0.5, np.float32)
+    page = written({"a": curve(shown=shown(x)), "b": curve(seed=1)}, tmp_path)
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    sources = [attributes["src"] for _, attributes in page.tags if "src" in attributes]
+    assert len(sources) == 1 + 2 * (1 + 2 * 2)
+    assert all(source.startswith("data:image/") for source in sources)
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    for word in ("http:", "https:", "href", "url(", "@import"):
+        assert word not in page.source
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 5), (6, 4, 5, 1), (6, 4, 5, 3)])
+def test_images_are_shown_with_their_perturbations(shape, tmp_path):
+    x = np.full(shape, 0.4, np.float32)
+    x[:, 1, 1], x[:, 2, 2] = 0.0, 1.0
+    norms = np.full((3, 40), 0.123, np.float32)
+    norms[2, 1] = np.nan
+    measured = dataclasses.replace(curve(), norms=norms, shown=shown(x))
+    page = written({"a": measured}, tmp_path)
+    clean = page.images("Clean image")
+    assert len(clean) == 4
+    np.testing.assert_allclose(clean[0][..., :3].mean(axis=-1), grey(x[0]), atol=1 / 255)
+
+    smallest, largest = page.images("Its perturbation")[:2]
+    middle = smallest[1, 1, :3]
+    np.testing.assert_allclose(middle, middle[0], atol=2 / 255)  # No colour where nothing changed.
+    assert (smallest[..., :3] == middle).all(axis=-1).sum() == 4 * 5 - 1
+    assert smallest[0, 0, 2] > smallest[0, 0, 0] or shape[-1] == 3  # Blue: less.
+    assert largest[0, 0, 0] > largest[0, 0, 2] or shape[-1] == 3  # Red: more.
+    assert smallest[0, 0, :3].sum() < middle.sum()
+    assert shape[-1] != 3 or largest[0, 0, :3].sum() > middle.sum()
+
+    told = page.texts["samples"]
+    assert told.count("norm 0.123") == 7
+    # Rows of magnitudes 1, 0 and 0.25 add 0, 1 and 2 to the label.
+    assert told.count("1 → 1") == told.count("1 → 3") == 1
+    assert "1 → 2" not in told
+    assert told.index("1 → 3") < told.index("1 → 1")
+
+
+def grey(pixels):
+    return pixels.reshape(*pixels.shape[:2], -1).mean(axis=-1)
+
+
+def test_an_image_that_did_not_change_has_a_perturbation_without_colour(tmp_path):
+    x = np.zeros((1, 4, 4), np.float32)
+    still = Shown(x, np.zeros(1, int), np.stack([x] * 3), np.zeros((3, 1), int))
+    for picture in written({"a": curve(shown=still)}, tmp_path).images("Its perturbation"):
+        assert (picture[..., :3] > 0.95).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 4, 4, 2), (6, 2, 4, 4, 3)])
+def test_other_inputs_are_not_shown(shape, tmp_path):
+    x = np.zeros(shape, np.float32)
+    page = written({"a": curve(shown=Shown(x, np.arange(6), x[None], x[None]))}, tmp_path)
+    assert "samples" not in page.texts
+    assert [tag for tag, _ in page.tags].count("img") == 1
+
+
+def test_a_curve_that_was_read_gives_the_same_page_without_samples(tmp_path):
+    x = np.full((2, 4, 4), 0.5, np.float32)
+    samples = lr.datasets.toy(10, seed=0)
+    attack = lr.attacks.FGSM("l2", bounds=(-9.0, 9.0))
+    classifier = lr.datasets.toy_classifier("f1")
+    measured = lr.evaluate_robustness(classifier, *samples, attack, [0, 0.5, 1], checks=False)
+    measured = dataclasses.replace(measured, shown=shown(x))
+    page = written({"a": measured}, tmp_path)
+    read = written({"a": lr.AccuracyCurve.from_json(measured.to_json())}, tmp_path)
+    assert page.texts.pop("samples")
+    assert page.texts == read.texts
+
+
+def test_settings_are_written_as_they_are(tmp_path):
+    x, y = lr.datasets.toy(10, seed=0)
+    attacks = [
+        lr.attacks.FGSM("l2", bounds=None),
+        lr.attacks.Worst([lr.attacks.FGSM(norm, bounds=None) for norm in ("l1", "linf")], [1, 2]),
+    ]
+    classifier = lr.datasets.toy_classifier("f1")
+    first = lr.evaluate_robustness(classifier, x, y, attacks, [0, 1], checks=False)
+    page = written({"a": first, "b": first}, tmp_path)
+    phrase = (
+        "the worst of FGSM with exact l2 norm and the worst of FGSM with exact l1 norm and FGSM "
+        "with exact linf norm, at 2 magnitudes from 0 to 1."
+    )
+    assert phrase in page.texts["header"]
+    told, *tables = page.tables["settings"]
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in told}
+    assert rows["data digest"] == [first.settings["data"]] * 2
+    assert rows["seeds"] == [str(first.settings["seeds"])] * 2
+    assert f"lexirobust={lr.__version__}" in rows["versions"][0]
+    assert len(first.settings["seeds"]) == len(tables) == 2
+    for attack, table in zip(attacks, tables, strict=True):
+        config = {name.strip(): value.strip() for name, value in table}
+        assert config.keys() == attack.get_config().keys()
+    assert ["norm ", "l2 "] in tables[0]
+    assert "[FGSM(norm=l1, " in dict(tables[1])["attacks "]
+
+
+@pytest.mark.parametrize(
+    ("curves", "error", "message"),
+    [
+        ({}, ValueError, "`curves` must hold at least one curve"),
+        ([right(9, 8, 7)], TypeError, "`curves` must map names to curves. Received: list"),
+        ({"a": right(9, 8, 7), "b": 1}, TypeError, "Received: 'b' with int"),
+        ({1: right(9, 8, 7)}, TypeError, "Received: 1 with AccuracyCurve"),
+        ({"a": right(9, 8, 7), "b": curve(np.ones((3, 4), bool))}, ValueError, "same samples"),
+        (
+            # The second does not say what its data were.
+            {
+                "a": curve(settings={"data": 1}),
+                "b": curve(),
+                "c": curve(settings={"data": 2}),
+            },
+            ValueError,
+            "same samples in the same order",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(
+    curves, error, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lexirobust.plotting.accuracy_curves", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(error, match=message):
+        lr.report(curves, tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_hold_a_page_are_refused_before_anything_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("lexirobust.plotting.accuracy_curves", lambda *_: pytest.fail("drawn"))
+    for path in (tmp_path, tmp_path / "nowhere" / "page.html", str(tmp_path / "no" / "page.html")):
+        with pytest.raises(ValueError, match="`path` must be a file in a folder that exists"):
+            lr.report({"a": right(9, 8, 7)}, path)
+
+
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
+def test_what_is_not_installed_is_named_with_its_extra(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"`report` needs {name}.*lexirobust\[report\]"):
+        lr.report({"a": right(9, 8, 7)}, tmp_path / "page.html")
+
+
+def test_a_page_that_could_not_be_finished_leaves_the_old_one_alone(tmp_path, monkeypatch):
+    place = tmp_path / "page.html"
+    lr.report({"old": right(9, 8, 7)}, str(place))
+    old = place.read_text(encoding="utf-8")
+
+    def write_half(path, text, **_):
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", write_half)
+    with pytest.raises(OSError, match="No space"):
+        lr.report({"new": right(9, 8, 7)}, place)
+    assert list(tmp_path.iterdir()) == [place]
+    assert place.read_text(encoding="utf-8") == old
