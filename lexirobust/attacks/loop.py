@@ -113,16 +113,19 @@ def climb(
         return shifted if bounds is None else tf.clip_by_value(shifted, *bounds)
 
     def start(index: tf.Tensor) -> tf.Tensor:
+        side = tf.cast(1 - 2 * (index % 2), x.dtype)
         if random_start:
             pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)
-            drawn = geometry.random_perturbation(x, magnitude, norm, pair, surface=exact)
+            drawn = side * geometry.random_perturbation(x, magnitude, norm, pair, surface=True)
+            if not exact:
+                # Cut off by the box, it would start deep inside the ball, and starts be more alike.
+                drawn = geometry.project_sphere(drawn, magnitude, norm, box)[0]
         else:
             drawn = tf.zeros_like(x)
         if first is not None:
-            drawn = choose(_any(first) & (index < 2), first, drawn)
-        side = tf.cast(1 - 2 * (index % 2), x.dtype)
+            drawn = choose(_any(first) & (index < 2), side * first, drawn)
         # The input itself is no answer where the norm must be exact, but may be a start.
-        return choose(_any(drawn), project(side * drawn), drawn)
+        return choose(_any(drawn), project(drawn), drawn)
 
     def stride_length(index: tf.Tensor) -> tf.Tensor:
         if step_size is not None:

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, geometry
+from lexirobust.attacks.loop import climb
 
 NORMS = ["l1", "l2", "linf"]
 X = np.zeros((3, 2), np.float32)
@@ -35,6 +36,28 @@ def test_start_given_counts_as_an_answer():
     first = np.tile(np.array([[-1.0, 0.0]], np.float32), (3, 1))
     moved = perturb(PGD(norm="l2", steps=1, step_size=3.0, bounds=None), 1.0, first=first)
     np.testing.assert_allclose(moved, first, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("exact", [True, False])
+def test_random_starts_are_on_the_sphere_inside_the_box(norm, exact):
+    """A corner of the box, where most of a random point's coordinates lead outside."""
+    x = tf.zeros((20, 30))
+    starts = climb(
+        [lambda inputs: tf.zeros_like(inputs[:, 0])],
+        x,
+        tf.fill([20], 0.8),
+        tf.constant([0, 1]),
+        norm=norm,
+        steps=0,
+        step_size=None,
+        exact=exact,
+        restarts=1,
+        bounds=(0.0, 1.0),
+        random_start=True,
+    )
+    assert np.min(starts) >= 0
+    np.testing.assert_allclose(geometry.norm(starts, norm), 0.8, rtol=1e-5)
 
 
 def test_attack_may_have_a_direction_of_its_own():
