@@ -14,14 +14,12 @@ from lexirobust.checks import (
     check_alphas,
     check_data,
     check_dataset,
-    check_index,
     check_loss,
     check_mean,
     check_outputs,
     flat_labels,
     unindexed,
 )
-from lexirobust.datasets import with_index
 from lexirobust.training.gradients import Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
 from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
@@ -31,7 +29,13 @@ from lexirobust.training.parts import over_parts
 from lexirobust.training.passes import Passes, Scores, Seen, average_over, weigh_samples
 from lexirobust.training.report import Report
 from lexirobust.training.update import Taken, take_step
-from lexirobust.training.warm_start import Starts, WarmStart, check_warm_start, free_steps
+from lexirobust.training.warm_start import (
+    Starts,
+    WarmStart,
+    check_warm_start,
+    free_steps,
+    take_starts,
+)
 
 METRICS: Final = ("optimizer", "euclidean")
 UPDATES: Final = ("onestep", "per_rank")
@@ -46,11 +50,6 @@ OPTIONS: Final = (
     "warm_start",
 )
 """The constructor's arguments that all methods share."""
-_START: Final = "start_"
-_NO_INDEX: Final = (
-    "`x` must come with the indices of its samples where `warm_start` is set; see "
-    "lexirobust.datasets.with_index."
-)
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -176,6 +175,8 @@ class LexicographicModel(keras.Model):
         self._starts: Starts | None = None
         if warm_start is not None:
             check_warm_start(warm_start, self._terms)
+            attacked = sum(term.attack is not None for term in self._terms)
+            self._starts = Starts(warm_start, attacked, lambda: self.auxiliary_attacks)
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
@@ -345,7 +346,8 @@ class LexicographicModel(keras.Model):
         """
         self._assert_compile_called("fit")
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
-        call.arguments["x"] = self._indexed(self._checked(x, y))
+        x = self._checked(x, y)
+        call.arguments["x"] = x if self._starts is None else self._starts.indexed(x)
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             call.arguments["validation_data"] = self._checked(validation, None)
@@ -369,49 +371,6 @@ class LexicographicModel(keras.Model):
                 check_outputs(inputs, self._outputs.named(y, "y"))
         return x
 
-    def _indexed(self, x: Any) -> Any:
-        """Numbers the samples of arrays, and makes room for perturbations."""
-        if self.warm_start is None:
-            return x
-        if isinstance(x, tf.data.Dataset):
-            inputs = x.element_spec[0]
-            if unindexed(inputs) is inputs:
-                raise ValueError(_NO_INDEX)
-            self._make_starts(unindexed(inputs).shape)
-            return x
-        inputs = unindexed(x)
-        if not hasattr(inputs, "shape"):
-            return x
-        if inputs is x:
-            x = with_index(x)
-        samples = self.warm_start.samples or len(inputs)
-        check_index(x["index"], samples)
-        self._make_starts(inputs.shape, samples)
-        return x
-
-    def _make_starts(self, shape: Any, samples: int | None = None) -> None:
-        """Makes room for perturbations, once."""
-        assert self.warm_start is not None
-        samples = self.warm_start.samples or samples
-        if self._starts is not None:
-            if samples is not None and samples != self._starts.samples:
-                raise ValueError(
-                    "`x` must hold the samples that `warm_start` keeps perturbations of; for other "
-                    "data make a new model with the same classifier. Received: "
-                    f"{samples} samples, perturbations of {self._starts.samples}."
-                )
-            return
-        if samples is None:
-            raise ValueError(
-                "`warm_start` must name the number of `samples` where `x` is no array, as in "
-                "WarmStart(samples=60_000)."
-            )
-        attacked = sum(term.attack is not None for term in self._terms)
-        with tf.init_scope(), self.distribute_strategy.scope():
-            self._starts = Starts(
-                attacked + self.auxiliary_attacks, samples, shape[1:], self.warm_start.reset_every
-            )
-
     def _build_on(self, shape: Any) -> None:
         if not self.built:
             # Also out of a step, where Keras would build what it calls: the classifier alone.
@@ -422,15 +381,16 @@ class LexicographicModel(keras.Model):
         """Takes one ranked step on a batch, and returns the metrics."""
         batch = self._batch(data)
         seed = self.seed_generator.next()
-        first, auxiliary = self._first(batch)
+        first, auxiliary = None, None
+        if self._starts is not None:
+            first, auxiliary = self._starts.of(batch)
         learned, auxiliary = self.learn_auxiliaries(batch, seed, auxiliary)
         scale = self.optimizer.scale_loss(1.0)
         seen = self._perturbed(batch, seed, first)
         passes = self._passes(batch, seen, scale, training=True)
         taken, scores = self._update(passes)
         passes.settle()
-        if self.warm_start is not None:
-            assert self._starts is not None
+        if self._starts is not None:
             self._starts.keep(batch.index, [*self._next_starts(batch, passes), *auxiliary])
         told = [*self._reported.values(taken), *learned]
         if told:
@@ -531,18 +491,6 @@ class LexicographicModel(keras.Model):
         """
         del batch, seed, first
         return [], []
-
-    def _first(self, batch: Batch) -> tuple[list[tf.Tensor] | None, list[tf.Tensor] | None]:
-        """The perturbations that attacks in training begin with: objectives', auxiliaries'."""
-        if self.warm_start is None:
-            return None, None
-        if batch.index is None:
-            raise ValueError(_NO_INDEX)
-        self._make_starts(batch.x.shape)
-        assert self._starts is not None
-        starts = self._starts.at(batch.index)
-        own = len(starts) - self.auxiliary_attacks
-        return starts[:own], starts[own:]
 
     def _next_starts(self, batch: Batch, passes: Passes) -> list[tf.Tensor]:
         """The perturbations that the next visit of these samples begins with."""
@@ -646,26 +594,16 @@ class LexicographicModel(keras.Model):
         """Saves the random generator's state and perturbations too, which Keras leaves out."""
         super().save_own_variables(store)
         store["seed"] = self.seed_generator.state
-        for index, variable in enumerate(self._starts.variables if self._starts else []):
-            store[f"{_START}{index}"] = variable
+        if self._starts is not None:
+            self._starts.save(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved: training goes on as it would have."""
         own = {**store}
         self.seed_generator.state.assign(own.pop("seed"))
-        names = [name for name in own if name.startswith(_START)]
-        starts = [own.pop(name) for name in sorted(names, key=lambda n: int(n[len(_START) :]))]
-        if starts and self.warm_start is not None:
-            self._make_starts(starts[0].shape, len(starts[0]))
-            assert self._starts is not None
-            if len(starts) != len(self._starts.variables):
-                raise ValueError(
-                    "A file must hold perturbations of as many attacks as the model has; give it "
-                    f"the objectives that it was saved with. Received: {len(starts) - 1} in the "
-                    f"file, {len(self._starts.variables) - 1} in the model."
-                )
-            for variable, value in zip(self._starts.variables, starts, strict=True):
-                variable.assign(value)
+        kept = take_starts(own)
+        if self._starts is not None:
+            self._starts.load(kept)
         super().load_own_variables(own)
 
     @property

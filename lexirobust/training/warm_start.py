@@ -1,15 +1,23 @@
 """Where attacks in training begin: where they left each sample the last time."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, Classifier
+from lexirobust.checks import check_index, unindexed
+from lexirobust.datasets import with_index
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.parts import over_parts
+
+_START: Final = "start_"
+_NO_INDEX: Final = (
+    "`x` must come with the indices of its samples where `warm_start` is set; see "
+    "lexirobust.datasets.with_index."
+)
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -137,71 +145,172 @@ def free_steps(
 
 
 class Starts:
-    """The perturbations that attacks begin with, for every sample and every objective.
+    """The perturbations that attacks begin with, for every sample and every attack.
+
+    Room for them is made once it is known how many samples there are, and of what shape.
 
     Args:
-        count: How many objectives are attacked.
-        samples: How many samples there are.
-        shape: The shape of a sample.
-        reset_every: After how many visits a sample starts at random again; `None`: never.
+        warm_start: The user's settings.
+        attacked: How many objectives are attacked.
+        auxiliaries: Gives the number of other attacks, when room is made.
     """
 
     def __init__(
-        self, count: int, samples: int, shape: Sequence[int], reset_every: int | None
+        self, warm_start: WarmStart, attacked: int, auxiliaries: Callable[[], int]
     ) -> None:
-        self._reset_every = reset_every
-        # Each replica's copy is written by that replica, always with what all of them found.
-        none = tf.VariableAggregation.NONE
-        self._kept = [
-            tf.Variable(
-                tf.zeros((samples, *shape), keras.config.floatx()),
-                trainable=False,
-                aggregation=none,
-            )
-            for _ in range(count)
-        ]
-        # Not int32: TensorFlow keeps such variables off the GPU, where XLA cannot reach them.
-        self._visits = tf.Variable(
-            tf.zeros((samples,), tf.int64), trainable=False, aggregation=none
-        )
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return int(self._visits.shape[0])
+        self._settings = warm_start
+        self._attacked = attacked
+        self._auxiliaries = auxiliaries
+        # Where the model is made its variables are.
+        self._strategy = tf.distribute.get_strategy()
+        self._kept: list[tf.Variable] = []
+        self._visits: tf.Variable | None = None
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All that is to be saved."""
-        return [*self._kept, self._visits]
+        return [] if self._visits is None else [*self._kept, self._visits]
 
-    def at(self, index: tf.Tensor) -> list[tf.Tensor]:
-        """Reads perturbations.
+    def make(self, shape: Sequence[int | None], samples: int | None = None) -> None:
+        """Makes room for perturbations, once.
 
         Args:
-            index: `[n]` integer tensor.
+            shape: The shape of a batch.
+            samples: How many samples there are, if that is known otherwise than from the settings.
+
+        Raises:
+            ValueError: If it is not known, or not as many as there is room for.
+        """
+        samples = self._settings.samples or samples
+        if self._visits is not None:
+            room = int(self._visits.shape[0])
+            if samples is not None and samples != room:
+                raise ValueError(
+                    "`x` must hold the samples that `warm_start` keeps perturbations of; for other "
+                    "data make a new model with the same classifier. Received: "
+                    f"{samples} samples, perturbations of {room}."
+                )
+            return
+        if samples is None:
+            raise ValueError(
+                "`warm_start` must name the number of `samples` where `x` is no array, as in "
+                "WarmStart(samples=60_000)."
+            )
+
+        def zeros(shape: Sequence[int | None], dtype: Any) -> tf.Variable:
+            # Each replica's copy is written by that replica, always with what all of them found.
+            none = tf.VariableAggregation.NONE
+            return tf.Variable(tf.zeros(shape, dtype), trainable=False, aggregation=none)
+
+        with tf.init_scope(), self._strategy.scope():
+            count = self._attacked + self._auxiliaries()
+            floats = keras.config.floatx()
+            self._kept = [zeros((samples, *shape[1:]), floats) for _ in range(count)]
+            # Not int32: TensorFlow keeps such variables off the GPU, where XLA cannot reach them.
+            self._visits = zeros((samples,), tf.int64)
+
+    def indexed(self, x: Any) -> Any:
+        """Numbers the samples of arrays, and makes room for perturbations.
+
+        Args:
+            x: What `fit` is given: arrays, what `datasets.with_index` made of them, or a dataset.
 
         Returns:
-            One `[n, ...]` tensor an objective; zeros where a sample is to start at random.
+            The same, arrays with their indices.
+
+        Raises:
+            ValueError: If a dataset has no indices, or they are not those of the samples.
         """
-        starts = [tf.gather(kept, index) for kept in self._kept]
-        if self._reset_every is None:
-            return starts
-        goes_on = tf.gather(self._visits, index) % self._reset_every != 0
-        goes_on = tf.reshape(goes_on, [-1] + [1] * (starts[0].shape.rank - 1))
-        return [tf.where(goes_on, start, 0.0) for start in starts]
+        if isinstance(x, tf.data.Dataset):
+            inputs = x.element_spec[0]
+            if unindexed(inputs) is inputs:
+                raise ValueError(_NO_INDEX)
+            self.make(unindexed(inputs).shape)
+            return x
+        inputs = unindexed(x)
+        if not hasattr(inputs, "shape"):
+            return x
+        if inputs is x:
+            x = with_index(x)
+        samples = self._settings.samples or len(inputs)
+        check_index(x["index"], samples)
+        self.make(inputs.shape, samples)
+        return x
+
+    def of(self, batch: Batch) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Reads the perturbations that the attacks on a batch begin with.
+
+        Args:
+            batch: The clean batch.
+
+        Returns:
+            One `[n, ...]` tensor an objective, and one each other attack; zeros where a sample is
+            to start at random.
+
+        Raises:
+            ValueError: If the batch has no indices.
+        """
+        if batch.index is None:
+            raise ValueError(_NO_INDEX)
+        self.make(batch.x.shape)
+        starts = [tf.gather(kept, batch.index) for kept in self._kept]
+        if self._settings.reset_every is not None:
+            goes_on = tf.gather(self._visits, batch.index) % self._settings.reset_every != 0
+            goes_on = tf.reshape(goes_on, [-1] + [1] * (batch.x.shape.rank - 1))
+            starts = [tf.where(goes_on, start, 0.0) for start in starts]
+        return starts[: self._attacked], starts[self._attacked :]
 
     def keep(self, index: tf.Tensor, perturbations: Sequence[tf.Tensor]) -> None:
         """Writes perturbations, and counts the visit.
 
         Args:
             index: `[n]` integer tensor.
-            perturbations: One `[n, ...]` tensor an objective.
+            perturbations: One `[n, ...]` tensor an attack.
         """
+        assert self._visits is not None
         index, *perturbations = (_of_all_replicas(t) for t in (index, *perturbations))
         for kept, perturbation in zip(self._kept, perturbations, strict=True):
             kept.scatter_update(tf.IndexedSlices(tf.cast(perturbation, kept.dtype), index))
         self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int64), index))
+
+    def save(self, store: Any) -> None:
+        """Puts all perturbations into what Keras saves."""
+        for number, variable in enumerate(self.variables):
+            store[f"{_START}{number}"] = variable
+
+    def load(self, values: Sequence[Any]) -> None:
+        """Goes on from perturbations that were saved.
+
+        Args:
+            values: What `take_starts` took; nothing where nothing had been kept.
+
+        Raises:
+            ValueError: If they are of another number of attacks or samples.
+        """
+        if not values:
+            return
+        self.make(values[0].shape, len(values[0]))
+        if len(values) != len(self.variables):
+            raise ValueError(
+                "A file must hold perturbations of as many attacks as the model has; give it the "
+                f"objectives that it was saved with. Received: {len(values) - 1} in the file, "
+                f"{len(self._kept)} in the model."
+            )
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
+
+
+def take_starts(store: dict[str, Any]) -> list[Any]:
+    """Takes what `Starts.save` put there out of what Keras has saved.
+
+    Args:
+        store: Values by name; those of perturbations are removed.
+
+    Returns:
+        The values, in the order of `Starts.variables`.
+    """
+    names = [name for name in store if name.startswith(_START)]
+    return [store.pop(name) for name in sorted(names, key=lambda name: int(name[len(_START) :]))]
 
 
 def _of_all_replicas(tensor: tf.Tensor) -> tf.Tensor:

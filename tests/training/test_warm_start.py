@@ -204,7 +204,7 @@ def test_two_replicas_keep_what_one_device_does(strategy, free):
         mirrored = warm([1.0, 4.0], right_network(), attack, rate=0.1, free=free)
     start = np.where(np.arange(24) % 2, 1.0, -1.0)[:, None] * np.array([[[1.0]], [[4.0]]])
     for model in (alone, mirrored):
-        model._make_starts(x.shape, len(x))
+        model._starts.make(x.shape, len(x))
         for variable, value in zip(model._starts.variables, start, strict=False):
             variable.assign(value)
     for model in (alone, mirrored):
@@ -236,7 +236,7 @@ def test_however_it_runs_the_result_is_the_same(data, free, how):
         if models:
             model.set_weights(models[0].get_weights())
         # XLA draws other random numbers: start from what is given.
-        model._make_starts(data[0].shape, 20)
+        model._starts.make(data[0].shape, 20)
         for index, magnitude in enumerate((0.5, 2.0)):
             model._starts.variables[index].assign(np.eye(DIMENSIONS)[np.arange(20) % 3] * magnitude)
         models.append(model)
