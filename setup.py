@@ -64,6 +64,9 @@ EXTRAS_REQUIRE = {
         "scikit-learn>=1.4.2",
         # Markdown tables there. No older release was tried.
         "tabulate>=0.10",
+        # Integrated Gradients and SmoothGrad in examples/interpretation.py. The release that was
+        # tried with NumPy 2.
+        "saliency>=0.2.1",
     ],
     "benchmarks": [
         # The solver of the original GEM, which benchmarks/gem.py compares with. The release that
@@ -87,6 +90,7 @@ EXTRAS_REQUIRE = {
         "jinja2>=3.0",
         "scikit-learn>=1.4.2",
         "tabulate>=0.10",
+        "saliency>=0.2.1",
         # Its types, which mypy asks for.
         "types-tabulate>=0.10",
         # A formatter's style changes between minor releases, and CI compares text.

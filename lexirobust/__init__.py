@@ -2,6 +2,7 @@
 
 from lexirobust import attacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
+from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
 from lexirobust.neighbours import class_distances, nearest_pairs
 from lexirobust.reporting import report
 from lexirobust.training import (
@@ -36,7 +37,9 @@ __all__ = [
     "datasets",
     "evaluate_robustness",
     "gem",
+    "nearest_boundary",
     "nearest_pairs",
+    "negative_adversarial_remover",
     "objectives",
     "rank",
     "report",

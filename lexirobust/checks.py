@@ -37,6 +37,33 @@ def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitud
     return values.tolist()
 
 
+def check_priors(priors: Any, classes: int | None = None) -> np.ndarray:
+    """Checks how probable classes are.
+
+    Args:
+        priors: `[C]` numbers.
+        classes: How many there must be; `None`: any number.
+
+    Returns:
+        `[C]` float64.
+
+    Raises:
+        ValueError: If they are not above 0 with a sum of 1, or not as many.
+    """
+    values = np.asarray(priors)
+    numbers = values.ndim == 1 and values.dtype.kind == "f"
+    if not numbers or not values.size or not (values > 0).all() or abs(values.sum() - 1) > 1e-3:
+        raise ValueError(
+            "`priors` must be [C] probabilities of the classes, above 0, with a sum of 1. "
+            f"Received: {priors!r}."
+        )
+    if classes is not None and len(values) != classes:
+        raise ValueError(
+            f"`priors` must be one for each of {classes} classes. Received: {len(values)}."
+        )
+    return values.astype(np.float64)
+
+
 def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -> None:
     """Checks how an attack is to climb.
 

@@ -17,7 +17,13 @@ import tqdm
 
 from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
 from lexirobust.attacks.attack import classification_loss, logits_of
-from lexirobust.checks import check_data, check_labels, check_magnitudes, flat_labels
+from lexirobust.checks import (
+    check_data,
+    check_labels,
+    check_magnitudes,
+    check_priors,
+    flat_labels,
+)
 from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.curve import AccuracyCurve, Shown
 from lexirobust.evaluation.devices import on_devices
@@ -103,7 +109,7 @@ def evaluate_robustness(
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     attacks = _check_attacks(attack)
-    priors = None if priors is None else _check_priors(priors)
+    priors = None if priors is None else check_priors(priors)
     is_integer = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
     if not is_integer or batch_size < 1:
         raise ValueError(
@@ -148,11 +154,8 @@ def evaluate_robustness(
             if not first:
                 classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
                 first.append((inputs[:_PROBED], labels[:_PROBED]))
-                if priors is not None and len(priors) != classes:
-                    raise ValueError(
-                        f"`priors` must be one for each of {classes} classes. Received: "
-                        f"{len(priors)}."
-                    )
+                if priors is not None:
+                    check_priors(priors, classes)
                 if y is not None:
                     check_labels(np.asarray(y), classes)  # Those of later batches, too.
             check_data(inputs, labels, attacks[0].bounds, classes=classes)
@@ -209,17 +212,6 @@ def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
             f"Attacks must have the same bounds. Received: {sorted(map(str, bounds))}."
         )
     return attacks
-
-
-def _check_priors(priors: Any) -> np.ndarray:
-    priors = np.asarray(priors)
-    numbers = priors.ndim == 1 and priors.dtype.kind == "f"
-    if not numbers or not priors.size or not (priors > 0).all() or abs(priors.sum() - 1) > 1e-3:
-        raise ValueError(
-            "`priors` must be [C] probabilities of the classes, above 0, with a sum of 1. "
-            f"Received: {priors!r}."
-        )
-    return priors.astype(np.float64)
 
 
 def _points(

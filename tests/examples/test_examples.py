@@ -133,6 +133,17 @@ def digits(tmp_path_factory):
     return folder
 
 
+def test_interpretation_draws_and_measures(digits, tmp_path):
+    settings = ["--samples=20", "--epochs=60", "--steps=3", "--magnitudes=0.5"]
+    run("examples/interpretation.py", *settings, f"--data_dir={digits}", f"--out={tmp_path}")
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [result["method"] for result in found] == ["standard", "olsrc"]
+    for result in found:
+        assert set(result["nearest"]) == {"DeepFool", "FAB", "HopSkipJump"}
+        assert all(min(each["distances"]) > 0 for each in result["nearest"].values())
+        assert is_picture(tmp_path / f"{result['method']}.png")
+
+
 def test_mnist_trains_measures_and_saves(digits, tmp_path):
     settings = ["--samples=12", "--test_samples=5", "--epochs=1", "--attack_steps=2"]
     settings += ["--test_steps=3", "--test_restarts=2", "--warm_start=steps"]
