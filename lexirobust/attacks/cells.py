@@ -13,6 +13,9 @@ from lexirobust.attacks.nearest import nearest, within
 # the own distance: where two are equally far, no classifier is to be blamed.
 _MARGIN: Final = 1e-5
 
+# Halvings of a way: float32 has no more digits than these.
+_HALVINGS: Final = 20
+
 
 class VoronoiCells:
     """The cells of points, by distances that may be weighted.
@@ -85,11 +88,10 @@ class VoronoiCells:
             own: `[N]` what `own` says of the clean ones.
 
         Returns:
-            `[N]` at most 0, and 0 inside: by how much another point is nearer, in input units.
+            `[N]` at most 0, and 0 well inside: by how much another point is nearer, in input units.
+            On the border itself it is just below 0, so that its gradient says where that is.
         """
-        other, ratio = self._nearest_other(moved, own)
-        lack = self._lack(moved - x, moved - self._at(other, x.dtype), ratio)
-        return tf.where(other == own, 0.0, lack)
+        return self._depth(x, moved, own, 2.0 * _MARGIN)
 
     def holds(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Says which perturbed inputs are in the cells of their clean ones.
@@ -102,7 +104,7 @@ class VoronoiCells:
         Returns:
             `[N]` bool tensor.
         """
-        return self.depth(x, moved, own) >= 0
+        return self._depth(x, moved, own, _MARGIN) >= 0
 
     def lead_in(self, x: tf.Tensor, perturbation: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Moves perturbations away from the other point that is nearest to where they lead.
@@ -122,9 +124,46 @@ class VoronoiCells:
         # Twice the margin, so that rounding on the way does not lead back.
         ball = (1.0 + 2.0 * _MARGIN) * radius / ratio
         out = geometry.leave_ball(perturbation, offset, radius, self.norm, ball)
-        outside = self._lack(perturbation, perturbation - offset, ratio) < 0
+        outside = self._lack(perturbation, perturbation - offset, ratio, _MARGIN) < 0
         outside &= other != own
         return tf.where(tf.reshape(outside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
+
+    def back_in(self, x: tf.Tensor, perturbation: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        """Moves perturbations straight away from the other point nearest to where they lead.
+
+        Where only the l2 norm counts, and no weights, this is the nearest point that is no nearer
+        to that other one: the cell is convex, and a projection what its border asks for.
+
+        Args:
+            x: `[N, ...]` clean inputs.
+            perturbation: Shaped like `x`.
+            own: `[N]` what `own` says of the clean inputs.
+
+        Returns:
+            The perturbations, those that lead into the cell as they are. A third point may be
+            nearer now.
+        """
+        other, ratio = self._nearest_other(x + perturbation, own)
+        offset = self._at(other, x.dtype) - x
+        norms = [geometry.norm(each, self.norm) for each in (perturbation, offset)]
+
+        def back(share: tf.Tensor) -> tf.Tensor:
+            return perturbation - tf.reshape(share, shape) * offset
+
+        # Twice the margin, so that rounding on the way does not lead back.
+        def inside(share: tf.Tensor) -> tf.Tensor:
+            here = back(share)
+            lack = self._lack(here, here - offset, ratio, 2.0 * _MARGIN)
+            return (lack >= 0) | (other == own)
+
+        shape = [-1] + [1] * (x.shape.rank - 1)
+        low = tf.zeros_like(ratio)
+        high = tf.where(inside(low), low, tf.math.divide_no_nan(*norms))
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            enough = inside(middle)
+            low, high = tf.where(enough, low, middle), tf.where(enough, middle, high)
+        return back(high)
 
     def near(self, x: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
         """Says which points may be nearest to a perturbed input.
@@ -160,10 +199,17 @@ class VoronoiCells:
         some.weights = None if self.weights is None else tf.gather(self.weights, rows)
         return some
 
-    def _lack(self, to_own: tf.Tensor, to_other: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
+    def _depth(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor, margin: float) -> tf.Tensor:
+        other, ratio = self._nearest_other(moved, own)
+        lack = self._lack(moved - x, moved - self._at(other, x.dtype), ratio, margin)
+        return tf.where(other == own, 0.0, lack)
+
+    def _lack(
+        self, to_own: tf.Tensor, to_other: tf.Tensor, ratio: tf.Tensor, margin: float
+    ) -> tf.Tensor:
         """`[N]` by how much another point is nearer than the own, negative; 0 where none is."""
         far = ratio * geometry.norm(to_other, self.norm)
-        return tf.minimum(far - (1.0 + _MARGIN) * geometry.norm(to_own, self.norm), 0.0)
+        return tf.minimum(far - (1.0 + margin) * geometry.norm(to_own, self.norm), 0.0)
 
     def _nearest_other(self, moved: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`[N]` the nearest of all points but the own, and its weight as a share of the own."""

@@ -111,7 +111,8 @@ class VoronoiPGD(PGD):
         own = self.cells.own(x)
 
         def lead_in(x: tf.Tensor, perturbation: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-            return self.cells.lead_in(x, perturbation, own)
+            lead = self.cells.lead_in if self.constraint == "exact" else self.cells.back_in
+            return lead(x, perturbation, own)
 
         ranked = [lambda inputs: self.cells.depth(x, inputs, own), *goals]
         moved = super()._climb(ranked, x, magnitude, seed, lead_out=lead_in, **settings)

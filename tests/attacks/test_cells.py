@@ -70,7 +70,7 @@ def test_points_left_out_do_not_matter(norm, weights):
         for each in (cells, cells.among(near))
     ]
     np.testing.assert_array_equal(*held)
-    assert 0.1 < np.mean(held[0]) < 0.95
+    assert 0.1 < np.mean(held[0]) < 0.98
 
 
 def test_a_point_alone_has_all_the_space():

@@ -266,9 +266,16 @@ def test_kept_and_recomputed_gradients_give_one_result(data, options, make):
     assert recomputed == pytest.approx({name: kept[name] for name in recomputed}, abs=1e-4)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("size", [1, 7, 20])
-@pytest.mark.parametrize("method", METHODS)
+# Every method in parts that do not divide the batch, and every way to cut it up for some.
+@pytest.mark.parametrize(
+    ("method", "size", "keep"),
+    [
+        *((method, 7, True) for method in METHODS),
+        *((method, 7, False) for method in ("olsrc", "olgrc", "nearest")),
+        *(("olsrc", size, keep) for size, keep in [(1, True), (1, False), (20, False)]),
+        ("olgrc", 20, True),
+    ],
+)
 def test_micro_batches_take_the_step_of_the_whole_batch(data, method, size, keep):
     models = []
     for options in ({}, {"micro_batch_size": size, "keep_gradients": keep}):
@@ -310,8 +317,17 @@ def test_compiled_by_xla_or_not_run_in_a_graph_the_weights_are_the_same(data, se
     np.testing.assert_allclose(weights(eager), weights(model), atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, ALL_OPTIONS, {"update": "per_rank"}], ids=str)
-@pytest.mark.parametrize("name", ["Adam", "SGD with momentum", "loss scaling"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("Adam", {}),
+        ("Adam", ALL_OPTIONS),
+        ("SGD with momentum", {"update": "per_rank"}),
+        ("loss scaling", {}),
+        ("loss scaling", ALL_OPTIONS),
+    ],
+    ids=str,
+)
 def test_two_replicas_take_the_step_of_one_device(strategy, data, name, settings):
     # Twelve samples a replica and a batch: the parts are alike on both.
     x, y = lr.datasets.toy(24, seed=0)
