@@ -5,6 +5,7 @@ from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, r
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
 from lexirobust.neighbours import class_distances, nearest_pairs
 from lexirobust.reporting import report
+from lexirobust.serving import export
 from lexirobust.training import (
     OLGRC,
     OLSRC,
@@ -36,6 +37,7 @@ __all__ = [
     "compare",
     "datasets",
     "evaluate_robustness",
+    "export",
     "gem",
     "nearest_boundary",
     "nearest_pairs",

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
+from lexirobust import serving
 from lexirobust.checks import (
     check_alphas,
     check_data,
@@ -583,12 +584,26 @@ class LexicographicModel(keras.Model):
                 sample_weight = self._outputs.structured(sample_weight)
         return self.compute_metrics(x, y, outputs, sample_weight)
 
-    def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Writes a SavedModel from inputs to logits; as `keras.Model.export`."""
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes the classifier for serving; as `keras.Model.export`.
+
+        A SavedModel of a classifier with one output is what `lexirobust.export` writes.
+
+        Args:
+            filepath: Where to.
+            format: `"tf_saved_model"`, or another one that Keras knows.
+            **kwargs: As of `keras.Model.export`.
+
+        Raises:
+            ValueError: If the model is not built, or as `lexirobust.export`.
+        """
+        if format == "tf_saved_model" and self._outputs is None and set(kwargs) <= {"verbose"}:
+            serving.export(self, filepath, verbose=kwargs.get("verbose") is not False)
+            return
         if self.built:
             # Keras exports what was called; training calls the classifier, not this model.
             self(keras.KerasTensor(self.get_build_config()["input_shape"]))
-        return super().export(*args, **kwargs)
+        super().export(filepath, format=format, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the random generator's state and perturbations too, which Keras leaves out."""

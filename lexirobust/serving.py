@@ -1,0 +1,161 @@
+"""Takes a model out: a SavedModel that needs neither this package nor Keras."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lexirobust.attacks.attack import Attack, logits_of
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    attack: Attack | None = None,
+    verbose: bool = False,
+) -> None:
+    """Writes a SavedModel of a classifier, for TensorFlow Serving or somebody's pipeline.
+
+    Its signatures, all of float32 inputs `[N, ...]`:
+
+    - `serving_default`: `inputs` to `logits` and `probabilities`, `[N, classes]`.
+    - `serve_examples`: `examples`, `[N]` serialized `tf.train.Example`, to the same. Each holds one
+      float list, `inputs`, with as many values as an input has.
+    - `perturb`, where an attack is given: `inputs`, `labels` (int64 `[N]`) and `magnitude` (scalar
+      or `[N]`) to `perturbed`, shaped like the inputs. Every call draws anew, and a model loaded
+      again draws the same again.
+    - `explored`, of an `OLGRC`: `inputs` to `explored`, `[N, T]`, the probability that they lie in
+      the region explored before each of its `magnitudes`, `[T]`.
+    - `serve`: `inputs` to logits alone, as Keras's own exports do.
+
+    Args:
+        model: Classifier that gives logits, or one of this package's models around it; built.
+        path: Folder that is to be made, or holds a SavedModel, which is replaced. TensorFlow
+            Serving wants its name to be a version number.
+        attack: What `perturb` is to do, or `None`.
+        verbose: Whether Keras is to tell what it wrote.
+
+    Raises:
+        TypeError: If the model is no Keras model, or the attack no attack.
+        ValueError: If the model has no single input and output, is not built, or the folder holds
+            something else already.
+
+    Example:
+
+    >>> import tempfile, lexirobust as lr
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(classifier, f"{folder}/1", lr.attacks.PGD(norm="l2", bounds=None))
+    ...     served = tf.saved_model.load(f"{folder}/1")
+    >>> sorted(served.signatures)
+    ['perturb', 'serve', 'serve_examples', 'serving_default']
+    >>> moved = served.perturb(tf.constant([[3.0]]), tf.constant([0], tf.int64), tf.constant(2.0))
+    >>> float(abs(moved["perturbed"] - 3.0)[0, 0])
+    2.0
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras model. Received: {model!r}.")
+    if attack is not None and not isinstance(attack, Attack):
+        raise TypeError(f"`attack` must be an attack or None. Received: {attack!r}.")
+    path = pathlib.Path(path)
+    replaced = (path / "saved_model.pb").exists()
+    if path.exists() and not replaced and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(
+            "`path` must be a new or empty folder, or hold a SavedModel, which is replaced. "
+            f"Received: {str(path)!r}."
+        )
+    classifier = getattr(model, "classifier", model)
+    endpoints = _endpoints(model, classifier, _input_spec(classifier), attack)
+
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    for name, (function, signature) in endpoints.items():
+        archive.add_endpoint(name, function, signature)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all. The name is none that TensorFlow Serving would look at.
+    unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        archive.write_out(unfinished, verbose=verbose)
+        unfinished.chmod(0o755)  # As any folder; a temporary one is the owner's alone.
+        if replaced:
+            path.replace(unfinished.with_suffix(".old"))
+        unfinished.replace(path)
+    finally:
+        for left in (unfinished, unfinished.with_suffix(".old")):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _input_spec(classifier: keras.Model) -> tf.TensorSpec:
+    """What a batch of inputs is, once the model has been checked."""
+    if not classifier.built:
+        raise ValueError("`model` must be built: call it on a batch, or give it a keras.Input.")
+    shape = getattr(classifier, "input_shape", None)
+    if shape is None:
+        shape = classifier.get_build_config()["input_shape"]
+    known = isinstance(shape, tuple) and len(shape) > 1 and None not in shape[1:]
+    if not known or not all(isinstance(length, int) for length in shape[1:]):
+        raise ValueError(
+            "`model` must have one input [N, ...] whose shape is known but for N. Received: shape "
+            f"{shape}."
+        )
+    if len(getattr(classifier, "outputs", None) or [None]) > 1:
+        raise ValueError(
+            "`model` must have one output, its logits. Received: outputs "
+            f"{classifier.output_names}; `model.export` writes all of them."
+        )
+    return tf.TensorSpec([None, *shape[1:]], tf.float32, name="inputs")
+
+
+def _endpoints(
+    model: keras.Model, classifier: keras.Model, inputs: tf.TensorSpec, attack: Attack | None
+) -> dict[str, tuple[Callable[..., Any], list[tf.TensorSpec]]]:
+    """What is served, by name: a function, and what it takes."""
+
+    def serve(inputs: tf.Tensor) -> tf.Tensor:
+        return logits_of(classifier, inputs)
+
+    def serving_default(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = logits_of(classifier, inputs)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        feature = tf.io.FixedLenFeature(inputs.shape[1:], tf.float32)
+        return serving_default(tf.io.parse_example(examples, {"inputs": feature})["inputs"])
+
+    texts = tf.TensorSpec([None], tf.string, name="examples")
+    endpoints: dict[str, tuple[Callable[..., Any], list[tf.TensorSpec]]] = {
+        "serving_default": (serving_default, [inputs]),
+        "serve_examples": (serve_examples, [texts]),
+        "serve": (serve, [inputs]),
+    }
+    if attack is not None:
+        generator = (
+            tf.random.Generator.from_non_deterministic_state()
+            if attack.seed is None
+            else tf.random.Generator.from_seed(attack.seed)
+        )
+
+        def perturb(
+            inputs: tf.Tensor, labels: tf.Tensor, magnitude: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            seed = tf.cast(generator.make_seeds(1)[:, 0], tf.int32)
+            norms = tf.broadcast_to(magnitude, tf.shape(inputs)[:1])
+            return {"perturbed": attack.perturb(classifier, inputs, labels, norms, seed)}
+
+        labels = tf.TensorSpec([None], tf.int64, name="labels")
+        magnitude = tf.TensorSpec(None, tf.float32, name="magnitude")
+        endpoints["perturb"] = (perturb, [inputs, labels, magnitude])
+    if hasattr(model, "log_unexplored"):
+
+        def explored(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            logs = [model.log_unexplored(inputs, magnitude) for magnitude in model.magnitudes]
+            estimates = 1.0 - tf.exp(tf.stack(logs, axis=1))
+            return {"explored": estimates, "magnitudes": tf.constant(model.magnitudes)}
+
+        endpoints["explored"] = (explored, [inputs])
+    return endpoints

@@ -1,0 +1,249 @@
+"""What is taken out serves where neither this package nor Keras is."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+
+X = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
+Y = np.array([0, 1, 2, 0, 1, 2])
+# What a stranger's process does: it prints, as JSON, what each signature gives.
+STRANGER = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("keras", "lexirobust", "tf_keras"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+import numpy as np
+import tensorflow as tf
+
+served = tf.saved_model.load(sys.argv[1])
+x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
+
+def example(row):
+    floats = tf.train.FloatList(value=row.ravel())
+    feature = {"inputs": tf.train.Feature(float_list=floats)}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+asked = {
+    "serving_default": {"inputs": tf.constant(x)},
+    "serve_examples": {"examples": tf.constant([example(row) for row in x])},
+    "explored": {"inputs": tf.constant(x)},
+    "perturb": {
+        "inputs": tf.constant(x), "labels": tf.constant(y), "magnitude": tf.constant(0.5)
+    },
+}
+given = {name: served.signatures[name](**inputs) for name, inputs in asked.items()}
+
+def moved(x, y):
+    sizes = tf.range(1.0, 1.0 + tf.cast(tf.shape(x)[0], tf.float32)) / 10
+    return served.perturb(x, y, sizes)["perturbed"]
+
+pipeline = tf.data.Dataset.from_tensor_slices((x, y)).batch(3).map(moved).prefetch(1)
+given["pipeline"] = {"perturbed": tf.concat(list(pipeline), axis=0)}
+assert not {"keras", "lexirobust"} & {name.split(".")[0] for name in sys.modules}
+print(json.dumps({n: {k: v.numpy().tolist() for k, v in g.items()} for n, g in given.items()}))
+"""
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def attack(**settings):
+    return lr.attacks.PGD("l2", steps=3, restarts=2, **settings)
+
+
+@pytest.fixture(scope="module")
+def olgrc():
+    return lr.OLGRC(network(), attack(), [0.5, 1.0])
+
+
+@pytest.fixture(scope="module")
+def folder(olgrc, tmp_path_factory):
+    """A SavedModel with all signatures."""
+    folder = tmp_path_factory.mktemp("serving") / "1"
+    lr.export(olgrc, folder, attack(seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stranger(folder):
+    """What a process without Keras makes of it."""
+    names = [folder.parent / name for name in ("x.npy", "y.npy")]
+    for name, values in zip(names, (X, Y), strict=True):
+        np.save(name, values)
+    code = [sys.executable, "-c", STRANGER, folder, *names]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    finished = subprocess.run(code, capture_output=True, text=True, env=quiet, check=False)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return {
+        name: {key: np.array(values) for key, values in given.items()}
+        for name, given in json.loads(finished.stdout).items()
+    }
+
+
+@pytest.mark.parametrize("name", ["serving_default", "serve_examples"])
+def test_inputs_and_examples_give_logits_and_probabilities(olgrc, stranger, name):
+    logits = olgrc.classifier.predict(X, verbose=0)
+    np.testing.assert_allclose(stranger[name]["logits"], logits, atol=1e-5)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = odds / odds.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(stranger[name]["probabilities"], expected, atol=1e-5)
+
+
+def test_a_stranger_perturbs(olgrc, stranger):
+    moved = stranger["perturb"]["perturbed"]
+    np.testing.assert_allclose(np.linalg.norm((moved - X).reshape(6, -1), axis=1), 0.5, rtol=1e-5)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    before, after = (loss(Y, olgrc.classifier.predict(x, verbose=0)) for x in (X, moved))
+    assert np.all(after > before)
+    sizes = np.linalg.norm((stranger["pipeline"]["perturbed"] - X).reshape(6, -1), axis=1)
+    np.testing.assert_allclose(sizes, [0.1, 0.2, 0.3] * 2, rtol=1e-5)
+
+
+def test_the_discriminators_estimate_is_served(olgrc, stranger):
+    given = stranger["explored"]
+    assert given["magnitudes"].tolist() == [0.5, 1.0]
+    shares = keras.ops.softmax(olgrc.discriminator.predict(X, verbose=0))
+    np.testing.assert_allclose(given["explored"], np.cumsum(shares, axis=1)[:, :2], atol=1e-5)
+
+
+def test_an_exact_region_is_served(tmp_path):
+    model = lr.OLGRC(network(), attack(), [0.5], explored="nearest")
+    model.adapt(X[:3])
+    lr.export(model, tmp_path / "1")
+    given = tf.saved_model.load(tmp_path / "1").signatures["explored"](inputs=tf.constant(X))
+    far = np.linalg.norm((X[:, None] - X[:3]).reshape(6, 3, -1), axis=2).min(axis=1)
+    np.testing.assert_array_equal(given["explored"][:, 0], far < 0.5)
+
+
+def test_the_command_line_runs_it(folder, stranger, tmp_path):
+    tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
+    settings = ["--tag_set=serve", "--signature_def=serving_default", f"--outdir={tmp_path}"]
+    inputs = f"--inputs=inputs={folder.parent / 'x.npy'}"
+    finished = subprocess.run(
+        [*tool, f"--dir={folder}", *settings, inputs], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    for name, expected in stranger["serving_default"].items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-5)
+
+
+def test_litert_and_openvino_agree(folder, stranger):
+    """In a process of its own: neither runtime is to share TensorFlow's."""
+    code = """
+import json, sys
+import numpy as np, openvino, tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+x = np.load(sys.argv[2])
+converter = tf.lite.TFLiteConverter.from_saved_model(
+    sys.argv[1], signature_keys=["serving_default"]
+)
+runner = Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
+lite = runner(inputs=x)
+compiled = openvino.compile_model(openvino.convert_model(sys.argv[1]), "CPU")
+vino = compiled({"inputs": x})
+names = ("logits", "probabilities")
+print(json.dumps([{n: each[n].tolist() for n in names} for each in (lite, vino)]))
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", code, folder, folder.parent / "x.npy"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    for given in json.loads(finished.stdout.splitlines()[-1]):
+        for name, expected in stranger["serving_default"].items():
+            np.testing.assert_allclose(given[name], expected, atol=1e-5)
+
+
+def test_a_plain_classifier_is_served_and_an_older_one_replaced(tmp_path):
+    path = tmp_path / "1"
+    first, second = network(), network()
+    second.layers[-1].bias.assign([1.0, 2.0, 3.0])
+    for classifier in (first, second):
+        lr.export(classifier, path)
+        served = tf.saved_model.load(path)
+        assert sorted(served.signatures) == ["serve", "serve_examples", "serving_default"]
+        np.testing.assert_allclose(served.serve(X), classifier.predict(X, verbose=0), atol=1e-5)
+    assert [each.name for each in tmp_path.iterdir()] == ["1"]
+
+
+def test_half_floats_give_whole_logits(tmp_path):
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        classifier = network()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    lr.export(classifier, tmp_path / "1")
+    given = tf.saved_model.load(tmp_path / "1").signatures["serving_default"](tf.constant(X))
+    assert given["logits"].dtype == tf.float32
+    np.testing.assert_allclose(given["logits"], classifier.predict(X, verbose=0), atol=0.02)
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    class Broken(Exception):
+        pass
+
+    def fail(*_, **__):
+        raise Broken
+
+    lr.export(network(), tmp_path / "1")
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    for name in ("1", "2"):
+        with pytest.raises(Broken):
+            lr.export(network(), tmp_path / name)
+    assert [each.name for each in tmp_path.iterdir()] == ["1"]
+    assert (tmp_path / "1" / "saved_model.pb").exists()
+
+
+def test_bad_input_is_named(tmp_path):
+    classifier = network()
+    with pytest.raises(TypeError, match="`model` must be a Keras model"):
+        lr.export(lambda x: x, tmp_path / "1")
+    with pytest.raises(TypeError, match="`attack` must be an attack or None"):
+        lr.export(classifier, tmp_path / "1", "pgd")
+    with pytest.raises(ValueError, match="`model` must be built"):
+        lr.export(keras.Sequential([keras.layers.Dense(2)]), tmp_path / "1")
+    images = keras.Sequential(
+        [keras.Input((None, None, 1)), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(2)]
+    )
+    with pytest.raises(ValueError, match="shape is known but for N"):
+        lr.export(images, tmp_path / "1")
+    x = keras.Input((2,))
+    two = keras.Model(x, [keras.layers.Dense(2)(x), keras.layers.Dense(3)(x)])
+    with pytest.raises(ValueError, match="one output"):
+        lr.export(two, tmp_path / "1")
+    named = keras.Model({"a": x, "b": (z := keras.Input((2,)))}, keras.layers.Dense(2)(x + z))
+    with pytest.raises(ValueError, match="one input"):
+        lr.export(named, tmp_path / "1")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="`path` must be a new or empty folder"):
+        lr.export(classifier, tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
