@@ -91,6 +91,10 @@ EXTRAS_REQUIRE = {
         "scikit-learn>=1.4.2",
         "tabulate>=0.10",
         "saliency>=0.2.1",
+        # Two runtimes that are not TensorFlow, in which exported models give what they should. The
+        # releases that were tried.
+        "ai-edge-litert>=2.3",
+        "openvino>=2026.4",
         # Its types, which mypy asks for.
         "types-tabulate>=0.10",
         # A formatter's style changes between minor releases, and CI compares text.

@@ -142,7 +142,7 @@ def test_the_discriminators_estimate_is_served(olgrc, stranger):
 def test_an_exact_region_is_served(tmp_path):
     model = lr.OLGRC(network(), attack(), [0.5], explored="nearest")
     model.adapt(X[:3])
-    lr.export(model, tmp_path / "1")
+    model.export(tmp_path / "1", verbose=False)
     given = tf.saved_model.load(tmp_path / "1").signatures["explored"](inputs=tf.constant(X))
     far = np.linalg.norm((X[:, None] - X[:3]).reshape(6, 3, -1), axis=2).min(axis=1)
     np.testing.assert_array_equal(given["explored"][:, 0], far < 0.5)
