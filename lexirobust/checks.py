@@ -64,6 +64,24 @@ def check_priors(priors: Any, classes: int | None = None) -> np.ndarray:
     return values.astype(np.float64)
 
 
+def check_count(argument: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Checks a number of things.
+
+    Args:
+        argument: Its name.
+        value: The number.
+        least: The least that is allowed.
+        most: The most, or `None`.
+
+    Raises:
+        ValueError: If it is no integer from the least to the most.
+    """
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < least or (most is not None and value > most):
+        allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"`{argument}` must be an integer, {allowed}. Received: {value!r}.")
+
+
 def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -> None:
     """Checks how an attack is to climb.
 

@@ -1,17 +1,13 @@
-"""Data: the paper's toy problem in closed form, MNIST, and seeded subsets of either.
+"""The paper's toy problem in closed form.
 
-The toy problem lives on `X = [-2, -1) ∪ [1, 2)`: class 0 (the paper's -1) on the left, class 1 on
-the right, equal priors. Its classifiers and their accuracy functions are known exactly, so they
-serve as ground truth for attacks and evaluations.
+It lives on `X = [-2, -1) ∪ [1, 2)`: class 0 (the paper's -1) on the left, class 1 on the right,
+equal priors. Its classifiers and their accuracy functions are known exactly, so they serve as
+ground truth for attacks and evaluations.
 """
 
-import contextlib
 import functools
 import itertools
 import math
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
@@ -21,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from keras import ops
+
+from lexirobust.checks import check_count
 
 
 class Interval(NamedTuple):
@@ -89,7 +87,7 @@ def toy(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     Reference: sections 2 and 6.1 of the paper.
     """
-    _check_count("n", n)
+    check_count("n", n)
     rng = np.random.default_rng(seed)
     labels = rng.permutation((np.arange(n) >= n // 2).astype(np.int32))
     # Multiples of 2^-23 are exact in float32 after the shift, so no point rounds up to an open end.
@@ -124,7 +122,7 @@ def circle_and_line(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     Reference: Figure 3 of the paper.
     """
-    _check_count("n", n)
+    check_count("n", n)
     rng = np.random.default_rng(seed)
     labels = rng.permutation((np.arange(n) >= n // 2).astype(np.int32))
     angles, places = 2 * np.pi * rng.uniform(size=n), rng.uniform(-4, 4, size=n)
@@ -312,7 +310,7 @@ def decision_boundaries(
     """
     if not low < high:
         raise ValueError(f"`low` must be less than `high`. Received: {low} and {high}.")
-    _check_count("points", points, least=2)
+    check_count("points", points, least=2)
 
     def decide(x: np.ndarray) -> np.ndarray:
         logits = classifier(tf.constant(x[:, None], dtype=tf.float32))
@@ -328,131 +326,6 @@ def decision_boundaries(
             same = decide(middle) == before
             left, right = np.where(same, middle, left), np.where(same, right, middle)
     return ((left + right) / 2).tolist()
-
-
-def mnist(
-    split: str = "train", data_dir: str | os.PathLike[str] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Loads MNIST through TensorFlow Datasets, downloading it where it is not there yet.
-
-    Args:
-        split: str, "train" (60,000 images), "test" (10,000), or a slice such as "train[:1000]".
-        data_dir: path of the folder that holds or will hold `mnist/3.0.1`. `None` means TensorFlow
-            Datasets' own default, `~/tensorflow_datasets`.
-
-    Returns:
-        Tuple of images, float32 `[N, 28, 28, 1]` in [0, 1], and labels, int32 `[N]` in 0 to 9.
-
-    Raises:
-        FileNotFoundError: if `data_dir` does not hold MNIST and it cannot be downloaded.
-        ValueError: if there is no such split.
-
-    Example:
-
-    >>> images, labels = mnist("test")  # doctest: +SKIP
-    >>> images.shape, labels.shape  # doctest: +SKIP
-    ((10000, 28, 28, 1), (10000,))
-
-    Reference: sections 1.2 and 6.2 of the paper.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder("mnist", data_dir=data_dir)
-    if not builder.is_prepared():
-        try:
-            _check_reachable(builder.URL)
-            builder.download_and_prepare()
-        except (OSError, tfds.download.DownloadError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise FileNotFoundError(
-                f"MNIST is not in {str(builder.data_path)!r} and cannot be downloaded ({reason}): "
-                "pass `data_dir`, a folder that holds a prepared 'mnist/3.0.1'."
-            ) from error
-    # MNIST fits into memory: one batch of everything is the arrays themselves.
-    images, labels = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-    return images.numpy().astype(np.float32) / np.float32(255), labels.numpy().astype(np.int32)
-
-
-def subset(
-    x: npt.ArrayLike, y: npt.ArrayLike, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a random subset without replacement.
-
-    Args:
-        x: array `[N, ...]`, inputs.
-        y: array `[N, ...]`, labels.
-        count: int, number of samples to draw, from 1 to N.
-        seed: int, seed of the draw: the same seed gives the same subset.
-
-    Returns:
-        Tuple of inputs `[count, ...]` and their labels `[count, ...]`, of unchanged types, in
-        random order.
-
-    Raises:
-        ValueError: if `x` and `y` differ in length, or `count` is not an integer from 1 to N.
-
-    Example:
-
-    >>> x, y = toy(100, seed=0)
-    >>> inputs, labels = subset(x, y, count=10, seed=1)
-    >>> inputs.shape, labels.shape
-    ((10, 1), (10,))
-
-    Reference: section 6.2 of the paper (2000 random training images).
-    """
-    inputs, labels = np.asarray(x), np.asarray(y)
-    if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
-        raise ValueError(
-            "`x` and `y` must be arrays of equal length. "
-            f"Received: arrays of shapes {inputs.shape} and {labels.shape}."
-        )
-    _check_count("count", count, most=len(inputs))
-    chosen = np.random.default_rng(seed).choice(len(inputs), size=count, replace=False)
-    return inputs[chosen], labels[chosen]
-
-
-def with_index(data: Any) -> Any:
-    """Numbers samples, so that a model knows them again however they are shuffled.
-
-    Args:
-        data: `[N, ...]` inputs, or a `tf.data.Dataset` of single samples `(input, label)`, with
-            sample weights or without, before it is shuffled, repeated and batched. It must yield
-            its samples in the same order each time.
-
-    Returns:
-        What `fit` takes in their place: `{"inputs": inputs, "index": [N] int32}`, or a dataset in
-        which each input is `{"inputs": input, "index": int32}`.
-
-    Raises:
-        ValueError: If a dataset does not yield tuples of inputs and labels.
-
-    Example:
-
-    >>> x, y = toy(20, seed=0)
-    >>> dataset = with_index(tf.data.Dataset.from_tensor_slices((x, y))).shuffle(20).batch(5)
-    >>> inputs, labels = next(iter(dataset))
-    >>> bool(np.all(x[inputs["index"]] == inputs["inputs"]))
-    True
-    """
-    if not isinstance(data, tf.data.Dataset):
-        return {"inputs": data, "index": np.arange(len(data), dtype=np.int32)}
-    if not isinstance(data.element_spec, tuple) or len(data.element_spec) < 2:
-        raise ValueError(
-            "`data` must be inputs, or a dataset of (input, label). Received: a dataset of "
-            f"{data.element_spec}."
-        )
-
-    def numbered(index: tf.Tensor, sample: tuple[Any, ...]) -> tuple[Any, ...]:
-        return {"inputs": sample[0], "index": tf.cast(index, tf.int32)}, *sample[1:]
-
-    return data.enumerate().map(numbered)
-
-
-def _check_count(argument: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"`{argument}` must be an integer, {allowed}. Received: {value!r}.")
 
 
 def _problem(argument: str, name: str) -> _Problem:
@@ -501,10 +374,3 @@ def _genuine_accuracy(problem: _Problem, norm: Fraction) -> float:
             if allowed:
                 outcomes.append(all(_label(cells, x) == label for x in allowed))
     return sum(outcomes) / len(outcomes)
-
-
-def _check_reachable(url: str) -> None:
-    """Raises an `OSError` at once where TensorFlow Datasets would retry for minutes."""
-    # An HTTP error means that the server is there; what this address holds is not the question.
-    with contextlib.suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()

@@ -1,0 +1,102 @@
+"""Attacks as a stage of a `tf.data` pipeline."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks.attack import Attack, Classifier
+from lexirobust.checks import check_magnitudes
+
+
+def perturb(
+    dataset: tf.data.Dataset, classifier: Classifier, attack: Attack, magnitude: float
+) -> tf.data.Dataset:
+    """Perturbs the inputs of a dataset, batch by batch, as they are asked for.
+
+    A Keras classifier is taken as it is now: training it later changes nothing. Every pass over the
+    dataset draws the same random numbers. Like all of `tf.data` it works on the CPU; to have a GPU
+    perturb arrays, call the attack.
+
+    Args:
+        dataset: Batches `(x [N, ...], y, ...)` of float inputs and their labels, as `fit` takes
+            them; what follows the labels is handed through.
+        classifier: Maps inputs to logits: a Keras model that is built, or any other callable of
+            TensorFlow operations, such as the function of a SavedModel.
+        attack: The attack.
+        magnitude: Norm of the perturbations.
+
+    Returns:
+        Dataset of the same structure, whose inputs are perturbed.
+
+    Raises:
+        TypeError: If an argument has another type, or inputs are no floating-point numbers.
+        ValueError: If the dataset does not consist of such batches, a Keras classifier is not
+            built, or the magnitude is negative or not finite.
+
+    Example: saved as it comes, and read again as any other dataset.
+
+    >>> import tempfile, lexirobust as lr
+    >>> x, y = lr.datasets.toy(20, seed=0)
+    >>> batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=5, restarts=2, bounds=None)
+    >>> moved = perturb(batches, lr.datasets.toy_classifier("f3"), attack, 2.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     moved.prefetch(1).save(folder)
+    ...     read = np.concatenate([part for part, _ in tf.data.Dataset.load(folder)])
+    >>> float(abs(read - x).min()), float(abs(read - x).max())
+    (2.5, 2.5)
+    """
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(f"`dataset` must be a tf.data.Dataset. Received: {dataset!r}.")
+    if not isinstance(attack, Attack):
+        raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
+    _check_batches(dataset.element_spec)
+    (magnitude,) = check_magnitudes([magnitude], ranked=False, name="magnitude")
+    frozen = _frozen(classifier) if isinstance(classifier, keras.Model) else classifier
+    drawn = np.random.default_rng(attack.seed).integers(2**31, size=2).astype(np.int32)
+
+    def moved(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, y, *rest = batch
+        seed = tf.random.experimental.stateless_fold_in(drawn, number)
+        norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
+        return attack.perturb(frozen, x, y, norms, seed), y, *rest
+
+    return dataset.enumerate().map(moved)
+
+
+def _check_batches(spec: Any) -> None:
+    pairs = isinstance(spec, tuple) and len(spec) > 1
+    if not (pairs and all(isinstance(part, tf.TensorSpec) for part in spec[:2])):
+        raise ValueError(
+            "`dataset` must yield tuples of inputs and labels; TensorFlow Datasets gives them for "
+            f"`as_supervised=True`. Received: elements of {spec}."
+        )
+    x, y = spec[:2]
+    if not x.dtype.is_floating:
+        raise TypeError(
+            "`dataset` must yield floating-point inputs: map them first. Received: dtype "
+            f"{x.dtype.name}."
+        )
+    if x.shape.rank is None or None in x.shape[1:] or x.shape.rank < 2 or not y.shape.rank:
+        raise ValueError(
+            "`dataset` must yield batches of inputs [N, ...] whose shape is known but for N, and "
+            f"their labels: call its `batch`. Received: elements of {spec}."
+        )
+
+
+def _frozen(model: keras.Model) -> Classifier:
+    """The model with what its variables hold now, on the CPU, where `tf.data` works."""
+    if not model.built:
+        raise ValueError("`classifier` must be built: call it on a batch first.")
+    with tf.device("CPU"):
+        trainable, fixed = (
+            [tf.identity(variable.value) for variable in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        )
+
+    def logits(x: tf.Tensor) -> tf.Tensor:
+        return model.stateless_call(trainable, fixed, x, training=False)[0]
+
+    return logits
