@@ -88,6 +88,7 @@ def _check_batches(spec: Any) -> None:
 
 def _frozen(model: keras.Model) -> Classifier:
     """The model with what its variables hold now, on the CPU, where `tf.data` works."""
+    model = getattr(model, "classifier", model)  # A `LexicographicModel` is what it trains.
     if not model.built:
         raise ValueError("`classifier` must be built: call it on a batch first.")
     with tf.device("CPU"):
