@@ -133,6 +133,16 @@ def digits(tmp_path_factory):
     return folder
 
 
+def test_pipeline_ends_with_the_numbers_of_the_other_process(digits, tmp_path):
+    settings = ["--trained=20", "--samples=20", "--epochs=10", "--magnitude=6.0"]
+    run("examples/pipeline.py", *settings, f"--data_dir={digits}", f"--out={tmp_path}")
+    (found,) = json.loads((tmp_path / "results.json").read_text())
+    plain, here, *elsewhere = found["right"].values()
+    assert plain > here
+    assert len(set(elsewhere)) == 1
+    assert len(list(tf.data.TFRecordDataset(str(tmp_path / "moved.tfrecord")))) == 20
+
+
 def test_interpretation_draws_and_measures(digits, tmp_path):
     settings = ["--samples=20", "--epochs=60", "--steps=3", "--magnitudes=0.5"]
     run("examples/interpretation.py", *settings, f"--data_dir={digits}", f"--out={tmp_path}")
