@@ -58,6 +58,12 @@ EXTRAS_REQUIRE = {
         # Draws what is in it: bound as above.
         "matplotlib>=3.9",
     ],
+    "tensorboard": [
+        # TensorFlow writes summaries by it; the release that goes with TensorFlow's.
+        "tensorboard>=2.21",
+        # Pictures, which `plotting` draws: bound as there.
+        "matplotlib>=3.9",
+    ],
     "examples": [
         # It ships the images of examples/digits.py and examples/report.py. The first release that
         # allows NumPy 2.
@@ -91,6 +97,8 @@ EXTRAS_REQUIRE = {
         "scikit-learn>=1.4.2",
         "tabulate>=0.10",
         "saliency>=0.2.1",
+        # TensorFlow writes summaries by it; the release that goes with TensorFlow's.
+        "tensorboard>=2.21",
         # Two runtimes that are not TensorFlow, in which exported models give what they should. The
         # releases that were tried.
         "ai-edge-litert>=2.3",

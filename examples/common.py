@@ -44,21 +44,6 @@ class Seconds(keras.callbacks.Callback):
         self.last = now
 
 
-class Backup(keras.callbacks.BackupAndRestore):
-    """Backs up at the end of every so many epochs and of the last, and leaves that one there.
-
-    Keras' own `save_freq` in batches would repeat the epoch in which the backup was made.
-    """
-
-    def __init__(self, folder: pathlib.Path, every: int) -> None:
-        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
-        self.every = every
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
-            super().on_epoch_end(epoch, logs)
-
-
 def begin(out: pathlib.Path, settings: dict[str, Any]) -> None:
     """Makes the folder of a run, unless it holds the backup of a run with other settings.
 

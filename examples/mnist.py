@@ -176,7 +176,7 @@ def train(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int, out: pa
         shuffle=False,
         verbose=0,
         callbacks=[
-            common.Backup(backup, every=BACKUP_EVERY.value),
+            lr.callbacks.Backup(backup, BACKUP_EVERY.value, delete=False),
             common.Seconds(),
             keras.callbacks.CSVLogger(out / "training.csv", append=True),
             tqdm.keras.TqdmCallback(verbose=0, desc=METHOD.value, mininterval=1),

@@ -1,6 +1,6 @@
 """Ranked training for Keras: no step spends a higher rank to buy a lower one."""
 
-from lexirobust import attacks, datasets, gem
+from lexirobust import attacks, callbacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
 from lexirobust.neighbours import class_distances, nearest_pairs
@@ -33,6 +33,7 @@ __all__ = [
     "WarmStart",
     "__version__",
     "attacks",
+    "callbacks",
     "class_distances",
     "compare",
     "datasets",

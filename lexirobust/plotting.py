@@ -299,6 +299,46 @@ def accuracy_curves(curves: Mapping[str, AccuracyCurve]) -> Figure:
     return figure
 
 
+def pairs(names: Sequence[str], values: Any) -> Figure:
+    """Draws what there is to say of each pair of ranks, red where it is below 0.
+
+    Args:
+        names: the ranks, the most important first.
+        values: array `[T, T]`, the higher rank of each pair in rows; not a number: left empty.
+
+    Returns:
+        Figure with one axes, a number in every cell.
+
+    Raises:
+        ValueError: if the shape does not fit.
+
+    Example:
+
+    >>> figure = pairs(["natural", "l2=4"], [[np.nan, -0.5], [np.nan, np.nan]])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['−0.50']
+    """
+    values = np.asarray(values, float)
+    if values.shape != (len(names), len(names)):
+        raise ValueError(
+            f"`values` must be [T, T] for T names. Received: shape {values.shape}, "
+            f"{len(names)} names."
+        )
+    figure = Figure(figsize=(2.0 + 0.9 * len(names), 1.2 + 0.7 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    most = np.nanmax(np.abs(values), initial=1e-9)
+    axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        shade = "white" if abs(value) > 0.6 * most else "black"
+        text = f"{value:.2f}".replace("-", "−")
+        axes.text(column, row, text, ha="center", va="center", color=shade)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="lower rank", ylabel="higher rank")
+    return figure
+
+
 def explanations(columns: Mapping[str, Any]) -> Figure:
     """Draws images, one a row, and beside each what was found out about it.
 

@@ -606,9 +606,11 @@ class LexicographicModel(keras.Model):
         super().export(filepath, format=format, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the random generator's state and perturbations too, which Keras leaves out."""
+        """Saves the states of random generators and perturbations too, which Keras leaves out."""
         super().save_own_variables(store)
         store["seed"] = self.seed_generator.state
+        if self._layer_seeds:
+            store["layer_seeds"] = np.stack(list(map(np.asarray, self._layer_seeds)))
         if self._starts is not None:
             self._starts.save(store)
 
@@ -616,10 +618,20 @@ class LexicographicModel(keras.Model):
         """Loads what `save_own_variables` saved: training goes on as it would have."""
         own = {**store}
         self.seed_generator.state.assign(own.pop("seed"))
+        if "layer_seeds" in own:
+            for variable, state in zip(self._layer_seeds, own.pop("layer_seeds"), strict=True):
+                variable.assign(state)
         kept = take_starts(own)
         if self._starts is not None:
             self._starts.load(kept)
         super().load_own_variables(own)
+
+    @property
+    def _layer_seeds(self) -> list[Any]:
+        """The states of the generators of dropout and other random layers, each once."""
+        known = [*self.weights, *self.metrics_variables, self.seed_generator.state]
+        others = {id(variable): variable for variable in self.variables}
+        return [other for key, other in others.items() if key not in {id(v) for v in known}]
 
     @property
     def settings(self) -> dict[str, Any]:

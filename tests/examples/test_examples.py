@@ -241,7 +241,11 @@ def test_an_interrupted_training_goes_on_as_it_would_have(tmp_path, monkeypatch)
         model = lexirobust.OLSRC(classifier, attack, [1.0], warm_start=lexirobust.WarmStart())
         model.compile("adam")
         log = keras.callbacks.CSVLogger(folder / "training.csv", append=True)
-        ours = [common.Backup(folder / "backup", every=2), common.Seconds(), log]
+        ours = [
+            lexirobust.callbacks.Backup(folder / "backup", every=2, delete=False),
+            common.Seconds(),
+            log,
+        ]
         model.fit(
             x,
             y,

@@ -1,0 +1,15 @@
+"""What watches `fit`: curves, conflicts and pictures by epoch, backups, and the best model kept."""
+
+from lexirobust.callbacks.backup import Backup
+from lexirobust.callbacks.checkpoint import LexicographicCheckpoint
+from lexirobust.callbacks.conflict_monitor import ConflictMonitor
+from lexirobust.callbacks.figure_callback import FigureCallback
+from lexirobust.callbacks.robustness_curve import RobustnessCurve
+
+__all__ = [
+    "Backup",
+    "ConflictMonitor",
+    "FigureCallback",
+    "LexicographicCheckpoint",
+    "RobustnessCurve",
+]

@@ -1,0 +1,138 @@
+"""The best model, by ranks."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from lexirobust.checks import check_count
+
+
+class LexicographicCheckpoint(keras.callbacks.Callback):
+    """Keeps the best model by rank 1, among equals by rank 2, and so on, and stops if asked to.
+
+    An epoch is better if it exceeds the best one by more than the tolerance in some rank, and in no
+    higher rank falls short by more than that of the most that was reached there. So what rank 1
+    loses to the tolerance does not add up.
+
+    Epochs whose logs hold none of the ranks, as those that a `RobustnessCurve` did not measure, are
+    passed over. It must come before this in `callbacks`.
+
+    Args:
+        path: Where the best model is written, whole or not at all: a name that ends in `.keras`, or
+            in `.weights.h5` for weights alone.
+        ranks: Names in the logs, the most important first, such as `"val_accuracy@natural"` and
+            `"val_accuracy@l2=2"`; `RobustnessCurve.names` are such.
+        tolerance: Largest difference that still is a tie.
+        patience: Training stops after so many epochs in a row without a better one; `None`: never.
+        mode: `"max"`, or `"min"` for losses.
+
+    Attributes:
+        best: `[T]` the ranks' values of the epoch that was kept, or `None`.
+        best_epoch: Which that is, from 0, or `None`.
+
+    Raises:
+        ValueError: If an argument is not as above, or in `fit`, if an epoch's logs hold some of the
+            ranks and not the others, or no epoch's any.
+
+    Example: the second epoch is better by rank 2, the third is not, as rank 1 has lost too much.
+
+    >>> keeper = LexicographicCheckpoint("best.keras", ["natural", "l2=2"], tolerance=0.01)
+    >>> epochs = [(0.95, 0.20), (0.945, 0.30), (0.935, 0.90)]
+    >>> [keeper.improves({"natural": natural, "l2=2": moved}) for natural, moved in epochs]
+    [True, True, False]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        ranks: Sequence[str],
+        tolerance: float = 0.0,
+        patience: int | None = None,
+        mode: str = "max",
+    ) -> None:
+        super().__init__()
+        self.path = pathlib.Path(path)
+        if not self.path.name.endswith((".keras", ".weights.h5")):
+            raise ValueError(
+                f"`path` must end in '.keras' or '.weights.h5'. Received: {str(path)!r}."
+            )
+        if isinstance(ranks, str) or not ranks or len(set(ranks)) != len(ranks):
+            raise ValueError(f"`ranks` must be different names, one at least. Received: {ranks!r}.")
+        if not 0 <= tolerance < float("inf"):
+            raise ValueError(f"`tolerance` must be finite and at least 0. Received: {tolerance!r}.")
+        if patience is not None:
+            check_count("patience", patience)
+        if mode not in ("max", "min"):
+            raise ValueError(f"`mode` must be 'max' or 'min'. Received: {mode!r}.")
+        self.ranks = list(ranks)
+        self.tolerance = tolerance
+        self.patience = patience
+        self.mode = mode
+        self.best: np.ndarray | None = None
+        self.best_epoch: int | None = None
+        self._most = np.full(len(self.ranks), -np.inf)
+        self._waited = 0
+
+    def improves(self, logs: dict[str, Any]) -> bool:
+        """Compares an epoch with the best one, and makes it the best one if it is better.
+
+        Args:
+            logs: The epoch's logs, with all of the ranks.
+
+        Returns:
+            Whether it is better. What is not a number never is.
+        """
+        sign = 1.0 if self.mode == "max" else -1.0
+        values = sign * np.array([float(logs[name]) for name in self.ranks])
+        best = np.full_like(values, -np.inf) if self.best is None else sign * self.best
+        for rank, value in enumerate(values):
+            if not value >= self._most[rank] - self.tolerance:
+                return False
+            if value > best[rank] + self.tolerance:
+                # What the ranks below reached, they reached at a lower level of this one.
+                self._most = np.concatenate([np.maximum(self._most, values)[:rank], values[rank:]])
+                self.best = sign * values
+                return True
+        return False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves the model if it is better."""
+        logs = logs or {}
+        missing = [name for name in self.ranks if name not in logs]
+        if len(missing) == len(self.ranks):
+            return
+        if missing:
+            raise ValueError(f"`ranks` must be in the logs: {missing} are not. There: {[*logs]}.")
+        if self.improves(logs):
+            self.best_epoch, self._waited = epoch, 0
+            self._save()
+            return
+        self._waited += 1
+        if self.patience is not None and self._waited >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Says so if there was nothing to compare."""
+        del logs
+        if self.best is None:
+            raise ValueError(
+                "`ranks` must be in the logs of some epoch, and be numbers. Received: "
+                f"{self.ranks}."
+            )
+
+    def _save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_name(f".{self.path.name.split('.')[0]}.part{self._suffix}")
+        if self._suffix == ".keras":
+            self.model.save(unfinished)
+        else:
+            self.model.save_weights(unfinished)
+        unfinished.replace(self.path)
+
+    @property
+    def _suffix(self) -> str:
+        return ".keras" if self.path.name.endswith(".keras") else ".weights.h5"

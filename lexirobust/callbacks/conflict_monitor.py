@@ -1,0 +1,90 @@
+"""How the ranks get along while a model trains."""
+
+import os
+from typing import Any, Final
+
+import numpy as np
+
+from lexirobust.callbacks.board import Periodic
+
+_WATCHED: Final = ("cosine@", "multiplier@", "active@", "norm@", "step_cosine@")
+_ALONE: Final = ("min_cosine", "violation", "kkt_residual")
+
+
+class ConflictMonitor(Periodic):
+    """Keeps what a model reports of its ranks' conflicts, and shows it on TensorBoard.
+
+    For each pair of ranks the cosine of their gradients (below 0 they conflict), the multiplier
+    of the projection and how often it was at work; for each rank the norm of its gradient, and the
+    cosine between the step that was taken and the rank's descent direction; how exact the
+    projection was. Means over each epoch's steps.
+
+    Args:
+        log_dir: Folder for TensorBoard, which gets all of it as scalars, and as pictures the
+            matrices of cosines and of multipliers, the higher rank of each pair in rows; `None`:
+            nothing is written.
+        every: Looks after every so many epochs.
+
+    Attributes:
+        history: Lists by name, as `History.history`, of what is named above alone.
+
+    Raises:
+        ValueError: In `fit`, if the model does not report: it must be a `LexicographicModel` with
+            `report=True`.
+
+    Example:
+
+    >>> import keras, lexirobust as lr
+    >>> x, y = lr.datasets.toy(20, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> model = lr.OLSRC(classifier, attack, [4.0], report=True)
+    >>> model.compile("adam")
+    >>> monitor = ConflictMonitor()
+    >>> history = model.fit(x, y, batch_size=20, epochs=3, verbose=0, callbacks=[monitor])
+    >>> (
+    ...     len(monitor.history["cosine@natural,l2=4"]),
+    ...     min(monitor.history["step_cosine@natural"]) >= 0,
+    ... )
+    (3, True)
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str] | None = None, every: int = 1) -> None:
+        super().__init__(every, log_dir)
+        self.history: dict[str, list[float]] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that there is something to watch."""
+        del logs
+        if not getattr(self.model, "report", False):
+            raise ValueError(
+                "`ConflictMonitor` needs a LexicographicModel with `report=True`. Received: "
+                f"{self.model!r}."
+            )
+
+    def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Keeps what is watched."""
+        seen = {
+            name: float(value)
+            for name, value in logs.items()
+            if name in _ALONE or name.startswith(_WATCHED)
+        }
+        for name, value in seen.items():
+            self.history.setdefault(name, []).append(value)
+        if self.log_dir is not None:
+            from lexirobust import plotting
+
+            names = [rank.name for rank in self.model.objectives]
+            matrices = {
+                f"{what}s": plotting.pairs(names, _matrix(seen, what, names))
+                for what in ("cosine", "multiplier")
+                if len(names) > 1
+            }
+            self.write(epoch, {f"conflict/{name}": seen[name] for name in seen}, matrices)
+
+
+def _matrix(seen: dict[str, float], what: str, names: list[str]) -> np.ndarray:
+    """`[T, T]`, the higher rank of each pair in rows; not a number elsewhere."""
+    return np.array(
+        [[seen.get(f"{what}@{higher},{lower}", np.nan) for lower in names] for higher in names]
+    )

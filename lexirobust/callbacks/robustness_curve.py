@@ -1,0 +1,109 @@
+"""Robustness on held-out data while a model trains."""
+
+import os
+from typing import Any
+
+from lexirobust.attacks.attack import Attack
+from lexirobust.callbacks.board import Periodic, classifier_of
+from lexirobust.checks import check_magnitudes
+from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
+
+
+class RobustnessCurve(Periodic):
+    """Measures accuracy as a function of the magnitude, every few epochs of `fit`.
+
+    The logs, and with them `history`, hold `val_accuracy@natural` and for each magnitude above 0
+    `val_accuracy@NORM=MAGNITUDE`, as `val_accuracy@l2=1`, of the epochs that were measured. The
+    attack is the same each time, with the same random numbers, and need not be the one that trains.
+
+    Args:
+        x: `[N, ...]` held-out inputs, or a `tf.data.Dataset`, as of `evaluate_robustness`.
+        y: `[N]` integer labels, or `None`.
+        attack: Perturbs the inputs.
+        magnitudes: `[K]` norms, at least 0.
+        every: Measures after every so many epochs.
+        batch_size: Number of samples perturbed at a time.
+        log_dir: Folder for TensorBoard, which gets the accuracies, the curve as a picture, and
+            histograms of the losses; `None`: nothing is written.
+
+    Attributes:
+        curves: What was measured, an `AccuracyCurve` by epoch, counted from 0.
+
+    Raises:
+        TypeError: If the attack is none.
+        ValueError: If an argument is not as above, or in `fit`, if the logs hold one of these names
+            already: with `validation_data`, our models measure under the training's attack.
+
+    Example:
+
+    >>> import keras, lexirobust as lr
+    >>> x, y = lr.datasets.toy(20, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> model = lr.OLSRC(classifier, attack, [0.5])
+    >>> model.compile("adam")
+    >>> watch = RobustnessCurve(x, y, attack, [0, 0.5], every=2)
+    >>> history = model.fit(x, y, epochs=4, verbose=0, callbacks=[watch]).history
+    >>> len(history["val_accuracy@l2=0.5"]), sorted(watch.curves)
+    (2, [1, 3])
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        attack: Attack,
+        magnitudes: Any,
+        every: int = 1,
+        batch_size: int = 500,
+        log_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(every, log_dir)
+        if not isinstance(attack, Attack):
+            raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
+        if attack.seed is None:
+            # A seed of its own, so that watching changes nothing in training.
+            attack = type(attack).from_config({**attack.get_config(), "seed": 0})
+        self.x, self.y, self.attack = x, y, attack
+        self.magnitudes = check_magnitudes(magnitudes, ranked=False)
+        self.batch_size = batch_size
+        self.curves: dict[int, AccuracyCurve] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """What the logs call the accuracies, by magnitude."""
+        return [
+            f"val_accuracy@{self.attack.norm}={magnitude:g}"
+            if magnitude
+            else "val_accuracy@natural"
+            for magnitude in self.magnitudes
+        ]
+
+    def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Measures."""
+        there = sorted(set(self.names) & set(logs))
+        if there:
+            raise ValueError(
+                "`validation_data` must be left out where a RobustnessCurve measures the same "
+                f"magnitudes. Received: {there} in the logs already."
+            )
+        curve = evaluate_robustness(
+            classifier_of(self.model),
+            self.x,
+            self.y,
+            self.attack,
+            self.magnitudes,
+            self.batch_size,
+            checks=False,
+        )
+        self.curves[epoch] = curve
+        found = dict(zip(self.names, map(float, curve.accuracy), strict=True))
+        logs.update(found)
+        if self.log_dir is not None:
+            losses = [name.replace("accuracy", "losses") for name in self.names]
+            self.write(
+                epoch,
+                scalars=found,
+                images={"val_accuracy": curve.plot()},
+                histograms=dict(zip(losses, curve.losses, strict=True)),
+            )

@@ -1,0 +1,299 @@
+"""What watches `fit`."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import lexirobust as lr
+from lexirobust import plotting
+from lexirobust.callbacks import (
+    Backup,
+    ConflictMonitor,
+    FigureCallback,
+    LexicographicCheckpoint,
+    RobustnessCurve,
+)
+from tests.training.by_hand import ATTACK, ROOT, compiled, network, right_network
+
+X, Y = lr.datasets.toy(20, seed=0)
+
+
+def trained(model, *callbacks, epochs=4, **options):
+    """The history of a full-batch training."""
+    options = {"batch_size": 20, "shuffle": False, "verbose": 0, **options}
+    return model.fit(X, Y, epochs=epochs, callbacks=callbacks, **options)
+
+
+def events(folder):
+    """What was written for TensorBoard."""
+    read = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    read.Reload()
+    return {tag: read.Tensors(tag) for tag in read.Tags()["tensors"]}
+
+
+def test_a_curve_is_what_an_evaluation_says(tmp_path):
+    watch = RobustnessCurve(X, Y, ATTACK, [0, 0.5, 4], every=2, log_dir=tmp_path)
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
+    history = trained(model, watch).history
+    assert watch.names == ["val_accuracy@natural", "val_accuracy@l2=0.5", "val_accuracy@l2=4"]
+    curve = lr.evaluate_robustness(model.classifier, X, Y, ATTACK, [0, 0.5, 4], checks=False)
+    np.testing.assert_array_equal(watch.curves[3].correct, curve.correct)
+    assert sorted(watch.curves) == [1, 3]
+    for name, accuracy in zip(watch.names, curve.accuracy, strict=True):
+        assert len(history[name]) == 2
+        assert history[name][-1] == accuracy
+    written = events(tmp_path)
+    assert set(watch.names) | {"val_accuracy", "val_losses@l2=4"} <= set(written)
+    for name in watch.names:
+        assert [event.step for event in written[name]] == [1, 3]
+        seen = [tf.make_ndarray(event.tensor_proto) for event in written[name]]
+        np.testing.assert_allclose(seen, history[name], atol=1e-6)
+    (_, picture) = written["val_accuracy"]
+    width, height, png = tf.make_ndarray(picture.tensor_proto)
+    assert tf.io.decode_png(png).shape == (int(height), int(width), 4)
+
+
+def test_watching_changes_nothing():
+    random = lr.attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
+    runs = []
+    for callbacks in ([], [RobustnessCurve(X, Y, random, [0.5])]):
+        keras.utils.set_random_seed(1)
+        model = compiled(lr.OLSRC(network(keras.layers.Dropout(0.5)), random, [1.0]))
+        trained(model, *callbacks, shuffle=True, batch_size=5)
+        runs.append(model.get_weights())
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_plain_keras_model_is_watched_and_stopped_by_what_is_seen():
+    classifier = right_network()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    classifier.compile(keras.optimizers.SGD(0.0), loss)
+    watch = RobustnessCurve(X, Y, ATTACK, [0.5])
+    stop = keras.callbacks.EarlyStopping("val_accuracy@l2=0.5", patience=2, mode="max")
+    assert len(trained(classifier, watch, stop, epochs=9).epoch) == 3
+
+
+def test_a_curve_does_not_hide_what_validation_data_say():
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
+    with pytest.raises(ValueError, match="`validation_data` must be left out"):
+        trained(model, RobustnessCurve(X, Y, ATTACK, [1.0]), validation_data=(X, Y))
+
+
+def test_conflicts_are_kept_and_written(tmp_path):
+    monitor = ConflictMonitor(tmp_path)
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], report=True))
+    history = trained(model, monitor).history
+    ranks = ["natural", "l2=2.5", "l2=4"]
+    for higher, lower in itertools.combinations(ranks, 2):
+        for what in ("cosine", "multiplier", "active"):
+            assert len(monitor.history[f"{what}@{higher},{lower}"]) == 4
+    assert monitor.history == {name: history[name] for name in monitor.history}
+    assert "loss" not in monitor.history
+    assert min(history["cosine@natural,l2=4"]) < 0
+    written = events(tmp_path)
+    assert {"cosines", "multipliers", "conflict/violation", "conflict/min_cosine"} <= set(written)
+    assert len(written["cosines"]) == 4
+
+
+def test_conflicts_must_be_reported():
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    with pytest.raises(ValueError, match="report=True"):
+        trained(model, ConflictMonitor())
+
+
+def test_pictures_are_drawn(tmp_path):
+    def draw(classifier):
+        return plotting.classifiers_and_curves({"f": (classifier, {"x": watch.curves[0]})})
+
+    watch = RobustnessCurve(X, Y, ATTACK, [0, 1])
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    picture = FigureCallback(draw, tmp_path / "pictures", tmp_path / "log", every=2)
+    trained(model, watch, picture)
+    drawn = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in drawn] == ["epoch-0002.png", "epoch-0004.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    assert len(events(tmp_path / "log")["classifier"]) == 2
+
+
+def told(ranks, *values, **settings):
+    """Which of these epochs are better than the best before."""
+    keeper = LexicographicCheckpoint("best.keras", ranks, **settings)
+    return [keeper.improves(dict(zip(ranks, row, strict=True))) for row in values]
+
+
+def test_ties_by_the_first_rank_go_to_the_second():
+    rows = [(0.9, 0.1), (0.9, 0.2), (0.8, 0.9), (0.95, 0.0), (0.95, 0.0), (np.nan, 1.0)]
+    assert told(["a", "b"], *rows) == [True, True, False, True, False, False]
+    losses = [tuple(-value for value in row) for row in rows]
+    assert told(["a", "b"], *losses, mode="min") == [True, True, False, True, False, False]
+
+
+def test_what_the_first_rank_loses_to_the_tolerance_does_not_add_up():
+    rows = [(0.90 - 0.004 * step, 0.1 * step) for step in range(6)]
+    better = told(["a", "b"], *rows, tolerance=0.01)
+    assert better == [True, True, True, False, False, False]
+    # Once the first rank has risen beyond it, the second begins anew.
+    assert told(["a", "b"], (0.90, 0.9), (0.92, 0.1), (0.92, 0.2), tolerance=0.01) == [True] * 3
+
+
+def test_no_chosen_epoch_is_beaten_lexicographically():
+    values = np.random.default_rng(0).integers(0, 3, size=(200, 3)).astype(float)
+    keeper = LexicographicCheckpoint("best.keras", list("abc"))
+    for row in values:
+        keeper.improves(dict(zip("abc", row, strict=True)))
+    assert tuple(keeper.best) == max(map(tuple, values))
+
+
+def test_the_best_model_is_saved_and_training_stops(tmp_path):
+    class Told(keras.callbacks.Callback):
+        values = ((0.5, 0.5), (0.9, 0.1), (0.9, 0.05), (0.8, 0.9), (1.0, 1.0))
+
+        def on_epoch_end(self, epoch, logs=None):
+            logs["a"], logs["b"] = self.values[epoch]
+            seen.append(self.model.classifier.get_weights()[0])
+
+    for name in ("best.keras", "best.weights.h5"):
+        seen = []
+        keeper = LexicographicCheckpoint(tmp_path / name, ["a", "b"], patience=2)
+        model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+        history = trained(model, Told(), keeper, epochs=5)
+        assert (keeper.best_epoch, len(history.epoch)) == (1, 4)
+        if name.endswith(".keras"):
+            best = keras.models.load_model(tmp_path / name)
+        else:
+            model.load_weights(tmp_path / name)
+            best = model
+        np.testing.assert_array_equal(best.classifier.get_weights()[0], seen[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "best.weights.h5"]
+
+
+def test_ranks_must_be_in_the_logs(tmp_path):
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    with pytest.raises(ValueError, match="'l2=3'"):
+        trained(model, LexicographicCheckpoint(tmp_path / "b.keras", ["loss", "l2=3"]))
+    with pytest.raises(ValueError, match="some epoch"):
+        trained(model, LexicographicCheckpoint(tmp_path / "b.keras", ["l2=3"]))
+
+
+def test_without_tensorboard_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="tensorboard"):
+        ConflictMonitor(tmp_path)
+    ConflictMonitor()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: RobustnessCurve(X, Y, "pgd", [1.0]), TypeError, "`attack`"),
+        (lambda: RobustnessCurve(X, Y, ATTACK, [-1.0]), ValueError, "`magnitudes`"),
+        (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], every=0), ValueError, "`every`"),
+        (lambda: FigureCallback("draw", "folder"), TypeError, "`draw`"),
+        (lambda: FigureCallback(print), ValueError, "`folder` or `log_dir`"),
+        (lambda: LexicographicCheckpoint("best.h5", ["a"]), ValueError, "`path`"),
+        (lambda: LexicographicCheckpoint("b.keras", "a"), ValueError, "`ranks`"),
+        (lambda: LexicographicCheckpoint("b.keras", ["a", "a"]), ValueError, "`ranks`"),
+        (lambda: LexicographicCheckpoint("b.keras", ["a"], -1.0), ValueError, "`tolerance`"),
+        (lambda: LexicographicCheckpoint("b.keras", ["a"], patience=0), ValueError, "`patience`"),
+        (lambda: LexicographicCheckpoint("b.keras", ["a"], mode="up"), ValueError, "`mode`"),
+        (lambda: Backup("folder", every=0), ValueError, "`every`"),
+    ],
+)
+def test_bad_input_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# A training of ten epochs of four batches, as a user's script would be.
+SCRIPT = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+
+import lexirobust as lr
+
+tf.config.experimental.enable_op_determinism()
+keras.utils.set_random_seed(0)
+method, folder, out = sys.argv[1:]
+x, y = lr.datasets.toy(40, seed=0)
+layers = [keras.layers.Dense(8, activation="relu"), keras.layers.Dropout(0.2)]
+layers += [keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+attack = lr.attacks.PGD(norm="l2", steps=2, bounds=None)
+model = getattr(lr, method)(
+    keras.Sequential([keras.Input((1,)), *layers]), attack, [1.0, 2.0], warm_start=lr.WarmStart()
+)
+model.compile("adam")
+
+
+class Tell(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        print("batch", flush=True)
+
+
+callbacks = [lr.callbacks.Backup(folder), Tell()]
+model.fit(x, y, batch_size=10, epochs=10, shuffle=False, verbose=0, callbacks=callbacks)
+np.savez(out, *[v.numpy() for v in [*model.variables, *model.optimizer.variables]])
+"""
+
+
+def started(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["OLSRC", "OLGRC"])
+def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(method, tmp_path):
+    whole = started(method, tmp_path / "whole", tmp_path / "whole.npz")
+    assert len(whole.communicate()[0].split()) == 40
+    seen = 0
+    # Inside an epoch, and about where a backup is written.
+    for batches, wait in ((7, 0.0), (5, 0.01)):
+        process = started(method, tmp_path / "backup", tmp_path / "killed.npz")
+        for _ in range(batches):
+            assert process.stdout.readline() == "batch\n"
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        rest = process.communicate()[0].split()
+        assert process.returncode == -signal.SIGKILL
+        seen += batches + len(rest)
+    last = started(method, tmp_path / "backup", tmp_path / "killed.npz")
+    assert len(last.communicate()[0].split()) < 40
+    assert last.returncode == 0
+    one, other = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "killed"))
+    assert one.files == other.files
+    for name in one.files:
+        np.testing.assert_array_equal(one[name], other[name])
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_half_written_backup_is_passed_over(tmp_path):
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    trained(model, Backup(tmp_path, delete=False), epochs=2)
+    (tmp_path / "unfinished.weights.h5").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert trained(model, Backup(tmp_path, every=3), epochs=4).epoch == [2, 3]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["notes.txt"]
+
+
+def test_a_backup_needs_a_built_model(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="must be built"):
+        trained(model, Backup(tmp_path))
