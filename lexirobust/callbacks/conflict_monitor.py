@@ -76,11 +76,16 @@ class ConflictMonitor(Periodic):
 
             names = [rank.name for rank in self.model.objectives]
             matrices = {
-                f"{what}s": plotting.pairs(names, _matrix(seen, what, names))
+                f"conflict/{what}s": plotting.pairs(names, _matrix(seen, what, names))
                 for what in ("cosine", "multiplier")
                 if len(names) > 1
             }
-            self.write(epoch, {f"conflict/{name}": seen[name] for name in seen}, matrices)
+            # TensorBoard groups by what stands before a slash.
+            grouped = {
+                name.replace("@", "/") if "@" in name else f"conflict/{name}": value
+                for name, value in seen.items()
+            }
+            self.write(epoch, grouped, matrices)
 
 
 def _matrix(seen: dict[str, float], what: str, names: list[str]) -> np.ndarray:

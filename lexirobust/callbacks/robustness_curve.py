@@ -97,13 +97,14 @@ class RobustnessCurve(Periodic):
             checks=False,
         )
         self.curves[epoch] = curve
-        found = dict(zip(self.names, map(float, curve.accuracy), strict=True))
-        logs.update(found)
+        logs.update(zip(self.names, map(float, curve.accuracy), strict=True))
         if self.log_dir is not None:
-            losses = [name.replace("accuracy", "losses") for name in self.names]
+            # TensorBoard groups by what stands before a slash.
+            names = [name.replace("@", "/") for name in self.names]
+            losses = [name.replace("accuracy", "losses") for name in names]
             self.write(
                 epoch,
-                scalars=found,
-                images={"val_accuracy": curve.plot()},
+                scalars=dict(zip(names, map(float, curve.accuracy), strict=True)),
+                images={"val_accuracy/curve": curve.plot()},
                 histograms=dict(zip(losses, curve.losses, strict=True)),
             )

@@ -51,12 +51,13 @@ def test_a_curve_is_what_an_evaluation_says(tmp_path):
         assert len(history[name]) == 2
         assert history[name][-1] == accuracy
     written = events(tmp_path)
-    assert set(watch.names) | {"val_accuracy", "val_losses@l2=4"} <= set(written)
+    assert {"val_accuracy/curve", "val_losses/l2=4", "val_losses/natural"} <= set(written)
     for name in watch.names:
-        assert [event.step for event in written[name]] == [1, 3]
-        seen = [tf.make_ndarray(event.tensor_proto) for event in written[name]]
+        told = written[name.replace("@", "/")]
+        assert [event.step for event in told] == [1, 3]
+        seen = [tf.make_ndarray(event.tensor_proto) for event in told]
         np.testing.assert_allclose(seen, history[name], atol=1e-6)
-    (_, picture) = written["val_accuracy"]
+    (_, picture) = written["val_accuracy/curve"]
     width, height, png = tf.make_ndarray(picture.tensor_proto)
     assert tf.io.decode_png(png).shape == (int(height), int(width), 4)
 
@@ -100,8 +101,9 @@ def test_conflicts_are_kept_and_written(tmp_path):
     assert "loss" not in monitor.history
     assert min(history["cosine@natural,l2=4"]) < 0
     written = events(tmp_path)
-    assert {"cosines", "multipliers", "conflict/violation", "conflict/min_cosine"} <= set(written)
-    assert len(written["cosines"]) == 4
+    pictures = {f"conflict/{name}" for name in ("cosines", "multipliers")}
+    assert pictures | {"cosine/natural,l2=4", "conflict/min_cosine"} <= set(written)
+    assert all(len(written[name]) == 4 for name in pictures)
 
 
 def test_conflicts_must_be_reported():
