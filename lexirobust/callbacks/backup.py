@@ -25,8 +25,8 @@ class Backup(keras.callbacks.Callback):
     or a dataset that shuffles by the epoch. Keras's own shuffling begins anew.
 
     Args:
-        folder: Where the backup is kept. Give each training a folder of its own, and on several
-            workers each worker.
+        folder: Where the backup is kept, one folder for each training. Several workers share it:
+            the first one writes what all of them read.
         every: A backup is made after every so many epochs, and after the last.
         delete: Whether the backup is removed when training ends. If it is not, the same `fit` made
             again has nothing left to do.
@@ -75,7 +75,7 @@ class Backup(keras.callbacks.Callback):
         """Makes a backup, and removes older ones."""
         del logs
         done = epoch + 1
-        if done % self.every and done != self.params["epochs"]:
+        if not self._writes or (done % self.every and done != self.params["epochs"]):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / "unfinished.weights.h5"
@@ -90,11 +90,15 @@ class Backup(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Removes the backup, unless it is to stay."""
         del logs
-        if self.delete:
+        if self.delete and self._writes:
             for path in self._latest.values():
                 path.unlink()
             with contextlib.suppress(OSError):  # Not empty: what else is there is not ours.
                 self.folder.rmdir()
+
+    @property
+    def _writes(self) -> bool:
+        return self.model.distribute_strategy.extended.should_checkpoint
 
     @property
     def _latest(self) -> dict[int, pathlib.Path]:

@@ -356,6 +356,20 @@ class LexicographicModel(keras.Model):
             self._checked(*validation[:2])
         return super().fit(*call.args, **call.kwargs)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds metrics by a replica's batch, where Keras would average those of all replicas.
+
+        Labels have no average, and other workers' replicas cannot be seen from here: with
+        `MultiWorkerMirroredStrategy` Keras 3.15 stops (issue 20585 of Keras).
+        """
+        if self._distribute_strategy is not None and iterator is not None:
+            _, _, batches = next(iter(iterator))
+            data_batch = tf.nest.map_structure(
+                lambda values: self._distribute_strategy.experimental_local_results(values)[0],
+                next(batches),
+            )
+        super()._maybe_symbolic_build(data_batch=data_batch)
+
     def _checked(self, x: Any, y: Any) -> Any:
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
         if isinstance(x, tf.data.Dataset):
@@ -582,7 +596,11 @@ class LexicographicModel(keras.Model):
             y, outputs = self._outputs.structured(y), self._outputs.structured(outputs)
             if isinstance(sample_weight, dict):
                 sample_weight = self._outputs.structured(sample_weight)
-        return self.compute_metrics(x, y, outputs, sample_weight)
+        results = self.compute_metrics(x, y, outputs, sample_weight)
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages what workers return over an axis, which scalars do not have.
+            return tf.nest.map_structure(lambda value: value[None], results)
+        return results
 
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes the classifier for serving; as `keras.Model.export`.
