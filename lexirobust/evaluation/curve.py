@@ -208,9 +208,15 @@ class AccuracyCurve:
             An equal curve, without samples to show.
 
         Raises:
-            ValueError: If the text is no JSON, of another version, or lacks something.
+            ValueError: If the text is no JSON, of another version, lacks something, or does not
+                hold what the schema says.
         """
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except RecursionError as error:
+            raise ValueError(
+                "`text` must be an accuracy curve, not JSON nested so deep."
+            ) from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
             raise ValueError(
@@ -220,16 +226,16 @@ class AccuracyCurve:
         missing = {"eps", "settings", "flags", "counted", *_MATRICES} - content.keys()
         if missing:
             raise ValueError(f"`text` must hold a whole curve. Received: no {sorted(missing)}.")
-        return cls(
-            magnitudes=np.asarray(content["eps"], np.float64),
-            correct=_decode(content["correct"], bool),
-            losses=_decode(content["losses"], np.float32),
-            norms=_decode(content["norms"], np.float32),
-            feasible=_decode(content["feasible"], bool),
-            counted=_decode(content["counted"], bool),
-            flags=tuple(Flag(**flag) for flag in content["flags"]),
-            settings=content["settings"],
-        )
+        try:
+            return cls(
+                magnitudes=np.asarray(content["eps"], np.float64),
+                **{name: _decode(content[name], kind) for name, kind in _MATRICES.items()},
+                counted=_decode(content["counted"], bool),
+                flags=tuple(_flag(flag) for flag in content["flags"]),
+                settings={**content["settings"]},
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"`text` must hold a curve as the schema says: {error}") from error
 
 
 def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
@@ -292,6 +298,15 @@ def _encode(row: np.ndarray) -> str | list[float | None]:
 
 
 def _decode(rows: Sequence[Any], kind: Any) -> np.ndarray:
-    if kind is bool:
-        return np.array([[character == "1" for character in row] for row in rows])
-    return np.array([[np.nan if v is None else v for v in row] for row in rows], kind)
+    if kind is not bool:
+        return np.array([[np.nan if v is None else v for v in row] for row in rows], kind)
+    if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in rows):
+        raise ValueError("outcomes must be texts of zeros and ones")
+    return np.array([[character == "1" for character in row] for row in rows])
+
+
+def _flag(fields: Any) -> Flag:
+    flag = Flag(**fields)
+    if not all(isinstance(text, str) for text in dataclasses.astuple(flag)):
+        raise TypeError(f"flags must consist of texts, not {fields}")
+    return flag

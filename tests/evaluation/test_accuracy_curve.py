@@ -2,9 +2,11 @@ import dataclasses
 import json
 import pathlib
 
+import hypothesis
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from scipy import stats
 
 import lexirobust as lr
@@ -112,6 +114,46 @@ def test_what_was_measured_can_be_written(tmp_path):
 def test_other_texts_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         lr.AccuracyCurve.from_json(text)
+
+
+def places(content, path=()):
+    """Where in JSON there is something."""
+    yield path
+    inner = content.items() if isinstance(content, dict) else ()
+    inner = enumerate(content) if isinstance(content, list) else inner
+    for key, value in inner:
+        yield from places(value, (*path, key))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@hypothesis.settings(max_examples=500)
+@hypothesis.given(st.data())
+def test_whatever_stands_somewhere_else_is_read_or_refused(data):
+    content = json.loads(curve().to_json())
+    *path, last = data.draw(st.sampled_from([each for each in places(content) if each]))
+    inner = content
+    for key in path:
+        inner = inner[key]
+    inner[last] = data.draw(JSON_VALUES)
+    text = json.dumps(content)
+    if data.draw(st.booleans()):
+        text = text[: data.draw(st.integers(0, len(text)))]
+    try:
+        read = lr.AccuracyCurve.from_json(text)
+    except ValueError:
+        return
+    assert lr.AccuracyCurve.from_json(read.to_json()).to_json() == read.to_json()
+
+
+def test_nesting_without_end_is_refused():
+    with pytest.raises(ValueError, match="`text`"):
+        lr.AccuracyCurve.from_json("[" * 100_000)
 
 
 def test_the_sum_of_two_curves_is_the_worse_outcome_of_each_sample():

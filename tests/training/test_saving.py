@@ -1,6 +1,10 @@
 """Saving and loading, in a process that has seen nothing of the first."""
 
+import base64
 import json
+import marshal
+import re
+import zipfile
 
 import keras
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, run_python
+from tests.training.by_hand import ATTACK, METHODS, ROOT, compiled, fit, network, run_python
 
 DATA = lr.datasets.toy(20, seed=0)
 # Little more than a random point: one more step is the same only if the generator came back too.
@@ -194,3 +198,61 @@ def test_a_model_that_knows_no_shape_is_not_exported(tmp_path):
     model = compiled(lr.Standard(Unbuilt()))
     with pytest.raises(ValueError, match="built"):
         model.export(tmp_path / "1", verbose=False)
+
+
+@pytest.fixture(scope="module")
+def parts_of_file(tmp_path_factory):
+    """A saved model: the file, and what it holds by name."""
+    path = tmp_path_factory.mktemp("whole") / "model.keras"
+    make("olgrc").save(path)
+    with zipfile.ZipFile(path) as archive:
+        return path.read_bytes(), {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_refused(parts_of_file, share, tmp_path):
+    whole, _ = parts_of_file
+    path = tmp_path / "model.keras"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"accessible `\.keras` zip file"):
+        keras.models.load_model(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
+def test_a_byte_that_was_changed_is_noticed(parts_of_file, name, tmp_path):
+    whole, files = parts_of_file
+    changed = bytearray(whole)
+    # Stored as they are: the file's bytes can be found.
+    changed[whole.index(files[name][:64]) + 32] ^= 255
+    path = tmp_path / "model.keras"
+    path.write_bytes(changed)
+    with pytest.raises(zipfile.BadZipFile, match=name):
+        keras.models.load_model(path)
+
+
+@pytest.mark.parametrize("place", ["attack", "classifier", "loss"])
+def test_code_in_a_file_is_not_run(parts_of_file, place, tmp_path):
+    _, files = parts_of_file
+    config = json.loads(files["config.json"])
+    # What Keras would make a function of, outside of its safe mode.
+    code = marshal.dumps(compile("open(MARK, 'w')", "x", "eval"))
+    hostile = {
+        "class_name": "__lambda__",
+        "config": {"value": base64.b64encode(code).decode(), "defaults": None, "closure": None},
+    }
+    where = config["compile_config"] if place == "loss" else config["config"]
+    where[place] = hostile
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**files, "config.json": json.dumps(config)}.items():
+            archive.writestr(name, content)
+    with pytest.raises((ValueError, TypeError), match=r"lambda|deserialized"):
+        keras.models.load_model(path)
+
+
+def test_no_lambda_and_no_pickle_is_in_the_package():
+    code = "\n".join(path.read_text() for path in (ROOT / "lexirobust").rglob("*.py"))
+    assert "enable_unsafe_deserialization" not in code
+    assert "safe_mode=False" not in code
+    assert not re.search(r"^\s*(import|from) (pickle|marshal|dill|joblib)", code, re.MULTILINE)
+    assert "layers.Lambda" not in code
