@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is not as above, or in `fit`, if an epoch's logs hold some of the
-            ranks and not the others, or no epoch's any.
+            ranks and not the others.
 
     Example: the second epoch is better by rank 2, the third is not, as rank 1 has lost too much.
 
@@ -116,12 +117,14 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Says so if there was nothing to compare."""
+        """Warns if nothing was kept."""
         del logs
         if self.best is None:
-            raise ValueError(
-                "`ranks` must be in the logs of some epoch, and be numbers. Received: "
-                f"{self.ranks}."
+            # No error: what was trained is still there.
+            warnings.warn(
+                f"`ranks` {self.ranks} were in no epoch's logs, or were no numbers: nothing is in "
+                f"{str(self.path)!r}.",
+                stacklevel=2,
             )
 
     def _save(self) -> None:

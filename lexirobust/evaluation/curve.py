@@ -229,7 +229,10 @@ class AccuracyCurve:
         try:
             return cls(
                 magnitudes=np.asarray(content["eps"], np.float64),
-                **{name: _decode(content[name], kind) for name, kind in _MATRICES.items()},
+                correct=_decode(content["correct"], bool),
+                losses=_decode(content["losses"], np.float32),
+                norms=_decode(content["norms"], np.float32),
+                feasible=_decode(content["feasible"], bool),
                 counted=_decode(content["counted"], bool),
                 flags=tuple(_flag(flag) for flag in content["flags"]),
                 settings={**content["settings"]},
