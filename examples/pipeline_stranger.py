@@ -2,7 +2,7 @@
 
 It imports neither this package nor Keras. `examples/pipeline.py` runs it.
 
-    python examples/pipeline_stranger.py results/pipeline/1 ~/tensorflow_datasets 2.0 moved.tfrecord
+    python examples/pipeline_stranger.py results/pipeline/1 ~/tfds 500 2.0 moved.tfrecord
 """
 
 import json
@@ -39,8 +39,7 @@ def main(saved_model: str, data_dir: str | None, count: str, magnitude: str, out
             example = tf.train.Example(features=tf.train.Features(feature=features))
             writer.write(example.SerializeToString())
             right += int(correct)
-    loaded = {name.split(".")[0] for name in sys.modules}
-    print(json.dumps({"right": right, "lexirobust": "lexirobust" in loaded}))
+    print(json.dumps({"right": right}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, logits_of
+from lexirobust.attacks.attack import Attack, classifier_of, logits_of
 
 
 def export(
@@ -69,7 +69,7 @@ def export(
             "`path` must be a new or empty folder, or hold a SavedModel, which is replaced. "
             f"Received: {str(path)!r}."
         )
-    classifier = getattr(model, "classifier", model)
+    classifier = classifier_of(model)
     endpoints = _endpoints(model, classifier, _input_spec(classifier), attack)
 
     archive = keras.export.ExportArchive()
@@ -79,14 +79,20 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all. The name is none that TensorFlow Serving would look at.
     unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    old = unfinished.with_name(f"{unfinished.name}.old")
     try:
         archive.write_out(unfinished, verbose=verbose)
         unfinished.chmod(0o755)  # As any folder; a temporary one is the owner's alone.
         if replaced:
-            path.replace(unfinished.with_suffix(".old"))
-        unfinished.replace(path)
+            path.replace(old)
+        try:
+            unfinished.replace(path)
+        except OSError:
+            if replaced:
+                old.replace(path)
+            raise
     finally:
-        for left in (unfinished, unfinished.with_suffix(".old")):
+        for left in (unfinished, old):
             shutil.rmtree(left, ignore_errors=True)
 
 

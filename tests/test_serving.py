@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -203,6 +204,39 @@ def test_a_plain_classifier_is_served_and_an_older_one_replaced(tmp_path):
         assert sorted(served.signatures) == ["serve", "serve_examples", "serving_default"]
         np.testing.assert_allclose(served.serve(X), classifier.predict(X, verbose=0), atol=1e-5)
     assert [each.name for each in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_layer_that_is_called_classifier_is_not_the_model(tmp_path):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten = keras.layers.Flatten()
+            self.classifier = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.classifier(2.0 * self.flatten(inputs))
+
+    model = Own()
+    expected = model.predict(X, verbose=0)
+    lr.export(model, tmp_path / "1")
+    served = tf.saved_model.load(tmp_path / "1")
+    np.testing.assert_allclose(served.serve(X), expected, atol=1e-5)
+
+
+def test_an_older_one_stays_where_a_newer_cannot_take_its_place(tmp_path, monkeypatch):
+    lr.export(network(), tmp_path / "1")
+    move = pathlib.Path.replace
+
+    def refuse(self, target):
+        if pathlib.Path(target) == tmp_path / "1" and not self.name.endswith(".old"):
+            raise PermissionError("not here")
+        return move(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        lr.export(network(), tmp_path / "1")
+    assert [each.name for each in tmp_path.iterdir()] == ["1"]
+    assert (tmp_path / "1" / "saved_model.pb").exists()
 
 
 def test_half_floats_give_whole_logits(tmp_path):

@@ -361,6 +361,19 @@ class Attack(Base):
         return self.perturb(classifier, **given)
 
 
+def classifier_of(model: keras.Model) -> keras.Model:
+    """Says what a model classifies by.
+
+    Args:
+        model: One of this package's, or any other.
+
+    Returns:
+        Of this package's models the classifier that they train; of any other the model itself,
+        whatever its layers are called.
+    """
+    return model.classifier if hasattr(model, "objectives") else model
+
+
 def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
     """Calls a classifier as in use, not as in training.
 

@@ -95,8 +95,3 @@ def pixels(figure: Any) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
-
-
-def classifier_of(model: keras.Model) -> keras.Model:
-    """What a model classifies by: itself, or what one of this package's models trains."""
-    return getattr(model, "classifier", model)

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from lexirobust.callbacks.board import Periodic, classifier_of
+from lexirobust.attacks.attack import classifier_of
+from lexirobust.callbacks.board import Periodic
 
 
 class FigureCallback(Periodic):

@@ -3,9 +3,11 @@
 import os
 from typing import Any
 
-from lexirobust.attacks.attack import Attack
-from lexirobust.callbacks.board import Periodic, classifier_of
-from lexirobust.checks import check_magnitudes
+import tensorflow as tf
+
+from lexirobust.attacks.attack import Attack, classifier_of
+from lexirobust.callbacks.board import Periodic
+from lexirobust.checks import check_count, check_data, check_magnitudes
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
 
 
@@ -30,7 +32,7 @@ class RobustnessCurve(Periodic):
         curves: What was measured, an `AccuracyCurve` by epoch, counted from 0.
 
     Raises:
-        TypeError: If the attack is none.
+        TypeError: If the attack is none, inputs are no numbers or labels no integers.
         ValueError: If an argument is not as above, or in `fit`, if the logs hold one of these names
             already: with `validation_data`, our models measure under the training's attack.
 
@@ -65,6 +67,9 @@ class RobustnessCurve(Periodic):
             # A seed of its own, so that watching changes nothing in training.
             attack = type(attack).from_config({**attack.get_config(), "seed": 0})
         self.x, self.y, self.attack = x, y, attack
+        check_count("batch_size", batch_size)
+        if not isinstance(x, tf.data.Dataset):
+            check_data(x, y, attack.bounds)  # Now, and not after the first epoch.
         self.magnitudes = check_magnitudes(magnitudes, ranked=False)
         self.batch_size = batch_size
         self.curves: dict[int, AccuracyCurve] = {}

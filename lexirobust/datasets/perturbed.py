@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier
+from lexirobust.attacks.attack import Attack, Classifier, classifier_of
 from lexirobust.checks import check_magnitudes
 
 
@@ -88,7 +88,7 @@ def _check_batches(spec: Any) -> None:
 
 def _frozen(model: keras.Model) -> Classifier:
     """The model with what its variables hold now, on the CPU, where `tf.data` works."""
-    model = getattr(model, "classifier", model)  # A `LexicographicModel` is what it trains.
+    model = classifier_of(model)
     if not model.built:
         raise ValueError("`classifier` must be built: call it on a batch first.")
     with tf.device("CPU"):

@@ -649,7 +649,9 @@ class LexicographicModel(keras.Model):
         """The states of the generators of dropout and other random layers, each once."""
         known = [*self.weights, *self.metrics_variables, self.seed_generator.state]
         others = {id(variable): variable for variable in self.variables}
-        return [other for key, other in others.items() if key not in {id(v) for v in known}]
+        for variable in known:
+            others.pop(id(variable), None)
+        return [*others.values()]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -199,6 +199,8 @@ def test_without_tensorboard_it_is_asked_for(tmp_path, monkeypatch):
         (lambda: RobustnessCurve(X, Y, "pgd", [1.0]), TypeError, "`attack`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [-1.0]), ValueError, "`magnitudes`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], every=0), ValueError, "`every`"),
+        (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], batch_size=0), ValueError, "`batch_size`"),
+        (lambda: RobustnessCurve(X, Y[:3], ATTACK, [1.0]), ValueError, "`y`"),
         (lambda: FigureCallback("draw", "folder"), TypeError, "`draw`"),
         (lambda: FigureCallback(print), ValueError, "`folder` or `log_dir`"),
         (lambda: LexicographicCheckpoint("best.h5", ["a"]), ValueError, "`path`"),
