@@ -237,7 +237,7 @@ class AccuracyCurve:
                 flags=tuple(_flag(flag) for flag in content["flags"]),
                 settings={**content["settings"]},
             )
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"`text` must hold a curve as the schema says: {error}") from error
 
 
@@ -302,7 +302,9 @@ def _encode(row: np.ndarray) -> str | list[float | None]:
 
 def _decode(rows: Sequence[Any], kind: Any) -> np.ndarray:
     if kind is not bool:
-        return np.array([[np.nan if v is None else v for v in row] for row in rows], kind)
+        # A number too large for the type is an error, not infinity.
+        with np.errstate(over="raise"):
+            return np.array([[np.nan if v is None else v for v in row] for row in rows], kind)
     if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in rows):
         raise ValueError("outcomes must be texts of zeros and ones")
     return np.array([[character == "1" for character in row] for row in rows])

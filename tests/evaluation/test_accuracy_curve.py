@@ -151,6 +151,14 @@ def test_whatever_stands_somewhere_else_is_read_or_refused(data):
     assert lr.AccuracyCurve.from_json(read.to_json()).to_json() == read.to_json()
 
 
+@pytest.mark.parametrize("number", [3.4028235677973366e38, 10**400])
+def test_numbers_that_the_type_cannot_hold_are_refused(number):
+    content = json.loads(curve().to_json())
+    content["losses"][0][0] = number
+    with pytest.raises(ValueError, match="as the schema says"):
+        lr.AccuracyCurve.from_json(json.dumps(content))
+
+
 def test_nesting_without_end_is_refused():
     with pytest.raises(ValueError, match="`text`"):
         lr.AccuracyCurve.from_json("[" * 100_000)
