@@ -64,7 +64,9 @@ def check_priors(priors: Any, classes: int | None = None) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def check_count(argument: str, value: Any, least: int = 1, most: int | None = None) -> None:
+def check_count(
+    argument: str, value: Any, least: int = 1, most: int | None = None, optional: bool = False
+) -> None:
     """Checks a number of things.
 
     Args:
@@ -72,14 +74,18 @@ def check_count(argument: str, value: Any, least: int = 1, most: int | None = No
         value: The number.
         least: The least that is allowed.
         most: The most, or `None`.
+        optional: Whether it may be `None`.
 
     Raises:
         ValueError: If it is no integer from the least to the most.
     """
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if optional and value is None:
+        return
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_integer or value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"`{argument}` must be an integer, {allowed}. Received: {value!r}.")
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        allowed += " or None" * optional
+        raise ValueError(f"`{argument}` must be an integer {allowed}. Received: {value!r}.")
 
 
 def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -> None:
@@ -94,9 +100,8 @@ def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -
     Raises:
         ValueError: If a number is out of range, or starts would all be the same.
     """
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
+    check_count("steps", steps)
+    check_count("restarts", restarts)
     if step_size is not None and not 0 < step_size < np.inf:
         raise ValueError(
             f"`step_size` must be positive and finite, or None. Received: {step_size}."
@@ -351,6 +356,30 @@ def unindexed(inputs: Any) -> Any:
     return inputs["inputs"] if indexed else inputs
 
 
+def only_input(inputs: Any) -> Any:
+    """Returns the one array of inputs, without its key and its indices, if it has any.
+
+    Args:
+        inputs: An array, or a dict or a list that holds one, or what `datasets.with_index` made.
+
+    Returns:
+        The array, or what else inputs are where they are no dict, list or tuple.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    inputs = unindexed(inputs)
+    if not isinstance(inputs, dict | list | tuple):
+        return inputs
+    if len(inputs) != 1:
+        keys = sorted(inputs) if isinstance(inputs, dict) else len(inputs)
+        raise ValueError(
+            "`x` must be one array, or a dict or a list that holds one: attacks perturb one input. "
+            f"Received: {keys}."
+        )
+    return next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
+
+
 def check_index(index: Any, samples: int) -> None:
     """Checks the indices of samples.
 
@@ -405,8 +434,8 @@ def check_dataset(
         raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
     if not isinstance(first, tuple) or len(first) < 2:
         raise ValueError("`x` must yield (inputs, labels) batches.")
-    inputs = unindexed(first[0])
-    if samples is not None and inputs is not first[0]:
+    inputs = only_input(first[0])
+    if samples is not None and unindexed(first[0]) is not first[0]:
         check_index(first[0]["index"], samples)
     if named is None:
         check_data(inputs, first[1], bounds, classes)
@@ -415,7 +444,7 @@ def check_dataset(
 
     def checked(*batch: Any) -> tuple[Any, ...]:
         x, y = batch[0], batch[1]
-        values = _as_floating(unindexed(x))
+        values = _as_floating(only_input(x))
         indexed = samples is not None and unindexed(x) is not x
         tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
         if indexed:

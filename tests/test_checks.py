@@ -73,6 +73,21 @@ def test_bad_alphas_are_refused(alphas, allowed):
         checks.check_alphas(alphas, 2)
 
 
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "1", None, np.nan])
+def test_what_is_no_count_is_refused(value):
+    with pytest.raises(ValueError, match="`steps` must be an integer of at least 1"):
+        checks.check_count("steps", value)
+
+
+def test_a_count_may_have_bounds_and_be_missing():
+    checks.check_count("steps", np.int64(3), least=2, most=3)
+    checks.check_count("steps", None, optional=True)
+    with pytest.raises(ValueError, match="from 2 to 3"):
+        checks.check_count("steps", 4, least=2, most=3)
+    with pytest.raises(ValueError, match="of at least 1 or None"):
+        checks.check_count("steps", 0, optional=True)
+
+
 def test_default_loss_is_cross_entropy_on_logits():
     loss = checks.check_loss(None)
     assert loss(np.array([1]), np.zeros((1, 2))).numpy() == pytest.approx(np.log(2))

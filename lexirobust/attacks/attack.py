@@ -16,6 +16,7 @@ import tqdm
 
 from lexirobust.attacks import geometry
 from lexirobust.checks import (
+    check_count,
     check_data,
     check_labels,
     check_magnitudes,
@@ -99,12 +100,7 @@ class Base(abc.ABC):
     def _checked(
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        if batch_size is not None and not (
-            isinstance(batch_size, int | np.integer) and batch_size > 0
-        ):
-            raise ValueError(
-                f"`batch_size` must be an integer of at least 1 or None. Received: {batch_size!r}."
-            )
+        check_count("batch_size", batch_size, optional=True)
         x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
@@ -202,17 +198,12 @@ class Attack(Base):
         Raises:
             ValueError: If the data, the magnitude, the batch size, or the shape of the logits is
                 not as above.
+            TypeError: If inputs are no numbers, or labels neither integers nor probabilities.
         """
         x, y = self._checked(classifier, x, y, batch_size)
         if tf.executing_eagerly():
             check_magnitudes(np.ravel(magnitude), ranked=False, name="magnitude")
-        magnitude = tf.cast(magnitude, x.dtype)
-        if magnitude.shape.rank and not magnitude.shape.is_compatible_with(x.shape[:1]):
-            raise ValueError(
-                f"`magnitude` must be a scalar, or hold one norm for each of {x.shape[0]} samples. "
-                f"Received: shape {magnitude.shape}."
-            )
-        magnitude = tf.broadcast_to(magnitude, tf.shape(x)[:1])
+        magnitude = _as_each("magnitude", magnitude, x)
         parts = _batches(batch_size, x, y, magnitude)
         moved = [self._run(classifier, *part) for part in _shown(parts, len(parts))]
         return tf.concat(moved, axis=0)
@@ -243,7 +234,7 @@ class Attack(Base):
             ValueError: As for a call.
         """
         x, y = self._checked(classifier, x, y, batch_size)
-        scale = tf.broadcast_to(tf.cast(1.0 if scale is None else scale, x.dtype), tf.shape(x)[:1])
+        scale = _as_each("scale", 1.0 if scale is None else scale, x)
         if not tf.executing_eagerly():
             magnitudes = tf.cast(magnitudes, x.dtype)[:, None] * scale
             return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())
@@ -480,6 +471,24 @@ def _shown(parts: Iterable[Any], count: int) -> Iterable[Any]:
     return tqdm.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
 
 
+def _as_each(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:
+    """`[N]`: a number for each sample, of the inputs' type."""
+    values = tf.cast(_as_real(argument, values), x.dtype)
+    if values.shape.rank and not values.shape.is_compatible_with(x.shape[:1]):
+        raise ValueError(
+            f"`{argument}` must be a scalar, or hold one number for each of {x.shape[0]} samples. "
+            f"Received: shape {values.shape}."
+        )
+    return tf.broadcast_to(values, tf.shape(x)[:1])
+
+
+def _as_real(argument: str, values: Any) -> tf.Tensor:
+    values = tf.convert_to_tensor(values)
+    if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):
+        raise TypeError(f"`{argument}` must be real numbers. Received: {values.dtype.name}.")
+    return values
+
+
 def _as_float(x: Any) -> tf.Tensor:
-    x = tf.convert_to_tensor(x)
+    x = _as_real("x", x)
     return x if x.dtype.is_floating else tf.cast(x, keras.config.floatx())

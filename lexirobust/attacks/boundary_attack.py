@@ -6,9 +6,10 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
-from lexirobust.attacks.decisions import DecisionAttack, check_counts
+from lexirobust.attacks.decisions import DecisionAttack
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.minimal import TOLERANCE, Found, Question, halve, spread
+from lexirobust.checks import check_count
 
 # By which factor sizes shrink after a failure.
 _SHRINK: Final = 1 / 1.05
@@ -68,7 +69,7 @@ class BoundaryAttack(DecisionAttack):
         seed: int | None = None,
     ) -> None:
         super().__init__(norm, restarts, tries, bounds, seed)
-        check_counts(steps=steps)
+        check_count("steps", steps)
         for name, value in (("around", around), ("inward", inward)):
             if not 0 < value < 1:
                 raise ValueError(f"`{name}` must be above 0 and below 1. Received: {value!r}.")

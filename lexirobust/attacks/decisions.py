@@ -9,6 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks import geometry
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.minimal import Found, MinimalAttack, Question
+from lexirobust.checks import check_count
 
 # Without bounds, noise grows from this share of the inputs' root mean square, or of 1 for inputs
 # that are 0, twice as large at every try.
@@ -43,7 +44,8 @@ class DecisionAttack(MinimalAttack):
         seed: int | None,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
-        check_counts(restarts=restarts, tries=tries)
+        check_count("restarts", restarts)
+        check_count("tries", tries)
         self.restarts = int(restarts)
         self.tries = int(tries)
 
@@ -147,20 +149,6 @@ def find_starts(
         return (number < tries) & tf.reduce_any(searched(found))
 
     return tf.while_loop(going, attempt, (tf.constant(0), start))[1], closed
-
-
-def check_counts(**counts: Any) -> None:
-    """Checks numbers of steps and of queries.
-
-    Args:
-        **counts: What each is called, and its value.
-
-    Raises:
-        ValueError: If one is no integer of at least 1.
-    """
-    for name, value in counts.items():
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
 
 
 def _same(question: Question) -> tf.Tensor:

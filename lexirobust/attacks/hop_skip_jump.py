@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
-from lexirobust.attacks.decisions import DecisionAttack, check_counts
+from lexirobust.attacks.decisions import DecisionAttack
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.minimal import TOLERANCE, Found, Question, decide, halve, spread
+from lexirobust.checks import check_count
 
 # Most halvings of a step that does not end on the far side.
 _SHORTEST: Final = 20
@@ -64,7 +65,8 @@ class HopSkipJump(DecisionAttack):
         seed: int | None = None,
     ) -> None:
         super().__init__(norm, restarts, tries, bounds, seed)
-        check_counts(steps=steps, probes=probes)
+        check_count("steps", steps)
+        check_count("probes", probes)
         self.steps = int(steps)
         self.probes = int(probes)
 

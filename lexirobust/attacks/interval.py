@@ -11,6 +11,7 @@ from lexirobust.attacks.attack import Classifier
 from lexirobust.attacks.bounds import relax
 from lexirobust.attacks.losses import most_likely
 from lexirobust.attacks.pgd import PGD
+from lexirobust.checks import check_count
 
 # The neighbourhoods tried, as shares of the magnitude: the authors' first one on MNIST, 0.01 of
 # 0.3, grows threefold, to half the magnitude at most.
@@ -57,8 +58,7 @@ class IntervalAttack(PGD):
 
     def __init__(self, moves: int = 3, **settings: Any) -> None:
         super().__init__(**settings)
-        if not isinstance(moves, int | np.integer) or moves < 1:
-            raise ValueError(f"`moves` must be an integer of at least 1. Received: {moves!r}.")
+        check_count("moves", moves)
         self.moves = int(moves)
 
     def get_config(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import LOSSES
 from lexirobust.attacks.pgd import CONSTRAINTS, GOALS
+from lexirobust.checks import check_count
 
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -72,8 +73,7 @@ class Square(Attack):
         loss: str = "margin",
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
-        if not isinstance(queries, int | np.integer) or queries < 1:
-            raise ValueError(f"`queries` must be an integer of at least 1. Received: {queries!r}.")
+        check_count("queries", queries)
         if not 0 < share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1. Received: {share!r}.")
         for name, value, allowed in (

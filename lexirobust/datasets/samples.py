@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, only_input
 
 
 def subset(
@@ -52,9 +52,10 @@ def with_index(data: Any) -> Any:
     """Numbers samples, so that a model knows them again however they are shuffled.
 
     Args:
-        data: `[N, ...]` inputs, or a `tf.data.Dataset` of single samples `(input, label)`, with
-            sample weights or without, before it is shuffled, repeated and batched. It must yield
-            its samples in the same order each time.
+        data: `[N, ...]` inputs, by themselves or as the one value of a dict, or a
+            `tf.data.Dataset` of single samples `(input, label)`, with sample weights or without,
+            before it is shuffled, repeated and batched. It must yield its samples in the same
+            order each time.
 
     Returns:
         What `fit` takes in their place: `{"inputs": inputs, "index": [N] int32}`, or a dataset in
@@ -73,6 +74,7 @@ def with_index(data: Any) -> Any:
     True
     """
     if not isinstance(data, tf.data.Dataset):
+        data = only_input(data)
         return {"inputs": data, "index": np.arange(len(data), dtype=np.int32)}
     if not isinstance(data.element_spec, tuple) or len(data.element_spec) < 2:
         raise ValueError(

@@ -250,7 +250,11 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
 
     Raises:
         ValueError: If they are not.
+        TypeError: If one is no curve.
     """
+    for curve in (first, second):
+        if not isinstance(curve, AccuracyCurve):
+            raise TypeError(f"Curves must be AccuracyCurves. Received: {curve!r}.")
     if not np.array_equal(first.magnitudes, second.magnitudes):
         raise ValueError(
             "Curves must have the same magnitudes. Received: "

@@ -18,6 +18,7 @@ import tqdm
 from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
 from lexirobust.attacks.attack import classification_loss, logits_of
 from lexirobust.checks import (
+    check_count,
     check_data,
     check_labels,
     check_magnitudes,
@@ -110,11 +111,7 @@ def evaluate_robustness(
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     attacks = _check_attacks(attack)
     priors = None if priors is None else check_priors(priors)
-    is_integer = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
-    if not is_integer or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be an integer of at least 1. Received: {batch_size!r}."
-        )
+    check_count("batch_size", batch_size)
     batches, count = _batches(x, y, int(batch_size), attacks[0].bounds)
     settings: dict[str, Any] = {
         "attacks": [_describe(attack) for attack in attacks],

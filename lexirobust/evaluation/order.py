@@ -60,6 +60,7 @@ def compare(
     Raises:
         ValueError: If the curves are not of the same samples and magnitudes, or a number is not as
             above.
+        TypeError: If one is no curve.
 
     Example: the paper's third classifier is more robust than the first one, by what happens at the
     smallest magnitude.
@@ -136,6 +137,7 @@ def rank(
     Reference:
         Section 2 of the paper.
     """
+    curves = [*curves]
     if not curves:
         raise ValueError("`curves` must be at least one. Received: none.")
 

@@ -13,12 +13,14 @@ from keras.src.trainers.compile_utils import CompileLoss
 from lexirobust import serving
 from lexirobust.checks import (
     check_alphas,
+    check_count,
     check_data,
     check_dataset,
     check_loss,
     check_mean,
     check_outputs,
     flat_labels,
+    only_input,
     unindexed,
 )
 from lexirobust.training.gradients import Kept, RankedGradients, Recomputed
@@ -155,13 +157,7 @@ class LexicographicModel(keras.Model):
                 raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}.")
         if safeguard and metric != "optimizer":
             raise ValueError(f"`safeguard` needs metric='optimizer'. Received: {metric!r}.")
-        if micro_batch_size is not None and not (
-            isinstance(micro_batch_size, int | np.integer) and micro_batch_size > 0
-        ):
-            raise ValueError(
-                "`micro_batch_size` must be an integer of at least 1 or None. Received: "
-                f"{micro_batch_size!r}."
-            )
+        check_count("micro_batch_size", micro_batch_size, optional=True)
         self.classifier = classifier
         self.objectives = tuple(objectives)
         self.alphas = tuple(check_alphas(alphas, len(self.objectives)))
@@ -255,7 +251,7 @@ class LexicographicModel(keras.Model):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
         """Returns the classifier's logits, `[N, classes]`, or its several outputs."""
-        return self.classifier(unindexed(inputs), training=training)
+        return self.classifier(only_input(inputs), training=training)
 
     def compile(
         self,
@@ -330,8 +326,9 @@ class LexicographicModel(keras.Model):
         it. What other iterables yield is not checked.
 
         Args:
-            x: Inputs inside the attacks' bounds, or a dataset of `(inputs, labels)` batches; with
-                a `warm_start` also what `datasets.with_index` made of either.
+            x: Inputs inside the attacks' bounds, by themselves or as the one value of a dict, or a
+                dataset of `(inputs, labels)` batches; with a `warm_start` also what
+                `datasets.with_index` made of either. The classifier is given the inputs alone.
             y: `[N]` integer labels, or `[N, classes]` probabilities; for several outputs a dict or
                 a list of labels, as for any Keras model.
             *args: As of `keras.Model.fit`.
@@ -372,12 +369,16 @@ class LexicographicModel(keras.Model):
 
     def _checked(self, x: Any, y: Any) -> Any:
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
+        if x is None:
+            raise ValueError(
+                "`x` must be inputs, or a dataset of (inputs, labels). Received: None."
+            )
         if isinstance(x, tf.data.Dataset):
             spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
-            self._build_on(tf.nest.flatten(unindexed(spec))[0].shape)
+            self._build_on(only_input(spec).shape)
             samples = None if self.warm_start is None else self.warm_start.samples
             return check_dataset(x, self.bounds, self._classes, self._named, samples)
-        inputs = unindexed(x)
+        inputs = only_input(x)
         if hasattr(inputs, "shape"):
             self._build_on(inputs.shape)
             if self._outputs is None:
@@ -459,8 +460,8 @@ class LexicographicModel(keras.Model):
         given, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
-        x = unindexed(given)
-        index = None if x is given else given["index"]
+        x = only_input(given)
+        index = given["index"] if unindexed(given) is not given else None
         self._build_on(x.shape)
         x = tf.cast(x, keras.config.floatx())
         if self._outputs is None:
@@ -568,9 +569,14 @@ class LexicographicModel(keras.Model):
         count = tf.shape(batch.x)[0]
         # Keras divides a loss by the number of replicas; the means over replicas do once more.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        losses = [loss * replicas for score in scores for loss in score.losses]
-        # What counts for a term, 1 or 0 a sample: batches weigh by how much of them does.
         weights = [what.weight for seen_by_rank in seen for what in seen_by_rank]
+        losses = [loss * replicas for score in scores for loss in score.losses]
+        # The mean over what counts here, of which there may be more than on other replicas.
+        losses = [
+            loss if weight is None else loss * _mean_reciprocal(weight)
+            for loss, weight in zip(losses, weights, strict=True)
+        ]
+        # What counts for a term, 1 or 0 a sample: batches weigh by how much of them does.
         counted = [None if weight is None else tf.sign(weight) for weight in weights]
         scored = [c for term, c in zip(self._terms, counted, strict=True) if term.gives_logits]
         logits = [values for score in scores for values in score.logits]
@@ -681,6 +687,11 @@ class LexicographicModel(keras.Model):
             for name, value in config.items()
         }
         return cls(**restored)
+
+
+def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:
+    """What makes a mean of weighted values a weighted mean; 0 where all weights `[N]` are."""
+    return tf.math.divide_no_nan(1.0, tf.reduce_mean(weight))
 
 
 def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

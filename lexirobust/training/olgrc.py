@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
-from lexirobust.checks import check_magnitudes, unindexed
+from lexirobust.checks import check_magnitudes, only_input
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
 from lexirobust.training.parts import over_parts
@@ -152,7 +152,7 @@ class OLGRC(LexicographicModel):
         Where the explored region is exact and nothing was adapted yet, it is that of `x`.
         """
         if self._region is not None and self._region.points is None:
-            inputs = unindexed(x)
+            inputs = only_input(x)
             if not hasattr(inputs, "shape"):
                 raise ValueError(
                     "`x` must be an array where explored='nearest', or `adapt` be called before. "

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, Classifier
-from lexirobust.checks import check_index, unindexed
+from lexirobust.checks import check_count, check_index, only_input, unindexed
 from lexirobust.datasets import with_index
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.parts import over_parts
@@ -61,12 +60,8 @@ class WarmStart:
     ) -> None:
         if not isinstance(free, bool):
             raise TypeError(f"`free` must be a bool. Received: {free!r}.")
-        for name, value in (("reset_every", reset_every), ("samples", samples)):
-            integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (integer and value > 0):
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 1 or None. Received: {value!r}."
-                )
+        check_count("reset_every", reset_every, optional=True)
+        check_count("samples", samples, optional=True)
         self.free = free
         self.reset_every = None if reset_every is None else int(reset_every)
         self.samples = None if samples is None else int(samples)
@@ -225,13 +220,13 @@ class Starts:
             inputs = x.element_spec[0]
             if unindexed(inputs) is inputs:
                 raise ValueError(_NO_INDEX)
-            self.make(unindexed(inputs).shape)
+            self.make(only_input(inputs).shape)
             return x
-        inputs = unindexed(x)
+        inputs = only_input(x)
         if not hasattr(inputs, "shape"):
             return x
-        if inputs is x:
-            x = with_index(x)
+        if unindexed(x) is x:
+            x = with_index(inputs)
         samples = self._settings.samples or len(inputs)
         check_index(x["index"], samples)
         self.make(inputs.shape, samples)

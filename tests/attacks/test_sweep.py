@@ -141,7 +141,7 @@ def test_sweep_inside_a_graph_gives_the_same():
     np.testing.assert_allclose(geometry.norm(moved[1] - x, "l2"), 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("batch_size", [0, -1, True, 1.5])
 def test_bad_batch_size_is_refused(batch_size):
     x, y = samples(8)
     with pytest.raises(
@@ -150,6 +150,18 @@ def test_bad_batch_size_is_refused(batch_size):
         FGSM()(network, x, y, 0.5, batch_size=batch_size)
     with pytest.raises(ValueError, match="`batch_size` must be"):
         FGSM().sweep(network, x, y, [0.5], batch_size=batch_size)
+
+
+def test_scales_of_other_samples_are_refused():
+    x, y = samples(8)
+    with pytest.raises(ValueError, match=r"`scale` must be a scalar, or .* each of 8 samples"):
+        FGSM().sweep(network, x, y, [0.5], scale=np.ones(4))
+
+
+@pytest.mark.parametrize("x", [b"text", "", np.ones((2, 6), complex), np.array([["a"], ["b"]])])
+def test_inputs_that_are_no_real_numbers_are_refused(x):
+    with pytest.raises(TypeError, match=r"`x` must be real numbers\. Received: "):
+        FGSM()(network, x, np.zeros(2, int), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_toy_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("n", [0, -3, 2.5, "7", None, True])
 def test_toy_refuses_counts_that_are_none(n):
-    with pytest.raises(ValueError, match="`n` must be an integer, at least 1"):
+    with pytest.raises(ValueError, match="`n` must be an integer of at least 1"):
         datasets.toy(n, seed=0)
 
 
@@ -324,7 +324,7 @@ def test_decision_boundaries_refuse_an_empty_range():
     classifier = datasets.toy_classifier("f1")
     with pytest.raises(ValueError, match="`low` must be less than `high`"):
         datasets.decision_boundaries(classifier, low=1, high=1)
-    with pytest.raises(ValueError, match="`points` must be an integer, at least 2"):
+    with pytest.raises(ValueError, match="`points` must be an integer of at least 2"):
         datasets.decision_boundaries(classifier, points=1)
 
 
@@ -446,7 +446,7 @@ def test_subset_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("count", [0, -1, 4, 1.0, True])
 def test_subset_refuses_counts_that_are_none(count):
-    with pytest.raises(ValueError, match="`count` must be an integer, from 1 to 3"):
+    with pytest.raises(ValueError, match="`count` must be an integer from 1 to 3"):
         datasets.subset(np.zeros(3), np.zeros(3), count, seed=0)
 
 

@@ -146,6 +146,14 @@ def test_bad_arguments_are_refused(other, options, message):
         lr.compare(curve(np.ones((3, 10)), data="a"), other, **options)
 
 
+@pytest.mark.parametrize("curves", [[None], {"a": 1, "b": 2}, "ab"])
+def test_what_is_no_curve_is_refused(curves):
+    with pytest.raises(TypeError, match="Curves must be AccuracyCurves"):
+        lr.rank(curves)
+    with pytest.raises(TypeError, match="Curves must be AccuracyCurves"):
+        lr.compare(curve(np.ones((3, 10))), next(iter(curves)))
+
+
 def test_no_curves_have_no_places():
     with pytest.raises(ValueError, match="`curves` must be at least one"):
         lr.rank([])

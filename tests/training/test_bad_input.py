@@ -114,6 +114,15 @@ def test_unbuilt_classifiers_learn_what_is_wrong_too(kind):
         assert int(model.optimizer.iterations) == 0
 
 
+def test_no_data_are_refused(model):
+    assert_refused(model, ValueError, "`x`.*Received: None", lambda: model.fit(None, Y, verbose=0))
+
+
+@pytest.mark.parametrize("x", [{"left": X, "right": X}, [X, X], {}])
+def test_several_inputs_are_refused(model, x):
+    assert_refused(model, ValueError, "`x` must be one array", lambda: model.fit(x, Y, verbose=0))
+
+
 def test_data_without_labels_are_refused(model):
     assert_refused(model, ValueError, "`y` must hold one label", lambda: model.train_on_batch(X))
     batches = tf.data.Dataset.from_tensor_slices(X).batch(20)

@@ -98,11 +98,13 @@ def test_free_steps_stay_outside():
 
 def test_two_replicas_do_what_one_device_does(strategy):
     x, y = lr.datasets.toy(24, seed=0)
-    single = compiled(nearest())
-    fit(single, x, y, epochs=3)
+    # Fewer samples count on the first replica, evenly spaced, than on the second.
+    x[:12] = np.linspace(-2.0, -1.0, 12)[:, None]
+    single = compiled(nearest(magnitudes=[0.05, 1.0]))
+    logs = fit(single, x, y, epochs=3)
     with strategy.scope():
-        mirrored = compiled(nearest())
-    fit(mirrored, x, y, epochs=3)
+        mirrored = compiled(nearest(magnitudes=[0.05, 1.0]))
+    assert fit(mirrored, x, y, epochs=3) == pytest.approx(logs, rel=1e-5)
     np.testing.assert_allclose(weights(mirrored), weights(single), atol=1e-5)
 
 

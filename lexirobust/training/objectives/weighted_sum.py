@@ -18,7 +18,7 @@ class WeightedSum(Rank):
         weights: One weight an objective, finite and at least 0.
 
     Raises:
-        ValueError: If the counts differ or a weight is negative or not finite.
+        ValueError: If one is no objective, counts differ, or a weight is negative or not finite.
 
     Example:
 
@@ -29,6 +29,10 @@ class WeightedSum(Rank):
     """
 
     def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
+        if not all(isinstance(each, Objective) for each in objectives):
+            raise ValueError(
+                f"`objectives` must be a list of objectives. Received: {objectives!r}."
+            )
         if len(objectives) != len(weights) or not objectives:
             raise ValueError(
                 "`weights` must hold one weight for each objective. Received: "

@@ -1,0 +1,404 @@
+"""What each method works with: `python -m tests.compatibility FEATURE`, one process a feature.
+
+Prints the row of docs/compatibility.md: for each method "yes", or what it needs. A feature that
+does not work raises.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from tests.training.by_hand import METHODS, compiled, network
+
+DATA = lr.datasets.toy(20, seed=0)
+FEATURES: dict[str, Callable[[str], str | None]] = {}
+WORKER = "worker"
+
+
+def feature(name):
+    """Enters a function: it is given a method's name, and returns what the method needs."""
+
+    def enter(function):
+        FEATURES[name] = function
+        return function
+
+    return enter
+
+
+def make(method, classifier=None, micro_batch_size=None, warm_start=None, **compile_options):
+    """A compiled model, the same each time but for a classifier that is given."""
+    keras.utils.set_random_seed(1)
+    classifier = classifier or network()
+    keras.utils.set_random_seed(2)
+    settings = {"micro_batch_size": micro_batch_size, "warm_start": warm_start}
+    return compiled(METHODS[method](classifier, **settings), **compile_options)
+
+
+def fit(model, x=DATA[0], y=DATA[1], **options):
+    """Two epochs of two steps, in the order of the data; the logs of each epoch."""
+    options = {"batch_size": 10, "shuffle": False, "epochs": 2, "verbose": 0, **options}
+    if isinstance(x, tf.data.Dataset):
+        options.pop("batch_size")
+        y = None
+    before = weights(model) if model.built else 0.0
+    history = model.fit(x, y, **options).history
+    assert not np.allclose(weights(model), before, atol=1e-3), "nothing was learned"
+    assert np.isfinite(np.concatenate([weights(model), *history.values()])).all()
+    return history
+
+
+def weights(model):
+    """Of the classifier, one vector."""
+    return np.concatenate([np.ravel(v).astype(np.float32) for v in model.classifier.weights])
+
+
+def same(model, other, tolerance=1e-5):
+    np.testing.assert_allclose(weights(model), weights(other), atol=tolerance)
+
+
+def plain(method, **options):
+    """The model that has nothing special about it, trained; eagerly, which needs no tracing."""
+    model = make(method, run_eagerly=True)
+    fit(model, **options)
+    return model
+
+
+@feature("`.keras` file, training goes on")
+def keras_file(method):
+    model = make(method)
+    fit(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.keras"
+        model.save(path)
+        loaded = keras.models.load_model(path)
+    same(model, loaded, 0.0)
+    assert fit(model) == fit(loaded)
+    same(model, loaded, 0.0)
+
+
+@feature("weights file")
+def weights_file(method):
+    model, other = make(method), make(method, run_eagerly=True)
+    fit(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.weights.h5"
+        model.save_weights(path)
+        other.load_weights(path)
+    same(model, other, 0.0)
+
+
+@feature("`from_config`")
+def from_config(method):
+    model = make(method)
+    other = type(model).from_config(model.get_config())
+    other.set_weights(model.get_weights())
+    assert other.get_config() == model.get_config()
+    fit(compiled(other, run_eagerly=True))
+    fit(model)
+    same(model, other)
+
+
+@feature("`clone_model` of the classifier")
+def cloned(method):
+    classifier = network()
+    clone = keras.models.clone_model(classifier)
+    clone.set_weights(classifier.get_weights())
+    model, other = make(method, classifier, run_eagerly=True), make(method, clone)
+    fit(model)
+    fit(other)
+    same(other, model)
+
+
+@feature("functional classifier")
+def functional(method):
+    def classifier():
+        inputs = keras.Input((1,), name="position")
+        hidden = keras.layers.Dense(8)(inputs)
+        hidden = keras.layers.LeakyReLU(negative_slope=0.2)(hidden)
+        return keras.Model(inputs, keras.layers.Dense(2)(hidden))
+
+    model, expected = make(method, classifier()), make(method, run_eagerly=True)
+    model.classifier.set_weights(expected.classifier.get_weights())
+    fit(model)
+    fit(expected)
+    same(model, expected)
+
+
+class Subclassed(keras.Model):
+    def __init__(self, classes=2):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8, activation="relu")
+        self.last = keras.layers.Dense(classes)
+
+    def call(self, inputs):
+        return self.last(self.hidden(inputs))
+
+
+@feature("subclassed classifier")
+def subclassed(method):
+    if method != "olgrc":
+        fit(make(method, Subclassed()))
+        return None
+    with pytest.raises(ValueError, match="`discriminator` must be given"):
+        make(method, Subclassed())
+    olgrc = make(method)
+    model = lr.OLGRC(
+        Subclassed(), olgrc.attack, olgrc.magnitudes, discriminator=Subclassed(classes=3)
+    )
+    fit(compiled(model))
+    return "needs `discriminator`"
+
+
+@feature("one classifier, two methods in turn")
+def shared(method):
+    classifier = network()
+    first, second = make("standard", classifier, run_eagerly=True), make(method, classifier)
+    expected = make(method, run_eagerly=True)
+    fit(first)
+    expected.classifier.set_weights(classifier.get_weights())
+    fit(second)
+    fit(expected)
+    same(second, expected)
+    same(second, first, 0.0)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Ones(keras.metrics.Metric):
+    """The share of samples that are taken for class 1."""
+
+    def __init__(self, name="ones", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.ones = self.add_weight(name="ones", initializer="zeros")
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        del y_true, sample_weight
+        chosen = keras.ops.argmax(y_pred, axis=-1)
+        self.ones.assign_add(keras.ops.sum(keras.ops.cast(chosen, "float32")))
+        self.count.assign_add(keras.ops.cast(keras.ops.size(chosen), "float32"))
+
+    def result(self):
+        return self.ones / self.count
+
+
+@feature("metrics of one's own")
+def own_metric(method):
+    model = make(method, metrics=[Ones(), "accuracy"])
+    assert {"ones", "accuracy"} <= fit(model).keys()
+    logs = model.evaluate(*DATA, verbose=0, return_dict=True)
+    chosen = np.argmax(model.predict(DATA[0], verbose=0), axis=1)
+    np.testing.assert_allclose(logs["ones"], chosen.mean(), atol=1e-6)
+    np.testing.assert_allclose(logs["accuracy"], (chosen == DATA[1]).mean(), atol=1e-6)
+
+
+@feature("sample and class weights")
+def weighted(method):
+    model, other = make(method), make(method, run_eagerly=True)
+    shares = {0: 0.2, 1: 1.5}
+    fit(model, class_weight=shares)
+    fit(other, sample_weight=np.array([shares[label] for label in DATA[1]]))
+    same(model, other)
+    assert not np.allclose(weights(model), weights(plain(method)), atol=1e-4)
+
+
+@feature("validation data")
+def validation(method):
+    model = make(method)
+    history = fit(model, validation_data=DATA)
+    measured = model.evaluate(*DATA, batch_size=10, verbose=0, return_dict=True)
+    assert any("@" in name for name in measured)
+    for name, value in measured.items():
+        np.testing.assert_allclose(history[f"val_{name}"][-1], value, rtol=1e-5)
+
+
+@feature("`tf.data` pipeline")
+def pipeline(method):
+    model = make(method)
+    if method == "nearest":
+        model.adapt(DATA[0])  # It has to see the data set before it sees batches.
+    fit(model, tf.data.Dataset.from_tensor_slices(DATA).batch(10).prefetch(1))
+    same(model, plain(method))
+    return "after `adapt`" if method == "nearest" else None
+
+
+@feature("dict with one image")
+def dict_input(method):
+    model = make(method)
+    fit(model, {"image": DATA[0]})
+    same(model, plain(method))
+    predictions = model.predict({"image": DATA[0]}, verbose=0)
+    np.testing.assert_array_equal(predictions, model.predict(DATA[0], verbose=0))
+
+
+@feature("`warm_start`")
+def warm_start(method):
+    # Nothing is attacked by the one, and the worst of several attacks is no one point by the other.
+    if method in ("standard", "max"):
+        with pytest.raises(ValueError, match="`warm_start` needs"):
+            make(method, warm_start=lr.WarmStart())
+        return "no"
+    model = make(method, warm_start=lr.WarmStart())
+    fit(model)
+    # One full step from the last point ends on one of the two points that there are.
+    same(model, plain(method))
+    return None
+
+
+@feature("`micro_batch_size`")
+def micro_batches(method):
+    model = make(method, micro_batch_size=4)
+    fit(model)
+    same(model, plain(method))
+
+
+@feature("`export` to a SavedModel")
+def export(method):
+    model = plain(method)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(pathlib.Path(folder) / "model")
+        model.export(path, verbose=False)
+        served = tf.saved_model.load(path).signatures["serving_default"]
+        outputs = served(tf.constant(DATA[0], tf.float32))
+    np.testing.assert_allclose(outputs["logits"], model.predict(DATA[0], verbose=0), atol=1e-5)
+
+
+@feature("`Backup` after a stop")
+def backup(method):
+    whole, first, second = (make(method, run_eagerly=True) for _ in range(3))
+    fit(whole, epochs=3)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(first, epochs=2, callbacks=[lr.callbacks.Backup(folder, delete=False)])
+        fit(second, epochs=3, callbacks=[lr.callbacks.Backup(folder)])
+    same(second, whole, 0.0)
+
+
+@feature("`run_eagerly=True`")
+def eager(method):
+    model = make(method, run_eagerly=True)
+    fit(model)
+    same(model, plain(method))
+
+
+@feature("`jit_compile=True`")
+def compiled_by_xla(method):
+    model = make(method, jit_compile=True)
+    fit(model)
+    assert model.jit_compile
+    same(model, plain(method))
+
+
+@feature("`steps_per_execution=2`")
+def many_steps(method):
+    model = make(method, steps_per_execution=2)
+    fit(model)
+    same(model, plain(method))
+
+
+def in_policy(policy, method, tolerance):
+    expected = plain(method)
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        optimizer = keras.optimizers.SGD(0.1)
+        if policy == "mixed_float16":
+            # What compiling does by itself, from a scale at which no step is skipped.
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=128.0)
+        model = make(method, optimizer=optimizer)
+        assert model.predict(DATA[0], verbose=0).dtype != np.float32
+        fit(model)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    same(model, expected, tolerance)
+
+
+@feature("`mixed_bfloat16`")
+def bfloat16(method):
+    in_policy("mixed_bfloat16", method, 0.02)
+
+
+@feature("`mixed_float16`")
+def float16(method):
+    in_policy("mixed_float16", method, 0.002)
+
+
+@functools.cache
+def mirrored_strategy():
+    """One for all, as two would share TensorFlow's keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@feature("`MirroredStrategy`")
+def mirrored(method):
+    with mirrored_strategy().scope():
+        model = make(method)
+    history = fit(model)
+    expected = make(method, run_eagerly=True)
+    for name, values in fit(expected).items():
+        np.testing.assert_allclose(history[name], values, atol=1e-5, err_msg=name)
+    same(model, expected)
+
+
+@feature("`MultiWorkerMirroredStrategy`")
+def workers(method):
+    expected = plain(method)
+    for ends in ends_of_workers():
+        np.testing.assert_allclose(ends[method], weights(expected), atol=1e-5)
+
+
+@functools.cache
+def ends_of_workers():
+    """Where two workers end, by method: processes that find each other at 127.0.0.1."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        stack.close()
+        processes = []
+        for index in range(2):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            command = [sys.executable, "-m", "tests.compatibility", WORKER, f"{folder}/{index}"]
+            environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+            processes.append(subprocess.Popen(command, env=environment))
+        assert [process.wait() for process in processes] == [0, 0]
+        return [dict(np.load(f"{folder}/{index}.npz")) for index in range(2)]
+
+
+def work(path):
+    """What every worker does: trains by each method, and writes down where it ends."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    ends = {}
+    for method in METHODS:
+        with strategy.scope():
+            model = make(method)
+        fit(model)
+        ends[method] = weights(model)
+    np.savez(path, **ends)
+
+
+def main(asked, *path):
+    if asked == WORKER:
+        work(*path)
+        return
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    print(json.dumps({method: FEATURES[asked](method) or "yes" for method in METHODS}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
