@@ -1,10 +1,14 @@
-"""What the benchmarks share: the warm-started attack, networks, and results that survive a stop."""
+"""What benchmarks share: a warm-started attack, networks, tables, results that survive a stop."""
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import rich.console
+import rich.table
+import tabulate
 import tensorflow as tf
 
 import lexirobust as lr
@@ -82,6 +86,50 @@ def paper_network() -> keras.Model:
             keras.layers.Dense(10),
         ]
     )
+
+
+def versions() -> dict[str, Any]:
+    """What was measured with."""
+    return {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
+
+
+def write(path: str, content: dict[str, Any]) -> None:
+    """Writes a small JSON file."""
+    file = pathlib.Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def show(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table, whose first row is its head."""
+    table = rich.table.Table(*rows[0], title=title, title_justify="left")
+    for row in rows[1:]:
+        table.add_row(*row)
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console.width = 120  # A pipe or a log has no width of its own.
+    console.print(table)
+
+
+def write_table(page: str, name: str, rows: Sequence[Sequence[str]]) -> None:
+    """Writes a table anew where a page has it: between two comments with its name.
+
+    Args:
+        page: Markdown file.
+        name: The table's.
+        rows: Its cells, the head first.
+
+    Raises:
+        ValueError: If the page has no such place.
+    """
+    file = pathlib.Path(page)
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, begun, rest = file.read_text(encoding="utf-8").partition(start)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise ValueError(f"{page} has no place for the table {name!r}.")
+    table = tabulate.tabulate(rows[1:], headers=rows[0], tablefmt="github", disable_numparse=True)
+    file.write_text(f"{before}{start}{table}\n{end}{after}", encoding="utf-8")
 
 
 class Results:

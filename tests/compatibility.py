@@ -40,12 +40,23 @@ def feature(name):
     return enter
 
 
-def make(method, classifier=None, micro_batch_size=None, warm_start=None, **compile_options):
+def make(
+    method,
+    classifier=None,
+    micro_batch_size=None,
+    warm_start=None,
+    memory=None,
+    **compile_options,
+):
     """A compiled model, the same each time but for a classifier that is given."""
     keras.utils.set_random_seed(1)
     classifier = classifier or network()
     keras.utils.set_random_seed(2)
-    settings = {"micro_batch_size": micro_batch_size, "warm_start": warm_start}
+    settings = {
+        "micro_batch_size": micro_batch_size,
+        "warm_start": warm_start,
+        "memory": memory,
+    }
     return compiled(METHODS[method](classifier, **settings), **compile_options)
 
 
@@ -259,6 +270,20 @@ def warm_start(method):
     return None
 
 
+@feature("`memory`")
+def memory(method):
+    # The others have one rank: a weighted sum.
+    if method not in ("olsrc", "olgrc", "nearest"):
+        with pytest.raises(ValueError, match="`memory` needs at least two ranks"):
+            make(method, memory=lr.RunningMean())
+        return "no"
+    model = make(method, memory=lr.RunningMean())
+    fit(model, batch_size=20)
+    # An epoch of one step has nothing else to be remembered.
+    same(model, plain(method, batch_size=20))
+    return None
+
+
 @feature("`micro_batch_size`")
 def micro_batches(method):
     model = make(method, micro_batch_size=4)
@@ -354,9 +379,20 @@ def mirrored(method):
 
 @feature("`MultiWorkerMirroredStrategy`")
 def workers(method):
-    expected = plain(method)
+    expected = end_of(plain(method))
     for ends in ends_of_workers():
-        np.testing.assert_allclose(ends[method], weights(expected), atol=1e-5)
+        for what, values in expected.items():
+            np.testing.assert_allclose(ends[f"{method} {what}"], values, atol=1e-5)
+
+
+def end_of(model):
+    """A trained model's weights, what it predicts, and what it measures."""
+    measured = model.evaluate(*DATA, batch_size=10, verbose=0, return_dict=True)
+    return {
+        "weights": weights(model),
+        "predictions": model.predict(DATA[0], batch_size=10, verbose=0),
+        "measured": np.array([measured[name] for name in sorted(measured)]),
+    }
 
 
 @functools.cache
@@ -386,7 +422,7 @@ def work(path):
         with strategy.scope():
             model = make(method)
         fit(model)
-        ends[method] = weights(model)
+        ends |= {f"{method} {what}": values for what, values in end_of(model).items()}
     np.savez(path, **ends)
 
 

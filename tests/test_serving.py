@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -291,3 +292,21 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match="`path` must be a new or empty folder"):
         lr.export(classifier, tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99, None])
+@pytest.mark.parametrize(
+    "name",
+    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
+)
+def test_a_saved_model_that_was_cut_off_is_refused(folder, name, share, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(folder, path)
+    whole = (path / name).read_bytes()
+    if share is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(whole[: int(share * len(whole))])
+    # What TensorFlow says: no meta graph, cannot parse, no such file, too short, read less.
+    with pytest.raises((ValueError, OSError, IndexError, tf.errors.OpError)):
+        tf.saved_model.load(str(path))

@@ -7,7 +7,15 @@ import numpy as np
 
 from lexirobust.callbacks.board import Periodic
 
-_WATCHED: Final = ("cosine@", "multiplier@", "active@", "norm@", "step_cosine@")
+_WATCHED: Final = (
+    "cosine@",
+    "multiplier@",
+    "active@",
+    "norm@",
+    "step_cosine@",
+    "memory_cosine@",
+    "memory_step_cosine@",
+)
 _ALONE: Final = ("min_cosine", "violation", "kkt_residual")
 
 
@@ -17,7 +25,8 @@ class ConflictMonitor(Periodic):
     For each pair of ranks the cosine of their gradients (below 0 they conflict), the multiplier
     of the projection and how often it was at work; for each rank the norm of its gradient, and the
     cosine between the step that was taken and the rank's descent direction; how exact the
-    projection was. Means over each epoch's steps.
+    projection was. Where the model has a `memory`, the same cosines with what is remembered of the
+    ranks: conflict on the batch, and on the data set. Means over each epoch's steps.
 
     Args:
         log_dir: Folder for TensorBoard, which gets all of it as scalars, and as pictures the

@@ -1,5 +1,6 @@
-"""All ranks' gradients, kept or computed anew each time: two memory modes, one result."""
+"""All ranks' gradients, kept or computed anew each time, with what is remembered or without."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -9,26 +10,28 @@ from lexirobust.training.passes import Gradient, Passes, Scores, sum_over_replic
 
 
 class RankedGradients(Protocol):
-    """What an update needs to know of the ranks' gradients.
+    """What an update needs to know of the ranks' gradients, and of others that they are held to.
 
     Attributes:
-        first: Rank 1's gradient.
+        places: Which of all gradients are the ranks' own, the first rank's first.
+        first: What no step may oppose: rank 1's gradient, or what is remembered of it.
         first_loss: Rank 1's loss, summed over replicas.
         scores: Every rank's scores.
     """
 
+    places: list[int]
     first: Gradient
     first_loss: tf.Tensor
     scores: list[Scores]
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
-        """`[T, T]` float64 inner products in a metric."""
+        """`[R, R]` float64 inner products in a metric, of all gradients."""
 
     def combined(self, weights: Any) -> Gradient:
-        """The sum of all gradients, each with its weight out of `[T]`."""
+        """The sum of all gradients, each with its weight out of `[R]`."""
 
     def known(self) -> list[Gradient]:
-        """The gradients that are at hand, rank 1's first."""
+        """The ranks' gradients that are at hand, rank 1's first; then what is remembered."""
 
 
 class Kept:
@@ -45,6 +48,7 @@ class Kept:
         self.first = self._rows[0]
         self.scores: list[Scores] = list(scores)
         self.first_loss = sum_over_replicas([self.scores[0].total])[0]
+        self.places = [*range(ranks)]
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
         """`[T, T]` float64 inner products in a metric."""
@@ -57,6 +61,39 @@ class Kept:
     def known(self) -> list[Gradient]:
         """All of them."""
         return self._rows
+
+
+class Held:
+    """Gradients on the batch, each after what is remembered of it: ranks are held to both.
+
+    Args:
+        kept: The gradients on the batch, all of them at hand.
+        recalled: What is remembered, of the first ranks.
+    """
+
+    def __init__(self, kept: RankedGradients, recalled: Sequence[Gradient]) -> None:
+        self._own, self._recalled = kept.known(), list(recalled)
+        self._rows: list[Gradient] = []
+        self.places: list[int] = []
+        for rank, own in enumerate(self._own):
+            self._rows += self._recalled[rank : rank + 1]
+            self.places.append(len(self._rows))
+            self._rows.append(own)
+        self.first = self._rows[0]
+        self.scores = kept.scores
+        self.first_loss = kept.first_loss
+
+    def gramian(self, metric: Any | None) -> tf.Tensor:
+        """`[R, R]` float64 inner products in a metric, of all gradients."""
+        return gem.gramian(self._rows, metric)
+
+    def combined(self, weights: Any) -> Gradient:
+        """The sum of all gradients, each with its weight out of `[R]`."""
+        return gem.combine(self._rows, weights)
+
+    def known(self) -> list[Gradient]:
+        """All of them, the ranks' own before what is remembered."""
+        return [*self._own, *self._recalled]
 
 
 class Recomputed:
@@ -74,6 +111,7 @@ class Recomputed:
         self._passes = passes
         self._ranks = ranks
         self._last: list[tf.Tensor] = []
+        self.places = [*range(ranks)]
         self.first, scores = self._pass(0)
         self.scores: list[Scores] = [scores]
         self.first_loss = sum_over_replicas([scores.total])[0]

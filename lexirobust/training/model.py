@@ -23,8 +23,16 @@ from lexirobust.checks import (
     only_input,
     unindexed,
 )
-from lexirobust.training.gradients import Kept, RankedGradients, Recomputed
+from lexirobust.training.gradients import Held, Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
+from lexirobust.training.memory import (
+    Memory,
+    RunningMean,
+    averages_taken,
+    check_memory,
+    steps_of_epoch,
+    take_memory,
+)
 from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.outputs import OutputLosses, Outputs
@@ -51,6 +59,7 @@ OPTIONS: Final = (
     "safeguard",
     "report",
     "warm_start",
+    "memory",
 )
 """The constructor's arguments that all methods share."""
 
@@ -75,7 +84,9 @@ class LexicographicModel(keras.Model):
     `step_cosine@NAME`, the cosine between the step that reached the weights and the descent
     direction of each rank. With `report=True` also, for each pair of ranks, `cosine@HIGHER,LOWER`,
     `multiplier@...` and `active@...`, for each rank `norm@NAME`, and how exact the projection was,
-    `violation` and `kkt_residual`.
+    `violation` and `kkt_residual`. With a `memory` also `memory_cosine@HIGHER,LOWER`, between what
+    is remembered of one rank and another's gradient on the batch, and `memory_step_cosine@NAME`,
+    between the step and the way down of what is remembered.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs
@@ -103,6 +114,8 @@ class LexicographicModel(keras.Model):
         report: Whether the logs hold everything there is to report about a step.
         warm_start: How attacks in training begin where they left each sample the last time, a
             `WarmStart`; `None`: they begin afresh.
+        memory: What ranks are held to besides their gradients on the batch, a `RunningMean`;
+            `None`: to these alone, which say little of the data set where batches are small.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -140,6 +153,7 @@ class LexicographicModel(keras.Model):
         safeguard: bool = False,
         report: bool = False,
         warm_start: WarmStart | None = None,
+        memory: RunningMean | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -169,11 +183,16 @@ class LexicographicModel(keras.Model):
         self.safeguard = bool(safeguard)
         self.report = bool(report)
         self.warm_start = warm_start
+        self.memory = memory
         self._starts: Starts | None = None
         if warm_start is not None:
             check_warm_start(warm_start, self._terms)
             attacked = sum(term.attack is not None for term in self._terms)
             self._starts = Starts(warm_start, attacked, lambda: self.auxiliary_attacks)
+        self._memory: Memory | None = None
+        if memory is not None:
+            check_memory(memory, len(objectives), update, keep_gradients, safeguard)
+            self._memory = Memory(memory, len(objectives) - 1)
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
@@ -185,7 +204,10 @@ class LexicographicModel(keras.Model):
         self._outputs: Outputs | None = None
         # What only a training step can tell stays out of `evaluate`.
         self._reported = Report(
-            [rank.name for rank in self.objectives], kept=self.keep_gradients, full=self.report
+            [rank.name for rank in self.objectives],
+            kept=self.keep_gradients,
+            full=self.report,
+            held=memory is not None,
         )
         self._training_means = Means([*self._reported.names, *self.auxiliary_names])
         self._evaluating = False
@@ -270,12 +292,14 @@ class LexicographicModel(keras.Model):
             **kwargs: As of `keras.Model.compile`.
 
         Raises:
-            ValueError: If the loss expects probabilities, is no mean over samples where
-                micro-batches need one, a ranked output has none, or the
-                optimizer accumulates gradients over steps: they would be accumulated after the
-                projection, which is not linear.
+            ValueError: If there is no optimizer, the loss expects probabilities, is no mean over
+                samples where micro-batches need one, a ranked output has none, or the optimizer
+                accumulates gradients over steps: they would be accumulated after the projection,
+                which is not linear.
         """
         optimizer = keras.optimizers.get(optimizer)
+        if optimizer is None:
+            raise ValueError("`optimizer` must be a Keras optimizer or its name. Received: None.")
         innermost = getattr(optimizer, "inner_optimizer", optimizer)
         accumulation = getattr(innermost, "gradient_accumulation_steps", None)
         if accumulation:
@@ -314,6 +338,8 @@ class LexicographicModel(keras.Model):
             )
         else:
             self._score = self._compile_loss
+        if self._memory is not None:
+            self._memory.make(self.classifier.trainable_variables)
         # The classifier's variables only: a subclass may hold others, with their own optimizer.
         if not self.optimizer.built:
             self.optimizer.build(self.classifier.trainable_variables)
@@ -346,6 +372,8 @@ class LexicographicModel(keras.Model):
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
         x = self._checked(x, y)
         call.arguments["x"] = x if self._starts is None else self._starts.indexed(x)
+        if self._memory is not None:
+            self._memory.set_epoch(steps_of_epoch(x, call.arguments))
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             call.arguments["validation_data"] = self._checked(validation, None)
@@ -369,16 +397,14 @@ class LexicographicModel(keras.Model):
 
     def _checked(self, x: Any, y: Any) -> Any:
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
-        if x is None:
-            raise ValueError(
-                "`x` must be inputs, or a dataset of (inputs, labels). Received: None."
-            )
+        inputs = only_input(x)
+        if inputs is None:
+            raise ValueError("`x` must be inputs or a dataset of (inputs, labels). Received: None.")
         if isinstance(x, tf.data.Dataset):
             spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
             self._build_on(only_input(spec).shape)
             samples = None if self.warm_start is None else self.warm_start.samples
             return check_dataset(x, self.bounds, self._classes, self._named, samples)
-        inputs = only_input(x)
         if hasattr(inputs, "shape"):
             self._build_on(inputs.shape)
             if self._outputs is None:
@@ -433,7 +459,13 @@ class LexicographicModel(keras.Model):
 
         if self.update == "onestep":
             gradients = make(passes, ranks)
-            return take(gradients, self.alphas, 1.0), gradients.scores
+            if self._memory is None:
+                return take(gradients, self.alphas, 1.0), gradients.scores
+            variables = self.classifier.trainable_variables
+            held = Held(gradients, self._memory.recall(gradients.known(), variables))
+            taken = take(held, self.alphas, 1.0)
+            self._memory.settle(variables, averages_taken(self.optimizer))
+            return taken, held.scores
         scores = []
         for rank, alpha in enumerate(self.alphas):
             gradients = make(passes, rank + 1)
@@ -637,6 +669,8 @@ class LexicographicModel(keras.Model):
             store["layer_seeds"] = np.stack(list(map(np.asarray, self._layer_seeds)))
         if self._starts is not None:
             self._starts.save(store)
+        if self._memory is not None:
+            self._memory.save(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved: training goes on as it would have."""
@@ -648,6 +682,9 @@ class LexicographicModel(keras.Model):
         kept = take_starts(own)
         if self._starts is not None:
             self._starts.load(kept)
+        remembered = take_memory(own)
+        if self._memory is not None:
+            self._memory.load(remembered, self.classifier.trainable_variables)
         super().load_own_variables(own)
 
     @property

@@ -114,8 +114,14 @@ def test_unbuilt_classifiers_learn_what_is_wrong_too(kind):
         assert int(model.optimizer.iterations) == 0
 
 
-def test_no_data_are_refused(model):
-    assert_refused(model, ValueError, "`x`.*Received: None", lambda: model.fit(None, Y, verbose=0))
+def test_no_optimizer_is_refused(model):
+    with pytest.raises(ValueError, match="`optimizer` must be"):
+        model.compile(optimizer=None)
+
+
+@pytest.mark.parametrize("x", [None, [None], {"image": None}])
+def test_no_data_are_refused(model, x):
+    assert_refused(model, ValueError, "`x`.*Received: None", lambda: model.fit(x, Y, verbose=0))
 
 
 @pytest.mark.parametrize("x", [{"left": X, "right": X}, [X, X], {}])

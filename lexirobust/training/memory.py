@@ -1,0 +1,324 @@
+"""What ranks are held to besides their gradients on the batch: the data set, as remembered."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.checks import check_count, only_input
+from lexirobust.training.passes import Gradient
+
+_MEMORY: Final = "memory"
+"""What names of saved memories begin with."""
+_NO_STEPS: Final = (
+    "`memory` must name its `steps` where `fit` does not know how many an epoch has, as in "
+    "RunningMean(steps=200)."
+)
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class RunningMean:
+    """Holds every rank to the running mean of its gradients over the last steps, about an epoch.
+
+    A gradient of a batch says little of the data set: a step that helps every rank on this batch
+    may hurt a higher rank on all others. With a memory, no rank's part in a step opposes the mean
+    gradient of a higher rank or of its own, the last rank's own aside, nor the higher ranks'
+    gradients on the batch. In the optimizer's metric the step that reaches the weights does not
+    oppose the first rank's mean, where without a memory it is held to that rank's batch.
+
+    The mean weighs all steps alike until there are `steps` of them, and forgets from then on by
+    one part in `steps` a step. It begins anew where weights are not what the last step left: after
+    other weights were set, or the optimizer's averages took their place. Steps whose gradients
+    are not finite, which loss scaling skips, are not remembered. It is as large as the weights,
+    for every rank but the last.
+
+    Args:
+        steps: Time constant in training steps. `None`: an epoch of `fit`.
+
+    Raises:
+        ValueError: If `steps` is neither an integer of at least 1 nor `None`.
+
+    Example:
+
+    >>> import keras, lexirobust as lr
+    >>> x, y = lr.datasets.toy(100, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> model = lr.OLSRC(classifier, attack, [4.0], memory=lr.RunningMean())
+    >>> model.compile("adam")
+    >>> logs = model.fit(x, y, batch_size=10, epochs=2, verbose=0).history
+    >>> min(logs["memory_step_cosine@natural"]) >= 0
+    True
+
+    Reference:
+        The paper trains on full batches for want of it (sections 6 and 8). Episodic gradients of
+        earlier tasks: Lopez-Paz and Ranzato, arXiv 1706.08840.
+    """
+
+    def __init__(self, *, steps: int | None = None) -> None:
+        check_count("steps", steps, optional=True)
+        self.steps = None if steps is None else int(steps)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal one."""
+        return {"steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RunningMean":
+        """Makes one from what `get_config` returned."""
+        return cls(**config)
+
+
+def check_memory(
+    memory: Any, ranks: int, update: str, keep_gradients: bool, safeguard: bool
+) -> None:
+    """Checks that ranks can be held to a memory.
+
+    Args:
+        memory: What is to be a `RunningMean`.
+        ranks: How many ranks there are.
+        update: As of `LexicographicModel`, like those below.
+        keep_gradients: Whether all gradients are at hand.
+        safeguard: Whether steps are checked by the batch's loss.
+
+    Raises:
+        ValueError: If there is nothing to be held, or the other options do not go with it.
+        TypeError: If `memory` is something else.
+    """
+    if not isinstance(memory, RunningMean):
+        raise TypeError(f"`memory` must be a RunningMean or None. Received: {memory!r}.")
+    if ranks < 2:
+        raise ValueError("`memory` needs at least two ranks: one alone is held to nothing.")
+    if update != "onestep" or not keep_gradients or safeguard:
+        raise ValueError(
+            "`memory` needs update='onestep', keep_gradients=True and safeguard=False. Received: "
+            f"{update!r}, {keep_gradients}, {safeguard}."
+        )
+
+
+class Memory:
+    """The means of a model's ranks, and the weights that they belong to.
+
+    Args:
+        settings: A `RunningMean`.
+        ranks: How many ranks are remembered, from the first.
+    """
+
+    def __init__(self, settings: RunningMean, ranks: int) -> None:
+        self._settings = settings
+        self._ranks = ranks
+        # Where the model is made its variables are.
+        self._strategy = tf.distribute.get_strategy()
+        self._means: list[list[tf.Variable]] = []
+        self._has_constant = settings.steps is not None
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All that is to be saved."""
+        if not self._means:
+            return []
+        means = [variable for mean in self._means for variable in mean]
+        return [*means, self._count, self._constant, self._mark]
+
+    def make(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes room, once.
+
+        Args:
+            variables: What gradients are by.
+        """
+        if self._means:
+            return
+
+        def variable(value: Any) -> tf.Variable:
+            # Each replica's copy is written by that replica, always with what all of them found.
+            none = tf.VariableAggregation.NONE
+            return tf.Variable(value, trainable=False, aggregation=none)
+
+        with tf.init_scope(), self._strategy.scope():
+            self._means = [
+                # Small parts of what is added are lost in fewer digits.
+                [variable(tf.zeros(v.shape, _at_least_float32(v.dtype))) for v in variables]
+                for _ in range(self._ranks)
+            ]
+            self._count = variable(tf.zeros([], tf.int64))
+            self._constant = variable(tf.constant(self._settings.steps or 0, tf.int64))
+            self._mark = variable(tf.zeros([2], tf.float64))
+
+    def set_epoch(self, steps: int | None) -> None:
+        """Takes an epoch's steps for the time constant, where the settings name none.
+
+        Args:
+            steps: Steps in an epoch; `None` if nobody knows.
+
+        Raises:
+            ValueError: If neither is known.
+        """
+        if self._settings.steps is None and steps is None:
+            raise ValueError(_NO_STEPS)
+        self._constant.assign(self._settings.steps or steps)
+        self._has_constant = True
+
+    def recall(
+        self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
+    ) -> list[Gradient]:
+        """Adds gradients to the means.
+
+        Args:
+            gradients: The ranks' gradients on the batch, the first rank's first, summed over
+                replicas.
+            variables: What they are by.
+
+        Returns:
+            The means, this step's gradients among them, for as many ranks as are remembered.
+
+        Raises:
+            ValueError: If it is not known how many steps to remember.
+        """
+        if not self._has_constant:
+            raise ValueError(_NO_STEPS)
+        marked = _mark([v.value for v in variables])
+        # Keras swaps weights and averages by sums and differences, and so back with rounding. What
+        # is not a number is not the same.
+        same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])
+        count = tf.where(same, self._count + 1, 1)
+        share = 1.0 / tf.cast(tf.minimum(count, self._constant), tf.float32)
+        recalled: list[Gradient] = []
+        fine = tf.constant(True)
+        for mean, gradient in zip(self._means, gradients, strict=False):
+            values, finite = _updated([v.value() for v in mean], gradient, share)
+            fine &= finite
+            recalled.append(
+                [
+                    None if g is None else tf.cast(v, g.dtype)
+                    for g, v in zip(gradient, values, strict=True)
+                ]
+            )
+            for variable, value in zip(mean, values, strict=True):
+                variable.assign(value)
+        self._count.assign(tf.where(fine, count, count - 1))
+        return recalled
+
+    def settle(self, variables: Sequence[keras.Variable], replaced: tf.Tensor) -> None:
+        """Keeps in mind what weights a step has left.
+
+        Args:
+            variables: What gradients are by.
+            replaced: Scalar bool: whether they are others than the step led to, so that the next
+                step begins anew.
+        """
+        mark = _mark([v.value for v in variables])
+        self._mark.assign(tf.where(replaced, tf.constant(np.nan, mark.dtype), mark))
+
+    def save(self, store: Any) -> None:
+        """Puts the means into what Keras saves."""
+        for number, variable in enumerate(self.variables):
+            store[f"{_MEMORY}{number}"] = variable
+
+    def load(self, values: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
+        """Goes on from means that were saved.
+
+        Args:
+            values: What `take_memory` took; nothing where nothing had been kept.
+            variables: What gradients are by.
+
+        Raises:
+            ValueError: If they are of another number of ranks.
+        """
+        if not values:
+            return
+        self.make(variables)
+        if len(values) != len(self.variables):
+            raise ValueError(
+                "A file must hold a memory of as many ranks as the model has. Received: "
+                f"{len(values)} values in the file, {len(self.variables)} in the model."
+            )
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
+        self._has_constant = bool(self._constant > 0)
+
+
+def take_memory(store: dict[str, Any]) -> list[Any]:
+    """Takes what `Memory.save` put there out of what Keras has saved.
+
+    Args:
+        store: Values by name; those of a memory are removed.
+
+    Returns:
+        The values, in the order of `Memory.variables`.
+    """
+    names = [name for name in store if name.startswith(_MEMORY)]
+    return [store.pop(name) for name in sorted(names, key=lambda name: int(name[len(_MEMORY) :]))]
+
+
+def steps_of_epoch(x: Any, arguments: dict[str, Any]) -> int | None:
+    """Counts the steps in an epoch of `fit`.
+
+    Args:
+        x: What is trained on.
+        arguments: The other arguments of `fit`.
+
+    Returns:
+        Their number, or `None` where it is not known.
+    """
+    if arguments.get("steps_per_epoch") is not None:
+        return int(arguments["steps_per_epoch"])
+    if isinstance(x, tf.data.Dataset):
+        steps = int(x.cardinality())
+    elif isinstance(x, keras.utils.PyDataset):
+        steps = x.num_batches or -1
+    else:
+        inputs = only_input(x)
+        size = arguments.get("batch_size") or 32
+        steps = -(-len(inputs) // size) if hasattr(inputs, "shape") else -1
+    return steps if steps > 0 else None
+
+
+def averages_taken(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+    """Says whether an optimizer has just put the weights' running averages in their place.
+
+    Args:
+        optimizer: Keras optimizer, after it was applied, maybe wrapped for loss scaling.
+
+    Returns:
+        Scalar bool tensor.
+    """
+    innermost = getattr(optimizer, "inner_optimizer", optimizer)
+    if not (innermost.use_ema and innermost.ema_overwrite_frequency):
+        return tf.constant(False)
+    return tf.equal(innermost.iterations.value % innermost.ema_overwrite_frequency, 0)
+
+
+def _at_least_float32(dtype: Any) -> tf.DType:
+    dtype = tf.as_dtype(dtype)
+    return dtype if dtype.size >= 4 else tf.float32
+
+
+# Compiled: one pass over the means, which are as long as the weights.
+@tf.function(jit_compile=True)
+def _updated(
+    mean: list[tf.Tensor], gradient: Gradient, share: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """A mean that has come nearer to a gradient, if that is finite; whether it is."""
+    present = [g for g in gradient if g is not None]
+    finite = tf.reduce_all([tf.math.is_finite(tf.reduce_sum(tf.abs(g))) for g in present])
+    share = tf.where(finite, share, 0.0)
+    moved = []
+    for old, new in zip(mean, gradient, strict=True):
+        part = tf.cast(share, old.dtype)
+        there = tf.zeros_like(old) if new is None else tf.cast(new, old.dtype)
+        moved.append((1.0 - part) * old + tf.math.multiply_no_nan(there, part))
+    return moved, finite
+
+
+@tf.function(jit_compile=True)
+def _mark(values: list[tf.Tensor]) -> tf.Tensor:
+    """`[2]` float64 by which weights are known again: their sum, and that of their sizes."""
+    sums = [
+        tf.stack(
+            [tf.reduce_sum(tf.cast(v, tf.float64)), tf.reduce_sum(tf.abs(tf.cast(v, tf.float64)))]
+        )
+        for v in values
+    ]
+    return tf.add_n(sums)
