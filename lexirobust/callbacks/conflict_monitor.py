@@ -5,7 +5,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from lexirobust import gem
 from lexirobust.callbacks.board import Periodic
+from lexirobust.checks import check_count
 
 _WATCHED: Final = (
     "cosine@",
@@ -28,18 +30,27 @@ class ConflictMonitor(Periodic):
     projection was. Where the model has a `memory`, the same cosines with what is remembered of the
     ranks: conflict on the batch, and on the data set. Means over each epoch's steps.
 
+    Given a data set, it also tells conflict on batches from conflict on the data set: after an
+    epoch it differentiates every rank's loss on all of it, and keeps for each pair of ranks
+    `data_cosine@HIGHER,LOWER`, and where the model has a `memory`, for each rank
+    `data_memory_cosine@NAME`, how far the memory points where the whole gradient does. These are
+    Euclidean, the others in the metric that ranks are compared in.
+
     Args:
         log_dir: Folder for TensorBoard, which gets all of it as scalars, and as pictures the
             matrices of cosines and of multipliers, the higher rank of each pair in rows; `None`:
             nothing is written.
         every: Looks after every so many epochs.
+        x: `[N, ...]` inputs of the data set, or `None`: only what batches report is kept.
+        y: `[N]` their labels.
+        batch_size: How many of them are in memory at a time.
 
     Attributes:
         history: Lists by name, as `History.history`, of what is named above alone.
 
     Raises:
-        ValueError: In `fit`, if the model does not report: it must be a `LexicographicModel` with
-            `report=True`.
+        ValueError: If only one of `x` and `y` is given, or in `fit`, if the model does not report:
+            it must be a `LexicographicModel` with `report=True`.
 
     Example:
 
@@ -58,8 +69,19 @@ class ConflictMonitor(Periodic):
     (3, True)
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str] | None = None, every: int = 1) -> None:
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int = 500,
+    ) -> None:
         super().__init__(every, log_dir)
+        check_count("batch_size", batch_size)
+        if (x is None) != (y is None):
+            raise ValueError("`x` and `y` must be given both, or neither.")
+        self.x, self.y, self.batch_size = x, y, batch_size
         self.history: dict[str, list[float]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -78,6 +100,7 @@ class ConflictMonitor(Periodic):
             for name, value in logs.items()
             if name in _ALONE or name.startswith(_WATCHED)
         }
+        seen |= self._on_data()
         for name, value in seen.items():
             self.history.setdefault(name, []).append(value)
         if self.log_dir is not None:
@@ -95,6 +118,23 @@ class ConflictMonitor(Periodic):
                 for name, value in seen.items()
             }
             self.write(epoch, grouped, matrices)
+
+    def _on_data(self) -> dict[str, float]:
+        """Cosines between the gradients on the whole data set, and with what is remembered."""
+        if self.x is None:
+            return {}
+        names = [rank.name for rank in self.model.objectives]
+        rows = self.model.gradients(self.x, self.y, self.batch_size)
+        remembered = self.model.remembered
+        cosines = gem.cosines(gem.gramian([*rows, *remembered])).numpy()
+        seen = {
+            f"data_cosine@{names[high]},{names[low]}": float(cosines[low, high])
+            for low in range(len(names))
+            for high in range(low)
+        }
+        for rank in range(len(remembered)):
+            seen[f"data_memory_cosine@{names[rank]}"] = float(cosines[rank, len(names) + rank])
+        return seen
 
 
 def _matrix(seen: dict[str, float], what: str, names: list[str]) -> np.ndarray:

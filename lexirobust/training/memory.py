@@ -122,6 +122,13 @@ class Memory:
         means = [variable for mean in self._means for variable in mean]
         return [*means, self._count, self._constant, self._mark]
 
+    @property
+    def means(self) -> list[Gradient]:
+        """What is remembered, by rank; nothing before the first step."""
+        if not self._means or not int(self._count):
+            return []
+        return [[variable.value() for variable in mean] for mean in self._means]
+
     def make(self, variables: Sequence[keras.Variable]) -> None:
         """Makes room, once.
 

@@ -37,7 +37,7 @@ from lexirobust.training.objectives import Batch, Forward, Objective, Output, Ra
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.outputs import OutputLosses, Outputs
 from lexirobust.training.parts import over_parts
-from lexirobust.training.passes import Passes, Scores, Seen, average_over, weigh_samples
+from lexirobust.training.passes import Gradient, Passes, Scores, Seen, average_over, weigh_samples
 from lexirobust.training.report import Report
 from lexirobust.training.update import Taken, take_step
 from lexirobust.training.warm_start import (
@@ -211,6 +211,7 @@ class LexicographicModel(keras.Model):
         )
         self._training_means = Means([*self._reported.names, *self.auxiliary_names])
         self._evaluating = False
+        self._differentiated: Any = None
 
     @property
     def _terms(self) -> list[Objective]:
@@ -487,6 +488,63 @@ class LexicographicModel(keras.Model):
         with self._only_evaluating():
             return super().evaluate(*args, **kwargs)
 
+    def gradients(self, x: Any, y: Any, batch_size: int = 500) -> list[Gradient]:
+        """Differentiates every rank's loss on a whole data set, at the weights as they are.
+
+        Nothing is learned, and training goes on as it would have. Attacks begin afresh, with the
+        same random numbers each time.
+
+        Args:
+            x: `[N, ...]` inputs inside the attacks' bounds.
+            y: `[N]` integer labels, or `[N, C]` probabilities.
+            batch_size: Number of samples in memory at a time.
+
+        Returns:
+            For each rank one tensor a trainable variable of the classifier; `None` where the loss
+            does not depend on it.
+
+        Raises:
+            ValueError: If the model is not compiled, or the data are not as above.
+            TypeError: If labels are neither integers nor probabilities.
+
+        Example: how much the ranks are at odds on all data.
+
+        >>> import keras, lexirobust as lr
+        >>> x, y = lr.datasets.toy(100, seed=0)
+        >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+        >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+        >>> model = lr.OLSRC(classifier, attack, [4.0])
+        >>> model.compile("adam")
+        >>> lr.gem.gramian(model.gradients(x, y)).shape
+        TensorShape([2, 2])
+        """
+        self._assert_compile_called("gradients")
+        check_count("batch_size", batch_size)
+        self._checked(x, y)
+        if self._differentiated is None:
+            self._differentiated = tf.function(self._rows, reduce_retracing=True)
+        inputs = only_input(x)
+        sums: list[Gradient] = []
+        for batch in tf.data.Dataset.from_tensor_slices((inputs, y)).batch(batch_size):
+            share = len(batch[0]) / len(inputs)
+            rows = [
+                [None if g is None else share * g for g in row]
+                for row in self._differentiated(batch)
+            ]
+            sums = [*map(_added, sums, rows)] if sums else rows
+        return sums
+
+    def _rows(self, data: Any) -> list[Gradient]:
+        """Every rank's gradient on a batch."""
+        batch = self._batch(data)
+        passes = self._passes(batch, self._perturbed(batch, tf.zeros([2], tf.int32)))
+        return [passes.gradient(rank)[0] for rank in range(len(self.objectives))]
+
+    @property
+    def remembered(self) -> list[Gradient]:
+        """The mean gradients that `memory` holds, by rank, of all ranks but the last."""
+        return [] if self._memory is None else self._memory.means
+
     def _batch(self, data: Any) -> Batch:
         """What a step works on: inputs as Keras's floats, labels without an axis of length 1."""
         given, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -724,6 +782,11 @@ class LexicographicModel(keras.Model):
             for name, value in config.items()
         }
         return cls(**restored)
+
+
+def _added(one: Gradient, other: Gradient) -> Gradient:
+    pairs = zip(one, other, strict=True)
+    return [a if b is None else b if a is None else a + b for a, b in pairs]
 
 
 def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:

@@ -21,7 +21,17 @@ from lexirobust.callbacks import (
     LexicographicCheckpoint,
     RobustnessCurve,
 )
-from tests.training.by_hand import ATTACK, ROOT, compiled, network, right_network
+from tests.training.by_hand import (
+    ATTACK,
+    ROOT,
+    adversarial,
+    compiled,
+    cosine,
+    gradient,
+    loss_at,
+    network,
+    right_network,
+)
 
 X, Y = lr.datasets.toy(20, seed=0)
 
@@ -104,6 +114,27 @@ def test_conflicts_are_kept_and_written(tmp_path):
     pictures = {f"conflict/{name}" for name in ("cosines", "multipliers")}
     assert pictures | {"cosine/natural,l2=4", "conflict/min_cosine"} <= set(written)
     assert all(len(written[name]) == 4 for name in pictures)
+
+
+def test_conflict_on_batches_is_told_from_conflict_on_the_data_set():
+    model = lr.OLSRC(right_network(), ATTACK, [4.0], report=True, memory=lr.RunningMean(steps=100))
+    monitor = ConflictMonitor(x=X, y=Y, batch_size=7)
+    trained(compiled(model, rate=0.0), monitor, batch_size=10)
+    moved = adversarial(model.classifier, X, Y, 4.0)
+    one, other = (
+        gradient(model.classifier, loss_at(model.classifier, seen, Y))[0] for seen in (X, moved)
+    )
+    np.testing.assert_allclose(
+        monitor.history["data_cosine@natural,l2=4"], cosine(one, other), rtol=1e-5
+    )
+    # Where weights stay, the mean over whole epochs is the gradient on all data.
+    np.testing.assert_allclose(monitor.history["data_memory_cosine@natural"], 1.0, rtol=1e-5)
+    assert len(monitor.history["memory_cosine@natural,l2=4"]) == 4
+
+
+def test_a_data_set_needs_labels():
+    with pytest.raises(ValueError, match="`x` and `y` must be given both"):
+        ConflictMonitor(x=X)
 
 
 def test_conflicts_must_be_reported():

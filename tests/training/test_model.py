@@ -461,3 +461,22 @@ def test_predictions_are_the_classifiers_logits(data):
     model = compiled(METHODS["olgrc"](network()))
     assert np.allclose(model.predict(data[0], verbose=0), model.classifier(data[0]), atol=1e-6)
     assert np.array_equal(model(data[0]), model.classifier(data[0]))
+
+
+def test_gradients_on_a_data_set_are_those_of_one_batch_and_leave_no_trace():
+    x, y = lr.datasets.toy(20, seed=0)
+    keras.utils.set_random_seed(0)
+    dropout = keras.layers.Dropout(0.5)
+    model = compiled(lr.OLSRC(network(dropout), ATTACK, [4.0]))
+    before = [np.array(variable) for variable in model.variables]
+    model.gradients(x, y, batch_size=7)
+    for variable, value in zip(model.variables, before, strict=True):
+        assert np.array_equal(variable, value)
+    model = compiled(lr.OLSRC(network(), ATTACK, [4.0]))
+    moved = adversarial(model.classifier, x, y, 4.0)
+    for row, seen in zip(model.gradients(x, y, batch_size=7), (x, moved), strict=True):
+        expected, _ = gradient(model.classifier, loss_at(model.classifier, seen, y))
+        np.testing.assert_allclose(np.concatenate([np.ravel(g) for g in row]), expected, atol=1e-6)
+    assert model.remembered == []
+    with pytest.raises(ValueError, match="`batch_size` must be an integer"):
+        model.gradients(x, y, batch_size=0)
