@@ -162,6 +162,7 @@ def train(settings: dict[str, Any], results: shared.Results) -> dict[str, Any]:
     start = time.perf_counter()
     logs = model.fit(x, y, batch_size=size, epochs=epochs, verbose=0, callbacks=callbacks).history
     seconds = time.perf_counter() - start - rises.seconds
+    steps = -(-len(x) // size) * len(logs["loss"])
     x, y = lr.datasets.mnist("test", DATA_DIR.value)
     natural = model.classifier.predict(x, verbose=0).argmax(axis=1) == y
     attack = lr.attacks.PGD(
@@ -176,7 +177,7 @@ def train(settings: dict[str, Any], results: shared.Results) -> dict[str, Any]:
         "adversarial": share(curve.correct[0]),
         "risen": share(np.array(rises.risen)) if rises.risen else None,
         "seconds": seconds,
-        "steps": -(-len(x) // size) * len(logs["loss"]),
+        "steps": steps,
         "logs": {name: [round(v, 5) for v in values] for name, values in logs.items()},
     }
 
