@@ -150,7 +150,7 @@ def tried(what, function, refused=REFUSED):
         counts[f"{what}: accepted"] += 1
     except refused:
         counts[f"{what}: refused"] += 1
-    except Exception as error:
+    except Exception as error:  # Whatever it is: that is what is looked for.
         frames = traceback.extract_tb(error.__traceback__)
         place = frames[-1]
         ours = any("/lexirobust/" in frame.filename for frame in frames)

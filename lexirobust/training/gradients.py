@@ -34,7 +34,21 @@ class RankedGradients(Protocol):
         """The ranks' gradients that are at hand, rank 1's first; then what is remembered."""
 
 
-class Kept:
+class _SideBySide:
+    """Gradients that are all in memory."""
+
+    _rows: list[Gradient]
+
+    def gramian(self, metric: Any | None) -> tf.Tensor:
+        """`[R, R]` float64 inner products in a metric, of all gradients."""
+        return gem.gramian(self._rows, metric)
+
+    def combined(self, weights: Any) -> Gradient:
+        """The sum of all gradients, each with its weight out of `[R]`."""
+        return gem.combine(self._rows, weights)
+
+
+class Kept(_SideBySide):
     """All gradients side by side: T passes, and T gradients in memory.
 
     Args:
@@ -50,20 +64,12 @@ class Kept:
         self.first_loss = sum_over_replicas([self.scores[0].total])[0]
         self.places = [*range(ranks)]
 
-    def gramian(self, metric: Any | None) -> tf.Tensor:
-        """`[T, T]` float64 inner products in a metric."""
-        return gem.gramian(self._rows, metric)
-
-    def combined(self, weights: Any) -> Gradient:
-        """The sum of all gradients, each with its weight out of `[T]`."""
-        return gem.combine(self._rows, weights)
-
     def known(self) -> list[Gradient]:
         """All of them."""
         return self._rows
 
 
-class Held:
+class Held(_SideBySide):
     """Gradients on the batch, each after what is remembered of it: ranks are held to both.
 
     Args:
@@ -82,14 +88,6 @@ class Held:
         self.first = self._rows[0]
         self.scores = kept.scores
         self.first_loss = kept.first_loss
-
-    def gramian(self, metric: Any | None) -> tf.Tensor:
-        """`[R, R]` float64 inner products in a metric, of all gradients."""
-        return gem.gramian(self._rows, metric)
-
-    def combined(self, weights: Any) -> Gradient:
-        """The sum of all gradients, each with its weight out of `[R]`."""
-        return gem.combine(self._rows, weights)
 
     def known(self) -> list[Gradient]:
         """All of them, the ranks' own before what is remembered."""

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_count, only_input
+from lexirobust.training import stored
 from lexirobust.training.passes import Gradient
 
-_MEMORY: Final = "memory"
+MEMORY: Final = "memory"
 """What names of saved memories begin with."""
 _NO_STEPS: Final = (
     "`memory` must name its `steps` where `fit` does not know how many an epoch has, as in "
@@ -138,20 +139,18 @@ class Memory:
         if self._means:
             return
 
-        def variable(value: Any) -> tf.Variable:
-            # Each replica's copy is written by that replica, always with what all of them found.
-            none = tf.VariableAggregation.NONE
-            return tf.Variable(value, trainable=False, aggregation=none)
-
         with tf.init_scope(), self._strategy.scope():
             self._means = [
                 # Small parts of what is added are lost in fewer digits.
-                [variable(tf.zeros(v.shape, _at_least_float32(v.dtype))) for v in variables]
+                [
+                    stored.replicated(tf.zeros(v.shape, _at_least_float32(v.dtype)))
+                    for v in variables
+                ]
                 for _ in range(self._ranks)
             ]
-            self._count = variable(tf.zeros([], tf.int64))
-            self._constant = variable(tf.constant(self._settings.steps or 0, tf.int64))
-            self._mark = variable(tf.zeros([2], tf.float64))
+            self._count = stored.replicated(tf.zeros([], tf.int64))
+            self._constant = stored.replicated(tf.constant(self._settings.steps or 0, tf.int64))
+            self._mark = stored.replicated(tf.zeros([2], tf.float64))
 
     def set_epoch(self, steps: int | None) -> None:
         """Takes an epoch's steps for the time constant, where the settings name none.
@@ -220,14 +219,13 @@ class Memory:
 
     def save(self, store: Any) -> None:
         """Puts the means into what Keras saves."""
-        for number, variable in enumerate(self.variables):
-            store[f"{_MEMORY}{number}"] = variable
+        stored.put(store, MEMORY, self.variables)
 
     def load(self, values: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
         """Goes on from means that were saved.
 
         Args:
-            values: What `take_memory` took; nothing where nothing had been kept.
+            values: What was saved; nothing where nothing had been kept.
             variables: What gradients are by.
 
         Raises:
@@ -244,19 +242,6 @@ class Memory:
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
         self._has_constant = bool(self._constant > 0)
-
-
-def take_memory(store: dict[str, Any]) -> list[Any]:
-    """Takes what `Memory.save` put there out of what Keras has saved.
-
-    Args:
-        store: Values by name; those of a memory are removed.
-
-    Returns:
-        The values, in the order of `Memory.variables`.
-    """
-    names = [name for name in store if name.startswith(_MEMORY)]
-    return [store.pop(name) for name in sorted(names, key=lambda name: int(name[len(_MEMORY) :]))]
 
 
 def steps_of_epoch(x: Any, arguments: dict[str, Any]) -> int | None:

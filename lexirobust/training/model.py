@@ -23,15 +23,16 @@ from lexirobust.checks import (
     only_input,
     unindexed,
 )
+from lexirobust.training import stored
 from lexirobust.training.gradients import Held, Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
 from lexirobust.training.memory import (
+    MEMORY,
     Memory,
     RunningMean,
     averages_taken,
     check_memory,
     steps_of_epoch,
-    take_memory,
 )
 from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
 from lexirobust.training.objectives.base import Score
@@ -41,11 +42,11 @@ from lexirobust.training.passes import Gradient, Passes, Scores, Seen, average_o
 from lexirobust.training.report import Report
 from lexirobust.training.update import Taken, take_step
 from lexirobust.training.warm_start import (
+    START,
     Starts,
     WarmStart,
     check_warm_start,
     free_steps,
-    take_starts,
 )
 
 METRICS: Final = ("optimizer", "euclidean")
@@ -737,10 +738,10 @@ class LexicographicModel(keras.Model):
         if "layer_seeds" in own:
             for variable, state in zip(self._layer_seeds, own.pop("layer_seeds"), strict=True):
                 variable.assign(state)
-        kept = take_starts(own)
+        starts = stored.take(own, START)
         if self._starts is not None:
-            self._starts.load(kept)
-        remembered = take_memory(own)
+            self._starts.load(starts)
+        remembered = stored.take(own, MEMORY)
         if self._memory is not None:
             self._memory.load(remembered, self.classifier.trainable_variables)
         super().load_own_variables(own)

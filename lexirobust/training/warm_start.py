@@ -9,10 +9,11 @@ import tensorflow as tf
 from lexirobust.attacks import DAA, PGD, Classifier
 from lexirobust.checks import check_count, check_index, only_input, unindexed
 from lexirobust.datasets import with_index
+from lexirobust.training import stored
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.parts import over_parts
 
-_START: Final = "start_"
+START: Final = "start_"
 _NO_INDEX: Final = (
     "`x` must come with the indices of its samples where `warm_start` is set; see "
     "lexirobust.datasets.with_index."
@@ -193,9 +194,7 @@ class Starts:
             )
 
         def zeros(shape: Sequence[int | None], dtype: Any) -> tf.Variable:
-            # Each replica's copy is written by that replica, always with what all of them found.
-            none = tf.VariableAggregation.NONE
-            return tf.Variable(tf.zeros(shape, dtype), trainable=False, aggregation=none)
+            return stored.replicated(tf.zeros(shape, dtype))
 
         with tf.init_scope(), self._strategy.scope():
             count = self._attacked + self._auxiliaries()
@@ -270,14 +269,13 @@ class Starts:
 
     def save(self, store: Any) -> None:
         """Puts all perturbations into what Keras saves."""
-        for number, variable in enumerate(self.variables):
-            store[f"{_START}{number}"] = variable
+        stored.put(store, START, self.variables)
 
     def load(self, values: Sequence[Any]) -> None:
         """Goes on from perturbations that were saved.
 
         Args:
-            values: What `take_starts` took; nothing where nothing had been kept.
+            values: What was saved; nothing where nothing had been kept.
 
         Raises:
             ValueError: If they are of another number of attacks or samples.
@@ -293,19 +291,6 @@ class Starts:
             )
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
-
-
-def take_starts(store: dict[str, Any]) -> list[Any]:
-    """Takes what `Starts.save` put there out of what Keras has saved.
-
-    Args:
-        store: Values by name; those of perturbations are removed.
-
-    Returns:
-        The values, in the order of `Starts.variables`.
-    """
-    names = [name for name in store if name.startswith(_START)]
-    return [store.pop(name) for name in sorted(names, key=lambda name: int(name[len(_START) :]))]
 
 
 def _of_all_replicas(tensor: tf.Tensor) -> tf.Tensor:
