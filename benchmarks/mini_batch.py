@@ -11,12 +11,15 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import matplotlib.pyplot as plt
+import memories
 import numpy as np
 import shared
 import tensorflow as tf
@@ -33,17 +36,23 @@ EPOCHS = flags.DEFINE_integer("epochs", 5, "Epochs.", 1)
 SAMPLES = flags.DEFINE_integer("samples", 60_000, "Training images.", 1)
 BATCH = flags.DEFINE_integer("batch", 256, "Batch size.", 1)
 TURNS = flags.DEFINE_integer("turns", 10, "Paired turns after the first, untimed one.", 1)
-WAYS = flags.DEFINE_list("ways", None, "Which ways of training; by default, all.")
-SMALL = flags.DEFINE_bool("small", False, "Another network, of 117 thousand weights, for trials.")
+CHOSEN = flags.DEFINE_list("ways", [], "Ways of training; by default, all that the package has.")
+NETWORK = flags.DEFINE_enum("network", "paper", ["paper", "small"], "The network.")
+ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 3, "Of each visit; 0: the free step alone.", 0)
+PRECISION = flags.DEFINE_string("precision", "float32", "Keras's dtype policy to train in.")
+SEED = flags.DEFINE_integer("seed", 0, "Of weights, order and perturbations.", 0)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the table of `train` to, where it has it.")
+FIGURE = flags.DEFINE_string("figure", None, "Where the frontier is drawn.")
 OUT = flags.DEFINE_string("out", "docs/results/mini_batch.json", "Where runs are kept.")
 
 # Steps whose effect on the loss of fixed training images is looked at: every so many.
 LOOKED_AT, FIXED = 25, 10_000
 TESTED, TEST_STEPS, TEST_RESTARTS = 2000, 100, 5
-FULL_BATCH = 2000
+FULL_BATCH, RATE = 2000, 1e-3
 TIMED = 16  # Steps in a turn.
 
+NETWORKS = {"paper": shared.paper_network, "small": shared.small_network}
 Make = Callable[..., lr.LexicographicModel]
 
 
@@ -59,8 +68,10 @@ def trades(inverse_lambda: float) -> Make:
     )
 
 
-def ranked(alpha: float, memory: lr.RunningMean | None = None) -> Make:
-    return lambda classifier, attack, magnitude, start: lr.OLSRC(
+def ranked(
+    alpha: float, memory: lr.RunningMean | None = None, kind: type[lr.OLSRC] = lr.OLSRC
+) -> Make:
+    return lambda classifier, attack, magnitude, start: kind(
         classifier, attack, [magnitude], [alpha, 1 - alpha], warm_start=start, memory=memory
     )
 
@@ -68,21 +79,65 @@ def ranked(alpha: float, memory: lr.RunningMean | None = None) -> Make:
 METHODS: dict[str, Make] = {
     **{f"weighted {alpha:g}": weighted(alpha) for alpha in (0.2, 0.5, 0.8, 0.9, 0.95)},
     **{f"TRADES {weight:g}": trades(weight) for weight in (0.3, 1.0, 3.0)},
-    **{f"ranked {alpha:g}": ranked(alpha) for alpha in (0.5, 0.8)},
-    **{f"memory {alpha:g}": ranked(alpha, lr.RunningMean()) for alpha in (0.2, 0.5, 0.8, 0.9)},
+    **{f"ranked {alpha:g}": ranked(alpha) for alpha in (0.2, 0.5, 0.8)},
+    **{f"memory {alpha:g}": ranked(alpha, lr.RunningMean()) for alpha in (0.1, 0.2, 0.5, 0.8)},
     "full batch 0.5": ranked(0.5),
 }
+# Longer and shorter means, and what the package does not have: memories.py.
+OTHERS: dict[str, Make] = {
+    f"memory/{steps} {alpha:g}": ranked(alpha, lr.RunningMean(steps=steps))
+    for steps in (5, 80)
+    for alpha in (0.2, 0.5)
+}
+# After how many steps the gradient on the anchors is renewed.
+ANCHORS = {
+    f"anchors/{every} {alpha:g}": (alpha, every) for every in (1, 20) for alpha in (0.2, 0.5)
+}
+VARIATES = {f"control variates {alpha:g}": alpha for alpha in (0.2, 0.5)}
+WAYS = [*METHODS, *OTHERS, *ANCHORS, *VARIATES]
 
 
-def model_of(way: str, magnitude: float) -> lr.LexicographicModel:
-    """A compiled model."""
-    keras.utils.set_random_seed(0)
-    attack = lr.attacks.PGD(norm="l2", steps=3)
-    start = lr.WarmStart(free=True)
-    network = shared.small_network() if SMALL.value else shared.paper_network()
-    model = METHODS[way](network, attack, magnitude, start)
-    model.compile(keras.optimizers.Adam(1e-3))
-    return model
+def common() -> dict[str, Any]:
+    """The settings that all runs of a call share, the way and the magnitude aside."""
+    return {
+        "samples": SAMPLES.value,
+        "batch": BATCH.value,
+        "epochs": EPOCHS.value,
+        "network": NETWORK.value,
+        "attack_steps": ATTACK_STEPS.value,
+        "precision": PRECISION.value,
+        "seed": SEED.value,
+    }
+
+
+def network_of(settings: dict[str, Any]) -> keras.Model:
+    """A classifier in the settings' precision."""
+    keras.config.set_dtype_policy(settings["precision"])
+    network = NETWORKS[settings["network"]]()
+    keras.config.set_dtype_policy("float32")
+    return network
+
+
+def model_of(settings: dict[str, Any], x: np.ndarray, y: np.ndarray) -> tuple[Any, list[Any]]:
+    """A compiled model, and the callbacks that it needs."""
+    keras.utils.set_random_seed(settings["seed"])
+    steps, way = settings["attack_steps"], settings["way"]
+    attack = lr.attacks.PGD(norm="l2", steps=max(1, steps))
+    make = {**METHODS, **OTHERS}.get(way)
+    if make is None:
+        alpha = VARIATES[way] if way in VARIATES else ANCHORS[way][0]
+        make = ranked(alpha, lr.RunningMean(steps=1), memories.Shown)
+    start = lr.WarmStart(free=not steps)
+    model = make(network_of(settings), attack, settings["magnitude"], start)
+    callbacks = []
+    if way in ANCHORS:
+        model._memory = memories.Anchors(model, x, y, ANCHORS[way][1])
+    if way in VARIATES:
+        model._memory = memories.ControlVariates(model, x, y, lambda: network_of(settings))
+        renew = keras.callbacks.LambdaCallback(lambda epoch, logs: model._memory.renew())
+        callbacks.append(renew)
+    model.compile(keras.optimizers.Adam(RATE))
+    return model, callbacks
 
 
 class Rises(keras.callbacks.Callback):
@@ -101,6 +156,7 @@ class Rises(keras.callbacks.Callback):
         self._data = (x, y)
         self._every = every
         self._before = 0.0
+        self._steps = 0
 
     def loss(self) -> float:
         x, y = self._data
@@ -108,12 +164,13 @@ class Rises(keras.callbacks.Callback):
         return float(np.mean(keras.losses.sparse_categorical_crossentropy(y, logits, True)))
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch % self._every == 0:
+        if self._steps % self._every == 0:
             self._before = self._timed()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch % self._every == 0:
+        if self._steps % self._every == 0:
             self.risen.append(self._timed() > self._before)
+        self._steps += 1
 
     def _timed(self) -> float:
         start = time.perf_counter()
@@ -122,18 +179,26 @@ class Rises(keras.callbacks.Callback):
         return loss
 
 
-class StopAfter(keras.callbacks.Callback):
-    """Ends training after so many seconds."""
+class Annealed(keras.callbacks.Callback):
+    """Lowers the learning rate to 0 along half a cosine, and ends training there.
 
-    def __init__(self, seconds: float) -> None:
+    Args:
+        length: Of the training, in steps or seconds.
+        done: What has passed of it.
+    """
+
+    def __init__(self, length: float, done: Callable[[], float]) -> None:
         super().__init__()
-        self._seconds = seconds
+        self.taken = 0
+        self._share = lambda: min(1.0, done() / length)
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._end = time.perf_counter() + self._seconds
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        rate = 0.5 * RATE * (1 + math.cos(math.pi * self._share()))
+        self.model.optimizer.learning_rate = rate
+        self.taken += 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.stop_training = time.perf_counter() > self._end
+        self.model.stop_training = self._share() >= 1
 
 
 def share(right: np.ndarray) -> dict[str, Any]:
@@ -147,39 +212,47 @@ def train(settings: dict[str, Any], results: shared.Results) -> dict[str, Any]:
     x, y = lr.datasets.mnist("train", DATA_DIR.value)
     x, y = lr.datasets.subset(x, y, settings["samples"], seed=0)
     rises = Rises(x[:FIXED], y[:FIXED], LOOKED_AT)
-    model = model_of(settings["way"], settings["magnitude"])
-    bar = tqdm.keras.TqdmCallback(
-        verbose=0, desc=f"{settings['way']}, l2 {settings['magnitude']:g}"
-    )
-    epochs, size, callbacks = settings["epochs"], settings["batch"], [bar, rises]
+    model, callbacks = model_of(settings, x, y)
+    title = f"{settings['way']}, l2 {settings['magnitude']:g}"
+    epochs, size = settings["epochs"], settings["batch"]
+    annealed = Annealed(epochs * -(-len(x) // size), lambda: annealed.taken)
     if "full batch" in settings["way"]:
         other = results.get({**settings, "way": "memory 0.5"})
         if other is None:
             raise app.UsageError("The full batch takes as long as ranking with memory: run that.")
         x, y = x[:FULL_BATCH], y[:FULL_BATCH]
         epochs, size = 100_000, FULL_BATCH
-        callbacks = [bar, StopAfter(other["seconds"])]
+        begun = time.perf_counter()
+        annealed = Annealed(other["seconds"], lambda: time.perf_counter() - begun - rises.seconds)
+    callbacks += [tqdm.keras.TqdmCallback(verbose=0, desc=title), annealed, rises]
     start = time.perf_counter()
     logs = model.fit(x, y, batch_size=size, epochs=epochs, verbose=0, callbacks=callbacks).history
     seconds = time.perf_counter() - start - rises.seconds
     steps = -(-len(x) // size) * len(logs["loss"])
-    x, y = lr.datasets.mnist("test", DATA_DIR.value)
-    natural = model.classifier.predict(x, verbose=0).argmax(axis=1) == y
-    attack = lr.attacks.PGD(
-        norm="l2", steps=TEST_STEPS, restarts=TEST_RESTARTS, early_stop=True, seed=0
-    )
-    curve = lr.evaluate_robustness(
-        model.classifier, x[:TESTED], y[:TESTED], attack, [settings["magnitude"]], checks=False
-    )
     return {
         **settings,
-        "natural": share(natural),
-        "adversarial": share(curve.correct[0]),
+        **measured(model.classifier, settings),
         "risen": share(np.array(rises.risen)) if rises.risen else None,
         "seconds": seconds,
         "steps": steps,
-        "logs": {name: [round(v, 5) for v in values] for name, values in logs.items()},
+        "logs": {name: [round(v, 5) for v in values[-1:]] for name, values in logs.items()},
     }
+
+
+def measured(trained: keras.Model, settings: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy on test images, in float32 whatever it was trained in: nothing hides in rounding."""
+    classifier = network_of({**settings, "precision": "float32"})
+    classifier.set_weights(trained.get_weights())
+    x, y = lr.datasets.mnist("test", DATA_DIR.value)
+    natural = classifier.predict(x, batch_size=1000, verbose=0).argmax(axis=1) == y
+    attack = lr.attacks.PGD(
+        norm="l2", steps=TEST_STEPS, restarts=TEST_RESTARTS, early_stop=True, seed=0
+    )
+    magnitudes = [settings["magnitude"]]
+    curve = lr.evaluate_robustness(
+        classifier, x[:TESTED], y[:TESTED], attack, magnitudes, checks=False
+    )
+    return {"natural": share(natural), "adversarial": share(curve.correct[0])}
 
 
 def time_steps() -> list[dict[str, Any]]:
@@ -191,7 +264,8 @@ def time_steps() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(TIMED * BATCH.value, 28, 28, 1)).astype(np.float32)
     y = rng.integers(10, size=len(x))
-    models = {way: model_of(way, 2.0) for way in ways}
+    settings = {**common(), "magnitude": 2.0, "attack_steps": 0}
+    models = {way: model_of({**settings, "way": way}, x, y)[0] for way in ways}
     clocks = {"wall": time.perf_counter, "processors": time.process_time}
     seconds: dict[str, dict[str, list[float]]] = {way: {c: [] for c in clocks} for way in ways}
     for turn in tqdm.trange(TURNS.value + 1, desc="steps", disable=None):
@@ -223,7 +297,8 @@ def time_epochs() -> list[dict[str, Any]]:
     plain = shared.paper_network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     plain.compile(keras.optimizers.Adam(1e-3), loss)
-    model = model_of("memory 0.5", 2.0)
+    settings = {**common(), "way": "memory 0.5", "magnitude": 2.0, "attack_steps": 0}
+    model, _ = model_of(settings, x, y)
 
     @tf.function(autograph=False)
     def back(x: Any, y: Any) -> tf.Tensor:
@@ -253,9 +328,93 @@ def time_epochs() -> list[dict[str, Any]]:
     return [{"part": "epoch", "samples": len(x), **seconds, "ratio": seconds["ranked"] / parts}]
 
 
+def show_trained(runs: Sequence[dict[str, Any]]) -> None:
+    """Prints one row a run, and has it in the page that --page names."""
+    head = ("l2", "way", "natural error %", "adversarial accuracy %", "steps that raise rank 1 %")
+    rows = [(*head, "seconds")]
+    for run in runs:
+        rows.append(
+            (
+                f"{run['magnitude']:g}",
+                run["way"],
+                percent(run["natural"], wrong=True),
+                percent(run["adversarial"]),
+                percent(run["risen"]) if run["risen"] else "",
+                f"{run['seconds']:.0f}",
+            )
+        )
+    shared.show("Trained", rows)
+    if PAGE.value:
+        shared.write_table(PAGE.value, f"{NETWORK.value} network", rows)
+
+
+def percent(measured: dict[str, Any], wrong: bool = False) -> str:
+    """A share and its interval, or those of the rest."""
+    values = [measured["share"], *measured["interval"]]
+    if wrong:
+        values = [1 - values[0], 1 - values[2], 1 - values[1]]
+    return "{:.2f} ({:.2f} to {:.2f})".format(*(100 * value for value in values))
+
+
+def draw(runs: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
+    """Natural error against adversarial accuracy on test data: one line a family of ways."""
+    magnitudes = sorted({run["magnitude"] for run in runs})
+    # In the order of their first runs.
+    families = list(dict.fromkeys(run["way"].rsplit(maxsplit=1)[0] for run in runs))
+    size = (5.2 * len(magnitudes), 4.4)
+    figure, axes = plt.subplots(
+        1, len(magnitudes), figsize=size, layout="constrained", squeeze=False
+    )
+    for magnitude, panel in zip(magnitudes, axes[0], strict=True):
+        for number, family in enumerate(families):
+            points = [
+                run
+                for run in runs
+                if run["magnitude"] == magnitude and run["way"].rsplit(maxsplit=1)[0] == family
+            ]
+            if points:
+                draw_family(panel, family, f"C{number}", points)
+        panel.set_title(f"l2 {magnitude:g}")
+        panel.set_xlabel("natural test error, %")
+        panel.set_ylabel("accuracy under attack, %")
+        panel.grid(alpha=0.3)
+    axes[0, -1].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def draw_family(axes: Any, family: str, colour: str, points: Sequence[dict[str, Any]]) -> None:
+    """Points with their intervals, and the number that each was trained with."""
+    natural = 100 - 100 * np.array([run["natural"]["share"] for run in points])
+    adversarial = 100 * np.array([run["adversarial"]["share"] for run in points])
+    low, high = 100 * np.array([run["natural"]["interval"] for run in points]).T
+    worst, best = 100 * np.array([run["adversarial"]["interval"] for run in points]).T
+    axes.errorbar(
+        natural,
+        adversarial,
+        xerr=[high - 100 + natural, 100 - natural - low],
+        yerr=[adversarial - worst, best - adversarial],
+        fmt="o-" if family == "memory" else "o--",
+        color=colour,
+        label=family,
+        markersize=4,
+        linewidth=1.6 if family == "memory" else 0.8,
+        elinewidth=0.5,
+    )
+    for run, x, y in zip(points, natural, adversarial, strict=True):
+        axes.annotate(
+            run["way"].split()[-1],
+            (x, y),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=7,
+            color=colour,
+        )
+
+
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    unknown = set(PART.value) - set(PARTS) | (set(WAYS.value or METHODS) - set(METHODS))
+    unknown = set(PART.value) - set(PARTS) | (set(CHOSEN.value or METHODS) - set(WAYS))
     if unknown:
         raise app.UsageError(f"Neither parts nor ways: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
@@ -263,20 +422,19 @@ def main(_: list[str]) -> None:
         if part in PART.value:
             for run in [] if results.get({"part": part}) else measure():
                 results.add(run)
-    if "train" in PART.value:
-        for magnitude in map(float, MAGNITUDES.value):
-            for way in WAYS.value or METHODS:
-                settings = {
-                    "part": "train",
-                    "way": way,
-                    "magnitude": magnitude,
-                    "samples": SAMPLES.value,
-                    "batch": BATCH.value,
-                    "epochs": EPOCHS.value,
-                    "network": "small" if SMALL.value else "paper",
-                }
-                if results.get(settings) is None:
-                    results.add(train(settings, results))
+    if "train" not in PART.value:
+        return
+    runs: list[dict[str, Any]] = []
+    for magnitude in map(float, MAGNITUDES.value):
+        for way in CHOSEN.value or METHODS:
+            settings = {"part": "train", "way": way, "magnitude": magnitude, **common()}
+            known = results.get(settings)
+            runs.append(known or train(settings, results))
+            if known is None:
+                results.add(runs[-1])
+    show_trained(runs)
+    if FIGURE.value:
+        draw(runs, pathlib.Path(FIGURE.value))
 
 
 if __name__ == "__main__":

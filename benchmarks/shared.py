@@ -66,7 +66,7 @@ def small_network() -> keras.Model:
             keras.layers.Conv2D(32, **convolution),
             keras.layers.Flatten(),
             keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(10),
+            keras.layers.Dense(10, dtype="float32"),  # Logits, whatever is computed in.
         ]
     )
 
@@ -83,7 +83,7 @@ def paper_network() -> keras.Model:
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
             keras.layers.Dense(1024, activation="relu"),
-            keras.layers.Dense(10),
+            keras.layers.Dense(10, dtype="float32"),  # Logits, whatever is computed in.
         ]
     )
 

@@ -7,21 +7,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.checks import check_count, only_input
+from lexirobust.checks import check_count
 from lexirobust.training import stored
 from lexirobust.training.passes import Gradient
 
 MEMORY: Final = "memory"
 """What names of saved memories begin with."""
-_NO_STEPS: Final = (
-    "`memory` must name its `steps` where `fit` does not know how many an epoch has, as in "
-    "RunningMean(steps=200)."
-)
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class RunningMean:
-    """Holds every rank to the running mean of its gradients over the last steps, about an epoch.
+    """Holds every rank to the running mean of its gradients over the last steps.
 
     A gradient of a batch says little of the data set: a step that helps every rank on this batch
     may hurt a higher rank on all others. With a memory, no rank's part in a step opposes the mean
@@ -36,10 +32,11 @@ class RunningMean:
     for every rank but the last.
 
     Args:
-        steps: Time constant in training steps. `None`: an epoch of `fit`.
+        steps: Time constant in training steps. A longer mean is of more samples and of older
+            weights: what it says of the present ones fades where steps are large.
 
     Raises:
-        ValueError: If `steps` is neither an integer of at least 1 nor `None`.
+        ValueError: If `steps` is no integer of at least 1.
 
     Example:
 
@@ -58,9 +55,9 @@ class RunningMean:
         earlier tasks: Lopez-Paz and Ranzato, arXiv 1706.08840.
     """
 
-    def __init__(self, *, steps: int | None = None) -> None:
-        check_count("steps", steps, optional=True)
-        self.steps = None if steps is None else int(steps)
+    def __init__(self, *, steps: int = 20) -> None:
+        check_count("steps", steps)
+        self.steps = int(steps)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal one."""
@@ -108,12 +105,11 @@ class Memory:
     """
 
     def __init__(self, settings: RunningMean, ranks: int) -> None:
-        self._settings = settings
+        self._steps = settings.steps
         self._ranks = ranks
         # Where the model is made its variables are.
         self._strategy = tf.distribute.get_strategy()
         self._means: list[list[tf.Variable]] = []
-        self._has_constant = settings.steps is not None
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -121,7 +117,7 @@ class Memory:
         if not self._means:
             return []
         means = [variable for mean in self._means for variable in mean]
-        return [*means, self._count, self._constant, self._mark]
+        return [*means, self._count, self._mark]
 
     @property
     def means(self) -> list[Gradient]:
@@ -149,22 +145,7 @@ class Memory:
                 for _ in range(self._ranks)
             ]
             self._count = stored.replicated(tf.zeros([], tf.int64))
-            self._constant = stored.replicated(tf.constant(self._settings.steps or 0, tf.int64))
             self._mark = stored.replicated(tf.zeros([2], tf.float64))
-
-    def set_epoch(self, steps: int | None) -> None:
-        """Takes an epoch's steps for the time constant, where the settings name none.
-
-        Args:
-            steps: Steps in an epoch; `None` if nobody knows.
-
-        Raises:
-            ValueError: If neither is known.
-        """
-        if self._settings.steps is None and steps is None:
-            raise ValueError(_NO_STEPS)
-        self._constant.assign(self._settings.steps or steps)
-        self._has_constant = True
 
     def recall(
         self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
@@ -178,18 +159,13 @@ class Memory:
 
         Returns:
             The means, this step's gradients among them, for as many ranks as are remembered.
-
-        Raises:
-            ValueError: If it is not known how many steps to remember.
         """
-        if not self._has_constant:
-            raise ValueError(_NO_STEPS)
         marked = _mark([v.value for v in variables])
         # Keras swaps weights and averages by sums and differences, and so back with rounding. What
         # is not a number is not the same.
         same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])
         count = tf.where(same, self._count + 1, 1)
-        share = 1.0 / tf.cast(tf.minimum(count, self._constant), tf.float32)
+        share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)
         recalled: list[Gradient] = []
         fine = tf.constant(True)
         for mean, gradient in zip(self._means, gradients, strict=False):
@@ -241,30 +217,6 @@ class Memory:
             )
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
-        self._has_constant = bool(self._constant > 0)
-
-
-def steps_of_epoch(x: Any, arguments: dict[str, Any]) -> int | None:
-    """Counts the steps in an epoch of `fit`.
-
-    Args:
-        x: What is trained on.
-        arguments: The other arguments of `fit`.
-
-    Returns:
-        Their number, or `None` where it is not known.
-    """
-    if arguments.get("steps_per_epoch") is not None:
-        return int(arguments["steps_per_epoch"])
-    if isinstance(x, tf.data.Dataset):
-        steps = int(x.cardinality())
-    elif isinstance(x, keras.utils.PyDataset):
-        steps = x.num_batches or -1
-    else:
-        inputs = only_input(x)
-        size = arguments.get("batch_size") or 32
-        steps = -(-len(inputs) // size) if hasattr(inputs, "shape") else -1
-    return steps if steps > 0 else None
 
 
 def averages_taken(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:

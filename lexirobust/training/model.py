@@ -32,7 +32,6 @@ from lexirobust.training.memory import (
     RunningMean,
     averages_taken,
     check_memory,
-    steps_of_epoch,
 )
 from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
 from lexirobust.training.objectives.base import Score
@@ -374,8 +373,6 @@ class LexicographicModel(keras.Model):
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
         x = self._checked(x, y)
         call.arguments["x"] = x if self._starts is None else self._starts.indexed(x)
-        if self._memory is not None:
-            self._memory.set_epoch(steps_of_epoch(x, call.arguments))
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             call.arguments["validation_data"] = self._checked(validation, None)
