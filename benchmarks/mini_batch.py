@@ -255,7 +255,7 @@ def measured(trained: keras.Model, settings: dict[str, Any]) -> dict[str, Any]:
     return {"natural": share(natural), "adversarial": share(curve.correct[0])}
 
 
-def time_steps() -> list[dict[str, Any]]:
+def time_steps(attack_steps: int) -> list[dict[str, Any]]:
     """Medians of a step's seconds, in turns, and ratios to a weighted sum's.
 
     Those of the processors too: what other programs on the machine do shows there the least.
@@ -264,11 +264,11 @@ def time_steps() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(TIMED * BATCH.value, 28, 28, 1)).astype(np.float32)
     y = rng.integers(10, size=len(x))
-    settings = {**common(), "magnitude": 2.0, "attack_steps": 0}
+    settings = {**common(), "magnitude": 2.0, "attack_steps": attack_steps}
     models = {way: model_of({**settings, "way": way}, x, y)[0] for way in ways}
     clocks = {"wall": time.perf_counter, "processors": time.process_time}
     seconds: dict[str, dict[str, list[float]]] = {way: {c: [] for c in clocks} for way in ways}
-    for turn in tqdm.trange(TURNS.value + 1, desc="steps", disable=None):
+    for turn in tqdm.trange(TURNS.value + 1, desc=f"{attack_steps} attack steps", disable=None):
         for way in ways if turn % 2 else reversed(ways):
             starts = {clock: read() for clock, read in clocks.items()}
             models[way].fit(x, y, batch_size=BATCH.value, shuffle=False, verbose=0)
@@ -277,20 +277,44 @@ def time_steps() -> list[dict[str, Any]]:
     return [
         {
             "part": "time",
+            "attack_steps": attack_steps,
+            "precision": PRECISION.value,
             "way": way,
             "batch": BATCH.value,
-            "clock": clock,
-            "seconds_a_step": float(np.median(times)),
-            "ratio_quartiles": np.quantile(
-                np.array(times) / seconds[ways[0]][clock], [0.25, 0.5, 0.75]
-            ).tolist(),
+            "remembered": sum(
+                v.size for mean in models[way].remembered for v in map(np.asarray, mean)
+            ),
+            **{
+                clock: {
+                    "seconds": float(np.median(times)),
+                    "ratio_quartiles": np.quantile(
+                        np.array(times) / seconds[ways[0]][clock], [0.25, 0.5, 0.75]
+                    ).tolist(),
+                }
+                for clock, times in by_clock.items()
+            },
         }
         for way, by_clock in seconds.items()
-        for clock, times in by_clock.items()
     ]
 
 
-def time_epochs() -> list[dict[str, Any]]:
+def show_times(runs: Sequence[dict[str, Any]]) -> None:
+    """Prints one row a way, and has it in the page that --page names."""
+    clocks = ("processors", "wall")
+    head = ["attack steps", "way", "numbers remembered"]
+    rows = [head + [f"{clock}: {what}" for clock in clocks for what in ("ms a step", "ratio")]]
+    for run in runs:
+        row = [str(run["attack_steps"] or "free"), run["way"], f"{run['remembered']:,}"]
+        for clock in clocks:
+            low, middle, high = run[clock]["ratio_quartiles"]
+            row += [f"{1e3 * run[clock]['seconds']:.0f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+        rows.append(row)
+    shared.show("Time", rows)
+    if PAGE.value:
+        shared.write_table(PAGE.value, "time", rows)
+
+
+def time_epochs() -> dict[str, Any]:
     """An epoch of two ranks with the free step, two plain ones, and a pass back to the inputs."""
     x, y = lr.datasets.mnist("train", DATA_DIR.value)
     x, y = x[: SAMPLES.value], y[: SAMPLES.value]
@@ -325,7 +349,7 @@ def time_epochs() -> list[dict[str, Any]]:
         job()
         seconds[name] = time.perf_counter() - start
     parts = 2 * seconds["plain"] + seconds["inputs"]
-    return [{"part": "epoch", "samples": len(x), **seconds, "ratio": seconds["ranked"] / parts}]
+    return {"part": "epoch", "samples": len(x), **seconds, "ratio": seconds["ranked"] / parts}
 
 
 def show_trained(runs: Sequence[dict[str, Any]]) -> None:
@@ -418,10 +442,15 @@ def main(_: list[str]) -> None:
     if unknown:
         raise app.UsageError(f"Neither parts nor ways: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
-    for part, measure in (("time", time_steps), ("epoch", time_epochs)):
-        if part in PART.value:
-            for run in [] if results.get({"part": part}) else measure():
+    if "epoch" in PART.value and results.get({"part": "epoch"}) is None:
+        results.add(time_epochs())
+    if "time" in PART.value:
+        for steps in (0, ATTACK_STEPS.value):
+            for run in (
+                [] if results.get({"part": "time", "attack_steps": steps}) else time_steps(steps)
+            ):
                 results.add(run)
+        show_times([run for run in results.runs if run["part"] == "time"])
     if "train" not in PART.value:
         return
     runs: list[dict[str, Any]] = []

@@ -132,10 +132,8 @@ def _values(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 
-# Compiled, here and below: a step is read where it is needed, and not written to memory first.
-@tf.function(jit_compile=True)
 def _descents(
-    after: list[tf.Tensor], before: list[tf.Tensor], gradients: list[Gradient]
+    after: Sequence[tf.Tensor], before: Sequence[tf.Tensor], gradients: Sequence[Gradient]
 ) -> tf.Tensor:
     """`[len(gradients)]` float64 cosines between a step and the way down of each gradient."""
     step = _difference(after, before)
@@ -145,6 +143,9 @@ def _descents(
     return -tf.math.divide_no_nan(cosines, tf.sqrt(inner[0]))
 
 
+# Compiled, here and below: one pass over the variables. Products of what a pass makes are taken
+# outside of it: inside, each of them would make it anew, and more slowly.
+@tf.function(jit_compile=True)
 def _difference(after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """What has been added to the variables."""
     return [new - old for new, old in zip(after, before, strict=True)]
@@ -164,18 +165,25 @@ def _correct(
     return slope - excess
 
 
-@tf.function(jit_compile=True)
 def _slope(
-    after: list[tf.Tensor], before: list[tf.Tensor], gradient: Gradient
+    after: Sequence[tf.Tensor], before: Sequence[tf.Tensor], gradient: Gradient
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A step's inner product with a gradient, and the most that rounding of weights adds to it."""
-    sizes = [float(ml_dtypes.finfo(v.dtype.as_numpy_dtype).eps) * tf.abs(v) for v in after]
-    steep = [None if g is None else tf.abs(g) for g in gradient]
-    step = _difference(after, before)
+    step, rounding, steep = _sizes(after, before, gradient)
     return (
         gem.inner_products([step], [gradient])[0, 0],
-        gem.inner_products([sizes], [steep])[0, 0],
+        gem.inner_products([rounding], [steep])[0, 0],
     )
+
+
+@tf.function(jit_compile=True)
+def _sizes(
+    after: Sequence[tf.Tensor], before: Sequence[tf.Tensor], gradient: Gradient
+) -> tuple[list[tf.Tensor], list[tf.Tensor], Gradient]:
+    """A step, the most by which rounding moves each weight, and the size of a gradient."""
+    rounding = [float(ml_dtypes.finfo(v.dtype.as_numpy_dtype).eps) * tf.abs(v) for v in after]
+    steep = [None if g is None else tf.abs(g) for g in gradient]
+    return _difference(after, before), rounding, steep
 
 
 def _shorten(
