@@ -1,4 +1,8 @@
-"""Memories that were tried beside the running mean. The package does not have them."""
+"""Memories that were tried beside the one that the package has: as more rows of the Gramian.
+
+The first rank has a row more, before its own: what is remembered of it. No rank's part of a step
+opposes it, nor the batch's own gradient.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +12,63 @@ import numpy as np
 import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust import gem
+from lexirobust.training.gradients import Kept
 from lexirobust.training.memory import Memory
 from lexirobust.training.objectives import Batch
-from lexirobust.training.passes import Gradient
+from lexirobust.training.passes import Gradient, Passes, Scores
+from lexirobust.training.update import Taken, take_step
 
 ANCHORS = 2000
+
+
+class _Held:
+    """Gradients on the batch after what is remembered of the first rank."""
+
+    def __init__(self, kept: Kept, remembered: Gradient) -> None:
+        self._own, self.first = kept.known(), remembered
+        self.scores, self.first_loss = kept.scores, kept.first_loss
+        self._rows = [remembered, *self._own]
+
+    def gramian(self, metric: Any | None) -> tf.Tensor:
+        """`[3, 3]` float64 inner products."""
+        return gem.gramian(self._rows, metric)
+
+    def combined(self, weights: Any) -> Gradient:
+        """The sum of all rows, each with its weight out of `[3]`."""
+        return gem.combine(self._rows, weights)
+
+    def known(self) -> list[Gradient]:
+        """The batch's, and as many of what is remembered, as the logs want them."""
+        return [*self._own, self.first, self.first]
+
+
+class Projected(lr.OLSRC):
+    """OLSRC of two ranks whose steps are projected onto what is remembered, too."""
+
+    def _batch(self, data: Any) -> Batch:
+        batch = super()._batch(data)
+        if isinstance(self._memory, ControlVariates):
+            self._memory.batch = batch
+        return batch
+
+    def _update(self, passes: Passes) -> tuple[Taken, list[Scores]]:
+        kept, variables = Kept(passes, 2), self.classifier.trainable_variables
+        assert self._memory is not None
+        held = _Held(kept, self._memory.recall(kept.known(), variables)[0])
+        alphas = [0.0, *self.alphas]
+        taken = take_step(
+            self.optimizer,
+            variables,
+            held,
+            alphas,
+            1.0,
+            self.margin,
+            in_metric=True,
+            first_loss=None,
+        )
+        self._memory.settle(variables, tf.constant(False))
+        return taken, kept.scores
 
 
 class _FirstRank(Memory):
@@ -77,7 +133,7 @@ class ControlVariates(_FirstRank):
     batch: Batch
 
     def __init__(
-        self, model: "Shown", x: np.ndarray, y: np.ndarray, network: Callable[[], keras.Model]
+        self, model: Projected, x: np.ndarray, y: np.ndarray, network: Callable[[], keras.Model]
     ) -> None:
         super().__init__(x, y)
         self._network, self._then = model.classifier, network()
@@ -102,13 +158,3 @@ class ControlVariates(_FirstRank):
         then = self._differentiated(self._then, self.batch.x, self.batch.y)
         rows = zip(gradients[0], then, self._means[0], strict=True)
         return [[now - old + mean.value() for now, old, mean in rows]]
-
-
-class Shown(lr.OLSRC):
-    """OLSRC whose memory sees the batch."""
-
-    def _batch(self, data: Any) -> Batch:
-        batch = super()._batch(data)
-        if isinstance(self._memory, ControlVariates):
-            self._memory.batch = batch
-        return batch

@@ -83,10 +83,11 @@ METHODS: dict[str, Make] = {
     **{f"memory {alpha:g}": ranked(alpha, lr.RunningMean()) for alpha in (0.1, 0.2, 0.5, 0.8)},
     "full batch 0.5": ranked(0.5),
 }
-# Longer and shorter means, and what the package does not have: memories.py.
+# Longer and shorter means, and steps that are projected onto a mean: memories.py.
 OTHERS: dict[str, Make] = {
-    f"memory/{steps} {alpha:g}": ranked(alpha, lr.RunningMean(steps=steps))
-    for steps in (5, 80)
+    f"{name}/{steps} {alpha:g}": ranked(alpha, lr.RunningMean(steps=steps), kind)
+    for name, kind in (("memory", lr.OLSRC), ("row", memories.Projected))
+    for steps in (5, 20, 80)
     for alpha in (0.2, 0.5)
 }
 # After how many steps the gradient on the anchors is renewed.
@@ -126,7 +127,7 @@ def model_of(settings: dict[str, Any], x: np.ndarray, y: np.ndarray) -> tuple[An
     make = {**METHODS, **OTHERS}.get(way)
     if make is None:
         alpha = VARIATES[way] if way in VARIATES else ANCHORS[way][0]
-        make = ranked(alpha, lr.RunningMean(steps=1), memories.Shown)
+        make = ranked(alpha, lr.RunningMean(steps=1), memories.Projected)
     start = lr.WarmStart(free=not steps)
     model = make(network_of(settings), attack, settings["magnitude"], start)
     callbacks = []

@@ -15,7 +15,7 @@ _WATCHED: Final = (
     "active@",
     "norm@",
     "step_cosine@",
-    "memory_cosine@",
+    "batch_cosine@",
     "memory_step_cosine@",
 )
 _ALONE: Final = ("min_cosine", "violation", "kkt_residual")
@@ -27,8 +27,8 @@ class ConflictMonitor(Periodic):
     For each pair of ranks the cosine of their gradients (below 0 they conflict), the multiplier
     of the projection and how often it was at work; for each rank the norm of its gradient, and the
     cosine between the step that was taken and the rank's descent direction; how exact the
-    projection was. Where the model has a `memory`, the same cosines with what is remembered of the
-    ranks: conflict on the batch, and on the data set. Means over each epoch's steps.
+    projection was. Where the model has a `memory`, these are of its mean gradients, and beside them
+    `batch_cosine@HIGHER,LOWER` tells of conflict on the batch. Means over each epoch's steps.
 
     Given a data set, it also tells conflict on batches from conflict on the data set: after an
     epoch it differentiates every rank's loss on all of it, and keeps for each pair of ranks

@@ -1,4 +1,4 @@
-"""All ranks' gradients, kept or computed anew each time, with what is remembered or without."""
+"""All ranks' gradients: kept, computed anew each time, or kept and ranked by their means."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,45 +10,29 @@ from lexirobust.training.passes import Gradient, Passes, Scores, sum_over_replic
 
 
 class RankedGradients(Protocol):
-    """What an update needs to know of the ranks' gradients, and of others that they are held to.
+    """What an update needs to know of the ranks' gradients.
 
     Attributes:
-        places: Which of all gradients are the ranks' own, the first rank's first.
-        first: What no step may oppose: rank 1's gradient, or what is remembered of it.
+        first: What no step may oppose: rank 1's gradient, or its mean.
         first_loss: Rank 1's loss, summed over replicas.
         scores: Every rank's scores.
     """
 
-    places: list[int]
     first: Gradient
     first_loss: tf.Tensor
     scores: list[Scores]
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
-        """`[R, R]` float64 inner products in a metric, of all gradients."""
+        """`[T, T]` float64 inner products in a metric, by which ranks are compared."""
 
     def combined(self, weights: Any) -> Gradient:
-        """The sum of all gradients, each with its weight out of `[R]`."""
+        """The sum of all gradients, each with its weight out of `[T]`."""
 
     def known(self) -> list[Gradient]:
-        """The ranks' gradients that are at hand, rank 1's first; then what is remembered."""
+        """The ranks' gradients that are at hand, rank 1's first; then their means."""
 
 
-class _SideBySide:
-    """Gradients that are all in memory."""
-
-    _rows: list[Gradient]
-
-    def gramian(self, metric: Any | None) -> tf.Tensor:
-        """`[R, R]` float64 inner products in a metric, of all gradients."""
-        return gem.gramian(self._rows, metric)
-
-    def combined(self, weights: Any) -> Gradient:
-        """The sum of all gradients, each with its weight out of `[R]`."""
-        return gem.combine(self._rows, weights)
-
-
-class Kept(_SideBySide):
+class Kept:
     """All gradients side by side: T passes, and T gradients in memory.
 
     Args:
@@ -62,36 +46,48 @@ class Kept(_SideBySide):
         self.first = self._rows[0]
         self.scores: list[Scores] = list(scores)
         self.first_loss = sum_over_replicas([self.scores[0].total])[0]
-        self.places = [*range(ranks)]
+
+    def gramian(self, metric: Any | None) -> tf.Tensor:
+        """`[T, T]` float64 inner products in a metric."""
+        return gem.gramian(self._rows, metric)
+
+    def combined(self, weights: Any) -> Gradient:
+        """The sum of all gradients, each with its weight out of `[T]`."""
+        return gem.combine(self._rows, weights)
 
     def known(self) -> list[Gradient]:
         """All of them."""
         return self._rows
 
 
-class Held(_SideBySide):
-    """Gradients on the batch, each after what is remembered of it: ranks are held to both.
+class Averaged:
+    """Gradients on the batch, which are ranked by their means over many batches.
+
+    What conflicts is told by the means, since batches are mostly noise; the step is made of the
+    batch's own gradients, since means lag behind. On average it opposes no mean that it must not.
 
     Args:
         kept: The gradients on the batch, all of them at hand.
-        recalled: What is remembered, of the first ranks.
+        means: What is remembered, one mean a rank.
     """
 
-    def __init__(self, kept: RankedGradients, recalled: Sequence[Gradient]) -> None:
-        self._own, self._recalled = kept.known(), list(recalled)
-        self._rows: list[Gradient] = []
-        self.places: list[int] = []
-        for rank, own in enumerate(self._own):
-            self._rows += self._recalled[rank : rank + 1]
-            self.places.append(len(self._rows))
-            self._rows.append(own)
-        self.first = self._rows[0]
+    def __init__(self, kept: RankedGradients, means: Sequence[Gradient]) -> None:
+        self._kept, self._means = kept, list(means)
+        self.first = self._means[0]
         self.scores = kept.scores
         self.first_loss = kept.first_loss
 
+    def gramian(self, metric: Any | None) -> tf.Tensor:
+        """`[T, T]` float64 inner products of the means in a metric."""
+        return gem.gramian(self._means, metric)
+
+    def combined(self, weights: Any) -> Gradient:
+        """The sum of the batch's gradients, each with its weight out of `[T]`."""
+        return self._kept.combined(weights)
+
     def known(self) -> list[Gradient]:
-        """All of them, the ranks' own before what is remembered."""
-        return [*self._own, *self._recalled]
+        """The batch's, and the means."""
+        return [*self._kept.known(), *self._means]
 
 
 class Recomputed:
@@ -109,7 +105,6 @@ class Recomputed:
         self._passes = passes
         self._ranks = ranks
         self._last: list[tf.Tensor] = []
-        self.places = [*range(ranks)]
         self.first, scores = self._pass(0)
         self.scores: list[Scores] = [scores]
         self.first_loss = sum_over_replicas([scores.total])[0]

@@ -1,4 +1,4 @@
-"""What ranks are held to besides their gradients on the batch: the data set, as remembered."""
+"""What ranks are compared by in place of their gradients on the batch: means over many."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,19 +17,20 @@ MEMORY: Final = "memory"
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class RunningMean:
-    """Holds every rank to the running mean of its gradients over the last steps.
+    """Compares ranks by the running means of their gradients over the last steps.
 
-    A gradient of a batch says little of the data set: a step that helps every rank on this batch
-    may hurt a higher rank on all others. With a memory, no rank's part in a step opposes the mean
-    gradient of a higher rank or of its own, the last rank's own aside, nor the higher ranks'
-    gradients on the batch. In the optimizer's metric the step that reaches the weights does not
-    oppose the first rank's mean, where without a memory it is held to that rank's batch.
+    A gradient of a batch says little of the data set, and gradients of batches hardly ever
+    conflict: a step that helps every rank on this batch may hurt a higher rank on all others. With
+    a memory, what each rank must not oppose is told by the mean gradients, and the weights of the
+    ranks that follow from it are those of the batch's own gradients in the step: on average it
+    opposes no mean of a higher rank. In the optimizer's metric the step that reaches the weights
+    does not oppose the first rank's mean, where without a memory it is held to that rank's batch.
 
     The mean weighs all steps alike until there are `steps` of them, and forgets from then on by
     one part in `steps` a step. It begins anew where weights are not what the last step left: after
     other weights were set, or the optimizer's averages took their place. Steps whose gradients
     are not finite, which loss scaling skips, are not remembered. It is as large as the weights,
-    for every rank but the last.
+    for every rank.
 
     Args:
         steps: Time constant in training steps. A longer mean is of more samples and of older
@@ -51,8 +52,8 @@ class RunningMean:
     True
 
     Reference:
-        The paper trains on full batches for want of it (sections 6 and 8). Episodic gradients of
-        earlier tasks: Lopez-Paz and Ranzato, arXiv 1706.08840.
+        The paper trains on full batches for want of it (sections 6 and 8). Tracked gradients in
+        multi-objective descent: Fernando et al., arXiv 2210.12624.
     """
 
     def __init__(self, *, steps: int = 20) -> None:
@@ -72,7 +73,7 @@ class RunningMean:
 def check_memory(
     memory: Any, ranks: int, update: str, keep_gradients: bool, safeguard: bool
 ) -> None:
-    """Checks that ranks can be held to a memory.
+    """Checks that ranks can be compared by a memory.
 
     Args:
         memory: What is to be a `RunningMean`.
@@ -82,13 +83,13 @@ def check_memory(
         safeguard: Whether steps are checked by the batch's loss.
 
     Raises:
-        ValueError: If there is nothing to be held, or the other options do not go with it.
+        ValueError: If there is nothing to be compared, or the other options do not go with it.
         TypeError: If `memory` is something else.
     """
     if not isinstance(memory, RunningMean):
         raise TypeError(f"`memory` must be a RunningMean or None. Received: {memory!r}.")
     if ranks < 2:
-        raise ValueError("`memory` needs at least two ranks: one alone is held to nothing.")
+        raise ValueError("`memory` needs at least two ranks: one alone is compared to none.")
     if update != "onestep" or not keep_gradients or safeguard:
         raise ValueError(
             "`memory` needs update='onestep', keep_gradients=True and safeguard=False. Received: "
@@ -101,7 +102,7 @@ class Memory:
 
     Args:
         settings: A `RunningMean`.
-        ranks: How many ranks are remembered, from the first.
+        ranks: How many ranks there are.
     """
 
     def __init__(self, settings: RunningMean, ranks: int) -> None:
@@ -158,7 +159,7 @@ class Memory:
             variables: What they are by.
 
         Returns:
-            The means, this step's gradients among them, for as many ranks as are remembered.
+            The means, this step's gradients among them.
         """
         marked = _mark([v.value for v in variables])
         # Keras swaps weights and averages by sums and differences, and so back with rounding. What
@@ -168,7 +169,7 @@ class Memory:
         share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)
         recalled: list[Gradient] = []
         fine = tf.constant(True)
-        for mean, gradient in zip(self._means, gradients, strict=False):
+        for mean, gradient in zip(self._means, gradients, strict=True):
             values, finite = _updated([v.value() for v in mean], gradient, share)
             fine &= finite
             recalled.append(

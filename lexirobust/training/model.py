@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
-from lexirobust import serving
+from lexirobust import gem, serving
 from lexirobust.checks import (
     check_alphas,
     check_count,
@@ -24,7 +24,7 @@ from lexirobust.checks import (
     unindexed,
 )
 from lexirobust.training import stored
-from lexirobust.training.gradients import Held, Kept, RankedGradients, Recomputed
+from lexirobust.training.gradients import Averaged, Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
 from lexirobust.training.memory import (
     MEMORY,
@@ -84,9 +84,9 @@ class LexicographicModel(keras.Model):
     `step_cosine@NAME`, the cosine between the step that reached the weights and the descent
     direction of each rank. With `report=True` also, for each pair of ranks, `cosine@HIGHER,LOWER`,
     `multiplier@...` and `active@...`, for each rank `norm@NAME`, and how exact the projection was,
-    `violation` and `kkt_residual`. With a `memory` also `memory_cosine@HIGHER,LOWER`, between what
-    is remembered of one rank and another's gradient on the batch, and `memory_step_cosine@NAME`,
-    between the step and the way down of what is remembered.
+    `violation` and `kkt_residual`. With a `memory` all of these are of the mean gradients, by which
+    ranks are compared then, except for `step_cosine@NAME`, beside which `memory_step_cosine@NAME`
+    is that of the mean. With `report=True` also `batch_cosine@HIGHER,LOWER`, on the batch.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs
@@ -114,8 +114,8 @@ class LexicographicModel(keras.Model):
         report: Whether the logs hold everything there is to report about a step.
         warm_start: How attacks in training begin where they left each sample the last time, a
             `WarmStart`; `None`: they begin afresh.
-        memory: What ranks are held to besides their gradients on the batch, a `RunningMean`;
-            `None`: to these alone, which say little of the data set where batches are small.
+        memory: What ranks are compared by, a `RunningMean` of their gradients; `None`: by their
+            gradients on the batch, which say little of the data set where batches are small.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -192,7 +192,7 @@ class LexicographicModel(keras.Model):
         self._memory: Memory | None = None
         if memory is not None:
             check_memory(memory, len(objectives), update, keep_gradients, safeguard)
-            self._memory = Memory(memory, len(objectives) - 1)
+            self._memory = Memory(memory, len(objectives))
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
@@ -207,7 +207,7 @@ class LexicographicModel(keras.Model):
             [rank.name for rank in self.objectives],
             kept=self.keep_gradients,
             full=self.report,
-            held=memory is not None,
+            averaged=memory is not None,
         )
         self._training_means = Means([*self._reported.names, *self.auxiliary_names])
         self._evaluating = False
@@ -461,10 +461,12 @@ class LexicographicModel(keras.Model):
             if self._memory is None:
                 return take(gradients, self.alphas, 1.0), gradients.scores
             variables = self.classifier.trainable_variables
-            held = Held(gradients, self._memory.recall(gradients.known(), variables))
-            taken = take(held, self.alphas, 1.0)
+            own = gradients.known()
+            averaged = Averaged(gradients, self._memory.recall(own, variables))
+            taken = take(averaged, self.alphas, 1.0)
             self._memory.settle(variables, averages_taken(self.optimizer))
-            return taken, held.scores
+            batch_cosines = gem.cosines(gem.gramian(own)) if self.report else None
+            return taken._replace(batch_cosines=batch_cosines), averaged.scores
         scores = []
         for rank, alpha in enumerate(self.alphas):
             gradients = make(passes, rank + 1)
@@ -540,7 +542,7 @@ class LexicographicModel(keras.Model):
 
     @property
     def remembered(self) -> list[Gradient]:
-        """The mean gradients that `memory` holds, by rank, of all ranks but the last."""
+        """The mean gradients that `memory` holds, by rank."""
         return [] if self._memory is None else self._memory.means
 
     def _batch(self, data: Any) -> Batch:

@@ -14,7 +14,7 @@ class Report:
         ranks: The ranks' names, the most important first.
         kept: Whether all ranks' gradients are at hand after the step, or the first one's alone.
         full: Whether to tell everything there is.
-        held: Whether the ranks are held to what is remembered of them, too.
+        averaged: Whether ranks are compared by their mean gradients.
 
     Example:
 
@@ -22,9 +22,11 @@ class Report:
     ['min_cosine', 'step_cosine@natural', 'step_cosine@l2=4']
     """
 
-    def __init__(self, ranks: Sequence[str], kept: bool, full: bool, held: bool = False) -> None:
+    def __init__(
+        self, ranks: Sequence[str], kept: bool, full: bool, averaged: bool = False
+    ) -> None:
         self._full = full
-        self._held = held
+        self._averaged = averaged
         # All pairs of a lower and a higher rank.
         self._pairs = [(low, high) for low in range(len(ranks)) for high in range(low)]
         self.names: list[str] = []
@@ -32,14 +34,14 @@ class Report:
             return
         aligned = ranks if kept else ranks[:1]
         self.names += ["min_cosine", *(f"step_cosine@{name}" for name in aligned)]
-        if held:
-            self.names += [f"memory_step_cosine@{name}" for name in ranks[:-1]]
-            self.names += [f"memory_cosine@{ranks[h]},{ranks[low]}" for low, h in self._pairs]
+        if averaged:
+            self.names += [f"memory_step_cosine@{name}" for name in ranks]
         if full:
             self.names += ["violation", "kkt_residual", *(f"norm@{name}" for name in ranks)]
+            quantities = ["cosine", "multiplier", "active"] + ["batch_cosine"] * averaged
             self.names += [
                 f"{quantity}@{ranks[high]},{ranks[low]}"
-                for quantity in ("cosine", "multiplier", "active")
+                for quantity in quantities
                 for low, high in self._pairs
             ]
 
@@ -54,17 +56,15 @@ class Report:
         """
         if not self._pairs:
             return []
-        onestep, places = taken.onestep, taken.places
-        pairs = [(places[low], places[high]) for low, high in self._pairs]
-        least = tf.reduce_min(tf.stack([onestep.cosines[pair] for pair in pairs]))
+        onestep = taken.onestep
+        least = tf.reduce_min(tf.stack([onestep.cosines[pair] for pair in self._pairs]))
         values = [least, *tf.unstack(taken.step_cosines)]
-        if self._held:
-            # What is remembered of a rank stands before its gradient.
-            values += [onestep.cosines[low, high - 1] for low, high in pairs]
         if self._full:
             norms = tf.sqrt(tf.linalg.diag_part(onestep.gramian))
-            values += [onestep.violation, onestep.kkt_residual]
-            values += [norms[place] for place in places]
-            for matrix in (onestep.cosines, onestep.multipliers, onestep.active):
-                values += [matrix[pair] for pair in pairs]
+            values += [onestep.violation, onestep.kkt_residual, *tf.unstack(norms)]
+            matrices = [onestep.cosines, onestep.multipliers, onestep.active]
+            if taken.batch_cosines is not None:
+                matrices.append(taken.batch_cosines)
+            for matrix in matrices:
+                values += [matrix[pair] for pair in self._pairs]
         return values

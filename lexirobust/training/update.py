@@ -20,12 +20,13 @@ class Taken(NamedTuple):
         onestep: What the projection reports.
         step_cosines: `[known]` float64 cosines between the step that reached the weights and the
             descent direction of each gradient that is at hand, the first rank's first.
-        places: Where in the matrices the ranks are, the first rank first.
+        batch_cosines: `[T, T]` float64 Euclidean cosines between the gradients on the batch, where
+            ranks are compared by other ones; otherwise `None`.
     """
 
     onestep: gem.Onestep
     step_cosines: tf.Tensor
-    places: list[int]
+    batch_cosines: tf.Tensor | None = None
 
 
 def take_step(
@@ -61,10 +62,6 @@ def take_step(
     Returns:
         What the step did.
     """
-    weights = [0.0] * (1 + gradients.places[-1])
-    for place, alpha in zip(gradients.places, alphas, strict=True):
-        weights[place] = alpha
-    alphas = weights
     metric = _metric(optimizer, gradients, alphas, margin) if in_metric else None
     onestep = gem.onestep(gradients.gramian(metric), alphas, margin)
     before = _values(variables)
@@ -79,9 +76,7 @@ def take_step(
             again = _where_risen(rise, first_loss, gradients.first_loss)
             kept = tf.where(again > gradients.first_loss, 0.0, 1.0)
             _move(variables, before, kept, descent, tf.zeros([], tf.float64))
-    return Taken(
-        onestep, _descents(_values(variables), before, gradients.known()), gradients.places
-    )
+    return Taken(onestep, _descents(_values(variables), before, gradients.known()))
 
 
 def _where_risen(rise: tf.Tensor, loss: Callable[[], tf.Tensor], before: tf.Tensor) -> tf.Tensor:

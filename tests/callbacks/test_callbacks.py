@@ -129,7 +129,9 @@ def test_conflict_on_batches_is_told_from_conflict_on_the_data_set():
     )
     # Where weights stay, the mean over whole epochs is the gradient on all data.
     np.testing.assert_allclose(monitor.history["data_memory_cosine@natural"], 1.0, rtol=1e-5)
-    assert len(monitor.history["memory_cosine@natural,l2=4"]) == 4
+    assert len(monitor.history["batch_cosine@natural,l2=4"]) == 4
+    # Another metric, the same sign: the means conflict as the data do.
+    assert min(monitor.history["cosine@natural,l2=4"]) < 0
 
 
 def test_a_data_set_needs_labels():
