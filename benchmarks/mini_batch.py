@@ -3,8 +3,9 @@
     python benchmarks/mini_batch.py --part=train --data_dir=../shared/tfds
     python benchmarks/mini_batch.py --part=time,epoch --data_dir=../shared/tfds
 
-All of MNIST's 60,000 training images in batches of 256, the paper's network, warm starts with the
-free step. A run that was finished is not made again, one that was interrupted begins again.
+All of MNIST's 60,000 training images in batches of 256, the paper's network, warm starts with three
+steps of each visit; `epoch` is of the free step, `time` of both. A run that was finished is not
+made again, one that was interrupted begins again.
 """
 
 import os
@@ -42,7 +43,7 @@ ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 3, "Of each visit; 0: the fr
 PRECISION = flags.DEFINE_string("precision", "float32", "Keras's dtype policy to train in.")
 SEED = flags.DEFINE_integer("seed", 0, "Of weights, order and perturbations.", 0)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
-PAGE = flags.DEFINE_string("page", None, "Page to write the table of `train` to, where it has it.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the tables to, where it has them.")
 FIGURE = flags.DEFINE_string("figure", None, "Where the frontier is drawn.")
 OUT = flags.DEFINE_string("out", "docs/results/mini_batch.json", "Where runs are kept.")
 

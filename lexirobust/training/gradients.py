@@ -64,7 +64,8 @@ class Averaged:
     """Gradients on the batch, which are ranked by their means over many batches.
 
     What conflicts is told by the means, since batches are mostly noise; the step is made of the
-    batch's own gradients, since means lag behind. On average it opposes no mean that it must not.
+    batch's own gradients, since means lag behind. On average over batches no rank's part of it
+    opposes the mean of a higher rank.
 
     Args:
         kept: The gradients on the batch, all of them at hand.

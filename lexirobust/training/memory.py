@@ -21,10 +21,11 @@ class RunningMean:
 
     A gradient of a batch says little of the data set, and gradients of batches hardly ever
     conflict: a step that helps every rank on this batch may hurt a higher rank on all others. With
-    a memory, what each rank must not oppose is told by the mean gradients, and the weights of the
-    ranks that follow from it are those of the batch's own gradients in the step: on average it
-    opposes no mean of a higher rank. In the optimizer's metric the step that reaches the weights
-    does not oppose the first rank's mean, where without a memory it is held to that rank's batch.
+    a memory, the projection is solved between the mean gradients, and the weights of the ranks that
+    follow from it are those of the batch's own gradients in the step: on average over batches, no
+    rank's part of it opposes the mean of a higher rank. In the optimizer's metric the step that
+    reaches the weights does not oppose the first rank's mean, where without a memory it is held to
+    that rank's batch.
 
     The mean weighs all steps alike until there are `steps` of them, and forgets from then on by
     one part in `steps` a step. It begins anew where weights are not what the last step left: after
