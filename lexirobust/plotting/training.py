@@ -1,0 +1,163 @@
+"""What training was like, epoch by epoch and between its ranks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from lexirobust.plotting.style import BLUE, RED, check_not_empty
+
+
+def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draws accuracies and losses by epoch, one row for each training method.
+
+    Training data are red, test data blue; rank 1 is solid and dark, every rank below it is dashed
+    and lighter. Losses that span more than two decades get a logarithmic axis.
+
+    Args:
+        histories: mapping from a method's name to its history, as in Keras' `History.history`: a
+            list of values per epoch under keys such as "accuracy@natural" or "loss@l2=4", with
+            "val_" before them for test data, which may be measured at every n-th epoch only. Keys
+            without "@" are left out.
+
+    Returns:
+        Figure with a row of two axes, accuracy and loss, for each method.
+
+    Raises:
+        ValueError: if there is no history, or a history has no key with "@".
+
+    Example:
+
+    >>> history = {"accuracy@natural": [0.5, 1.0], "loss@natural": [0.7, 0.1]}
+    >>> figure = training_curves({"Standard": history, "OLSRC": history})
+    >>> len(figure.axes)
+    4
+
+    Reference: section 6.1.1, Figure 9 of the paper.
+    """
+    check_not_empty("histories", histories)
+    for method, history in histories.items():
+        if not any("@" in key for key in history):
+            raise ValueError(
+                f"`histories[{method!r}]` must have keys such as 'loss@natural'. "
+                f"Received: {sorted(history)}."
+            )
+    ranks = sorted(
+        {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
+        key=_rank_order,
+    )
+    styles = {
+        (prefix, rank): _rank_style(colour, index, len(ranks))
+        for prefix, colour in (("", RED), ("val_", BLUE))
+        for index, rank in enumerate(ranks)
+    }
+
+    figure = Figure(figsize=(9.0, 1.2 + 1.9 * len(histories)), layout="constrained")
+    grid = figure.subplots(len(histories), 2, sharex=True, sharey="col", squeeze=False)
+    for row, (method, history) in zip(grid, histories.items(), strict=True):
+        for axes, quantity in zip(row, ("accuracy", "loss"), strict=True):
+            # Rank 1 matters most, so it is drawn last and on top.
+            for (prefix, rank), style in reversed(styles.items()):
+                values = history.get(f"{prefix}{quantity}@{rank}")
+                if values is not None:
+                    # Test data may be measured every few epochs only (`validation_freq`).
+                    every = max(len(history[key]) for key in history) // len(values)
+                    epochs = every * np.arange(1, len(values) + 1)
+                    axes.plot(epochs, values, label=f"{prefix}{quantity}@{rank}", **style)
+            axes.grid(alpha=0.25)
+            axes.margins(x=0.02)
+        row[0].set_ylabel(method, fontweight="bold")
+    grid[0, 0].set(title="accuracy", ylim=(-0.04, 1.04))
+    grid[0, 1].set_title("loss")
+    losses = [v for h in histories.values() for k, vs in h.items() if "loss@" in k for v in vs]
+    if _spans_decades(losses):
+        grid[0, 1].set_yscale("log", nonpositive="mask")
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    tested = any(key.startswith("val_") for h in histories.values() for key in h)
+    handles = [
+        Line2D([], [], color=RED, label="train"),
+        *([Line2D([], [], color=BLUE, label="test")] if tested else []),
+        *(
+            Line2D([], [], label=r, **_rank_style("black", i, len(ranks)))
+            for i, r in enumerate(ranks)
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+    return figure
+
+
+def pairs(names: Sequence[str], values: Any) -> Figure:
+    """Draws what there is to say of each pair of ranks, red where it is below 0.
+
+    Args:
+        names: the ranks, the most important first.
+        values: array `[T, T]`, the higher rank of each pair in rows; not a number: left empty.
+
+    Returns:
+        Figure with one axes, a number in every cell.
+
+    Raises:
+        ValueError: if the shape does not fit.
+
+    Example:
+
+    >>> figure = pairs(["natural", "l2=4"], [[np.nan, -0.5], [np.nan, np.nan]])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['−0.50']
+    """
+    values = np.asarray(values, float)
+    if values.shape != (len(names), len(names)):
+        raise ValueError(
+            f"`values` must be [T, T] for T names. Received: shape {values.shape}, "
+            f"{len(names)} names."
+        )
+    figure = Figure(figsize=(2.0 + 0.9 * len(names), 1.2 + 0.7 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    most = np.nanmax(np.abs(values), initial=1e-9)
+    axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        shade = "white" if abs(value) > 0.6 * most else "black"
+        text = f"{value:.2f}".replace("-", "−")
+        axes.text(column, row, text, ha="center", va="center", color=shade)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="lower rank", ylabel="higher rank")
+    return figure
+
+
+def _rank_order(name: str) -> tuple[float, str]:
+    """Sorts "natural" first, "l2=4" by its magnitude, and what has none last."""
+    if name == "natural":
+        return 0.0, name
+    try:
+        return float(name.partition("=")[2]), name
+    except ValueError:
+        return math.inf, name
+
+
+def _rank_style(colour: str, index: int, ranks: int) -> dict[str, Any]:
+    """Fades from the full colour at rank 1 towards white, with dashes below rank 1."""
+    fade = 0.0 if index == 0 else 0.25 + 0.3 * (index - 1) / max(ranks - 2, 1)
+    red, green, blue = (part + (1 - part) * fade for part in to_rgb(colour))
+    dashes = ("-", "--", "-.", ":")
+    style = dashes[0] if index == 0 else dashes[1 + (index - 1) % 3]
+    return {
+        "color": (red, green, blue),
+        "linestyle": style,
+        "linewidth": 1.2 if index == 0 else 1.0,
+        "alpha": 0.8,
+    }
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    positive = [value for value in values if 0 < value < math.inf]
+    return bool(positive) and max(positive) > 100 * min(positive)
