@@ -1,5 +1,6 @@
 """The best model, by ranks."""
 
+import json
 import os
 import pathlib
 import warnings
@@ -22,6 +23,9 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     Epochs whose logs hold none of the ranks, as those that a `RobustnessCurve` did not measure, are
     passed over. It must come before this in `callbacks`.
 
+    Where `fit` begins after epoch 0, as it does after a `Backup`, what was the best is known again:
+    a file beside the model, with `.json` after its name, says so. At epoch 0 all begins anew.
+
     Args:
         path: Where the best model is written, whole or not at all: a name that ends in `.keras`, or
             in `.weights.h5` for weights alone.
@@ -37,7 +41,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is not as above, or in `fit`, if an epoch's logs hold some of the
-            ranks and not the others.
+            ranks and not the others, or training goes on whose best was chosen by other ranks.
 
     Example: the second epoch is better by rank 2, the third is not, as rank 1 has lost too much.
 
@@ -76,7 +80,9 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         self.best: np.ndarray | None = None
         self.best_epoch: int | None = None
         self._most = np.full(len(self.ranks), -np.inf)
-        self._waited = 0
+        # Epochs since then that were measured.
+        self._others: list[int] = []
+        self._started = False
 
     def improves(self, logs: dict[str, Any]) -> bool:
         """Compares an epoch with the best one, and makes it the best one if it is better.
@@ -100,6 +106,21 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
                 return True
         return False
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Waits for the first epoch, whose number says whether training goes on."""
+        del logs
+        self._started = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes up what was the best, where training goes on."""
+        del logs
+        if not self._started and self.best is None:
+            if epoch and self._record.exists():
+                self._resume(epoch)
+            elif not epoch and self._writes:
+                self._record.unlink(missing_ok=True)  # Of another training.
+        self._started = True
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the model if it is better."""
         logs = logs or {}
@@ -109,11 +130,13 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         if missing:
             raise ValueError(f"`ranks` must be in the logs: {missing} are not. There: {[*logs]}.")
         if self.improves(logs):
-            self.best_epoch, self._waited = epoch, 0
+            self.best_epoch, self._others = epoch, []
             self._save()
-            return
-        self._waited += 1
-        if self.patience is not None and self._waited >= self.patience:
+        else:
+            self._others.append(epoch)
+        if self.best is not None and self._writes:
+            self._remember(self.best)
+        if self.patience is not None and len(self._others) >= self.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -128,6 +151,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             )
 
     def _save(self) -> None:
+        if not self._writes:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name.split('.')[0]}.part{self._suffix}")
         if self._suffix == ".keras":
@@ -135,6 +160,41 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         else:
             self.model.save_weights(unfinished)
         unfinished.replace(self.path)
+
+    def _remember(self, best: np.ndarray) -> None:
+        """Writes down what `_resume` needs: after the model, or it would promise what is not."""
+        state = {
+            "ranks": self.ranks,
+            "mode": self.mode,
+            "best": best.tolist(),
+            "most": self._most.tolist(),
+            "epoch": self.best_epoch,
+            "others": self._others,
+        }
+        unfinished = self._record.with_name(f".{self._record.name}.part")
+        unfinished.write_text(json.dumps(state), encoding="utf-8")
+        unfinished.replace(self._record)
+
+    def _resume(self, epoch: int) -> None:
+        state = json.loads(self._record.read_text(encoding="utf-8"))
+        if (state["ranks"], state["mode"]) != (self.ranks, self.mode):
+            raise ValueError(
+                f"`ranks` and `mode` must be those by which {str(self.path)!r} was chosen, "
+                f"{state['ranks']} and {state['mode']!r}, or `path` another one. Received: "
+                f"{self.ranks} and {self.mode!r}."
+            )
+        self.best, self._most = np.array(state["best"]), np.array(state["most"])
+        self.best_epoch = state["epoch"]
+        # Those after the backup are made again.
+        self._others = [other for other in state["others"] if other < epoch]
+
+    @property
+    def _record(self) -> pathlib.Path:
+        return self.path.with_name(self.path.name + ".json")
+
+    @property
+    def _writes(self) -> bool:
+        return self.model.distribute_strategy.extended.should_checkpoint
 
     @property
     def _suffix(self) -> str:

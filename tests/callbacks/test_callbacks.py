@@ -188,27 +188,62 @@ def test_no_chosen_epoch_is_beaten_lexicographically():
     assert tuple(keeper.best) == max(map(tuple, values))
 
 
+class Told(keras.callbacks.Callback):
+    """Has these logs for each epoch, and keeps its weights."""
+
+    values = ((0.5, 0.5), (0.9, 0.1), (0.9, 0.05), (0.8, 0.9), (1.0, 1.0))
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["a"], logs["b"] = self.values[epoch]
+        self.seen.append(self.model.classifier.get_weights()[0])
+
+
 def test_the_best_model_is_saved_and_training_stops(tmp_path):
-    class Told(keras.callbacks.Callback):
-        values = ((0.5, 0.5), (0.9, 0.1), (0.9, 0.05), (0.8, 0.9), (1.0, 1.0))
-
-        def on_epoch_end(self, epoch, logs=None):
-            logs["a"], logs["b"] = self.values[epoch]
-            seen.append(self.model.classifier.get_weights()[0])
-
     for name in ("best.keras", "best.weights.h5"):
-        seen = []
+        epochs = Told()
         keeper = LexicographicCheckpoint(tmp_path / name, ["a", "b"], patience=2)
         model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
-        history = trained(model, Told(), keeper, epochs=5)
+        history = trained(model, epochs, keeper, epochs=5)
         assert (keeper.best_epoch, len(history.epoch)) == (1, 4)
         if name.endswith(".keras"):
             best = keras.models.load_model(tmp_path / name)
         else:
             model.load_weights(tmp_path / name)
             best = model
-        np.testing.assert_array_equal(best.classifier.get_weights()[0], seen[1])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "best.weights.h5"]
+        np.testing.assert_array_equal(best.classifier.get_weights()[0], epochs.seen[1])
+    models = ["best.keras", "best.weights.h5"]
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == sorted([*models, *(f"{name}.json" for name in models)])
+
+
+def test_the_best_model_outlives_a_stop(tmp_path):
+    path = tmp_path / "best.weights.h5"
+
+    def keeper(**settings):
+        return LexicographicCheckpoint(path, ["a", "b"], **settings)
+
+    model, before = compiled(lr.OLSRC(network(), ATTACK, [1.0])), Told()
+    trained(model, before, keeper(), epochs=3)
+    # Goes on: epoch 2 is made again, and nothing up to epoch 3 is better than epoch 1 was.
+    resumed = keeper(patience=2)
+    history = trained(model, Told(), resumed, epochs=5, initial_epoch=2)
+    assert history.epoch == [2, 3]
+    assert resumed.best_epoch == 1
+    assert resumed.best.tolist() == [0.9, 0.1]
+    model.load_weights(path)
+    np.testing.assert_array_equal(model.classifier.get_weights()[0], before.seen[1])
+    with pytest.raises(ValueError, match="`ranks`"):
+        trained(model, LexicographicCheckpoint(path, ["b"]), epochs=5, initial_epoch=2)
+    # From the first epoch on it is another training, whatever there was.
+    anew, after = keeper(), Told()
+    trained(model, after, anew, epochs=1)
+    assert anew.best_epoch == 0
+    model.load_weights(path)
+    np.testing.assert_array_equal(model.classifier.get_weights()[0], after.seen[0])
 
 
 def test_ranks_must_be_in_the_logs(tmp_path):
