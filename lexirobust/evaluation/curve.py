@@ -242,7 +242,7 @@ class AccuracyCurve:
 
 
 def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
-    """Checks that two curves are of the same samples at the same magnitudes.
+    """Checks that two curves are of the same samples at the same magnitudes, measured alike.
 
     Args:
         first: A curve.
@@ -270,6 +270,12 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
         raise ValueError(
             "Curves must be of the same samples in the same order. Received: data of digests "
             f"{digests[0]} and {digests[1]}."
+        )
+    priors = [curve.settings.get("priors") for curve in (first, second)]
+    if priors[0] != priors[1]:
+        raise ValueError(
+            "Curves must have the same priors, by which magnitudes are scaled. Received: "
+            f"{priors[0]} and {priors[1]}."
         )
 
 

@@ -215,6 +215,15 @@ def test_sums_need_the_same_samples():
         curve() + 1
 
 
+def test_curves_of_other_priors_are_not_compared():
+    one = curve()
+    other = dataclasses.replace(one, settings={**one.settings, "priors": [0.2, 0.8]})
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(ValueError, match="same priors"):
+            lr.compare(*pair)
+    assert lr.compare(other, other).order == 0
+
+
 def test_a_plot_has_each_curve_its_interval_and_its_gap():
     figure = plotting.accuracy_curves({"first": curve(seed=1), "second": curve(seed=2)})
     (axes,) = figure.axes
