@@ -78,6 +78,8 @@ def ranked(
 
 
 METHODS: dict[str, Make] = {
+    # What the others give up, or do not: plain training.
+    "natural alone": lambda classifier, attack, magnitude, start: lr.Standard(classifier),
     **{f"weighted {alpha:g}": weighted(alpha) for alpha in (0.2, 0.5, 0.8, 0.9, 0.95)},
     **{f"TRADES {weight:g}": trades(weight) for weight in (0.3, 1.0, 3.0)},
     **{f"ranked {alpha:g}": ranked(alpha) for alpha in (0.2, 0.5, 0.8)},

@@ -22,7 +22,8 @@ class MultiPerturbationTraining(LexicographicModel):
         attacks: At least two attacks; for `"max"` they must suit `attacks.Worst`.
         magnitudes: What each attack moves by, above 0, in its own norm.
         strategy: `"max"`: each sample is trained on where its loss is largest among all attacks.
-            `"avg"`: it is trained on all of them, with equal weights.
+            `"avg"`: it is trained on all of them, with equal weights; those of one norm and
+            magnitude are numbered in the logs, as in `"l2=2 (1)"`.
         alpha: Weight of the natural loss, from 0 to 1; 0 in the reference.
         **kwargs: As of `LexicographicModel`.
 
@@ -62,7 +63,9 @@ class MultiPerturbationTraining(LexicographicModel):
         if strategy == "max":
             attacked = [Adversarial(Worst(attacks, magnitudes), 1.0, name="max")]
         else:
-            attacked = [Adversarial(*pair) for pair in zip(attacks, magnitudes, strict=True)]
+            pairs = [*zip(attacks, magnitudes, strict=True)]
+            names = _apart([Adversarial(*pair).name for pair in pairs])
+            attacked = [Adversarial(*p, name=name) for p, name in zip(pairs, names, strict=True)]
         weights = [alpha, *[(1 - alpha) / len(attacked)] * len(attacked)]
         super().__init__(classifier, [WeightedSum([Natural(), *attacked], weights)], **kwargs)
         self.attacks = tuple(attacks)
@@ -80,3 +83,11 @@ class MultiPerturbationTraining(LexicographicModel):
             "strategy": self.strategy,
             "alpha": self.alpha,
         }
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """The same names, numbered where attacks share their norm and magnitude."""
+    return [
+        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]

@@ -179,6 +179,14 @@ def test_avg_descends_on_the_mean_of_all_attacks(space, found):
         assert logs[f"loss@{norm}={radius:g}"] == pytest.approx(value, rel=1e-4)
 
 
+def test_attacks_of_one_norm_and_magnitude_are_told_apart():
+    attacks = [lr.attacks.PGD("l2"), lr.attacks.FGSM("l2"), lr.attacks.PGD("linf")]
+    model = lr.MultiPerturbationTraining(network(), attacks, [2.0, 2.0, 2.0], "avg")
+    assert model.objectives[0].name == "natural+l2=2 (1)+l2=2 (2)+linf=2"
+    config = model.get_config()
+    assert type(model).from_config(config).get_config() == config
+
+
 def test_norms_are_ranked_in_one_ranking(space, found):
     classifier, each = found
     rows = [gradient(classifier, loss_at(classifier, x, space[1]))[0] for x in (space[0], *each)]
