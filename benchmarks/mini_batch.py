@@ -12,6 +12,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import itertools
 import math
 import pathlib
 import time
@@ -29,6 +30,7 @@ from absl import app, flags, logging
 from scipy import stats
 
 import lexirobust as lr
+from lexirobust.plotting.style import SERIES
 
 PARTS = ("train", "time", "epoch")
 PART = flags.DEFINE_list("part", ["train"], f"What to run, out of {', '.join(PARTS)}.")
@@ -394,24 +396,31 @@ def draw(runs: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
         1, len(magnitudes), figsize=size, layout="constrained", squeeze=False
     )
     for magnitude, panel in zip(magnitudes, axes[0], strict=True):
-        for number, family in enumerate(families):
+        for family, style in zip(families, itertools.cycle(SERIES), strict=False):
             points = [
                 run
-                for run in runs
+                for run in sorted(runs, key=lambda run: run["way"])
                 if run["magnitude"] == magnitude and run["way"].rsplit(maxsplit=1)[0] == family
             ]
             if points:
-                draw_family(panel, family, f"C{number}", points)
+                draw_family(panel, family, style, points)
         panel.set_title(f"l2 {magnitude:g}")
         panel.set_xlabel("natural test error, %")
         panel.set_ylabel("accuracy under attack, %")
         panel.grid(alpha=0.3)
-    axes[0, -1].legend(frameon=False, fontsize=8)
+    drawn = {
+        label: handle
+        for panel in axes[0]
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
-def draw_family(axes: Any, family: str, colour: str, points: Sequence[dict[str, Any]]) -> None:
+def draw_family(
+    axes: Any, family: str, style: dict[str, Any], points: Sequence[dict[str, Any]]
+) -> None:
     """Points with their intervals, and the number that each was trained with."""
     natural = 100 - 100 * np.array([run["natural"]["share"] for run in points])
     adversarial = 100 * np.array([run["adversarial"]["share"] for run in points])
@@ -422,12 +431,11 @@ def draw_family(axes: Any, family: str, colour: str, points: Sequence[dict[str, 
         adversarial,
         xerr=[high - 100 + natural, 100 - natural - low],
         yerr=[adversarial - worst, best - adversarial],
-        fmt="o-" if family == "memory" else "o--",
-        color=colour,
         label=family,
-        markersize=4,
-        linewidth=1.6 if family == "memory" else 0.8,
+        markersize=5,
+        linewidth=1.2,
         elinewidth=0.5,
+        **style,
     )
     for run, x, y in zip(points, natural, adversarial, strict=True):
         axes.annotate(
@@ -436,7 +444,7 @@ def draw_family(axes: Any, family: str, colour: str, points: Sequence[dict[str, 
             xytext=(4, 4),
             textcoords="offset points",
             fontsize=7,
-            color=colour,
+            color=style["color"],
         )
 
 
