@@ -5,7 +5,10 @@
 
 All methods are measured under one attack. A run that was interrupted goes on where its last backup
 was made, if the same command is given again. `--paper` trains as the paper does: 2000 epochs, and
-40 steps from a random start in each.
+40 steps from a random start in each. All images in mini-batches:
+
+    python examples/mnist.py --method=olsrc --samples=60000 --batch_size=256 --memory --epochs=5 \
+        --attack_steps=3 --warm_start=steps --reset_every=0 --backup_every=1
 
 Reference: section 6.2 of "Finding a human-like classifier".
 """
@@ -59,7 +62,11 @@ NORM = flags.DEFINE_enum("norm", "l2", list(CURVES), "Norm of the perturbations.
 MAGNITUDES = flags.DEFINE_list("magnitudes", ["4.0"], "Norms to train for, ascending.")
 BOX = flags.DEFINE_bool("box", True, "Whether perturbed pixels stay in [0, 1].")
 SAMPLES = flags.DEFINE_integer("samples", 2000, "Training images, at random.", 1, 60_000)
-EPOCHS = flags.DEFINE_integer("epochs", 200, "Full-batch steps.", lower_bound=1)
+EPOCHS = flags.DEFINE_integer("epochs", 200, "How often all of them are seen.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "Images in a step; 0: all of them.", 0)
+MEMORY = flags.DEFINE_bool(
+    "memory", False, "Whether ranks are compared by their mean gradients over the last steps."
+)
 MICRO_BATCH_SIZE = flags.DEFINE_integer(
     "micro_batch_size", 500, "Images held at a time: it bounds the memory.", 1
 )
@@ -117,6 +124,8 @@ def settings() -> dict[str, Any]:
         "box",
         "samples",
         "epochs",
+        "batch_size",
+        "memory",
         "micro_batch_size",
         "learning_rate",
         "attack_steps",
@@ -143,6 +152,8 @@ def settings() -> dict[str, Any]:
         raise app.UsageError(f"--method={METHOD.value} trains for one magnitude.")
     if METHOD.value == "average" and len(chosen["magnitudes"]) < 2:
         raise app.UsageError("--method=average trains for two magnitudes at least.")
+    if chosen["memory"] and not METHOD.value.startswith("ol"):
+        raise app.UsageError(f"--memory is for ranked methods. Received: --method={METHOD.value}.")
     chosen["curve_samples"] = min(chosen["curve_samples"], chosen["test_samples"])
     return chosen
 
@@ -150,7 +161,10 @@ def settings() -> dict[str, Any]:
 def make_model(chosen: dict[str, Any], bounds: tuple[float, float] | None) -> keras.Model:
     """The method's model, compiled."""
     attack = lr.attacks.PGD(norm=chosen["norm"], steps=chosen["attack_steps"], bounds=bounds)
-    options = {"micro_batch_size": min(chosen["micro_batch_size"], chosen["samples"])}
+    in_memory, batch = chosen["micro_batch_size"], chosen["batch_size"] or chosen["samples"]
+    options: dict[str, Any] = {"micro_batch_size": in_memory if in_memory < batch else None}
+    if chosen["memory"]:
+        options["memory"] = lr.RunningMean()
     if chosen["method"] != "standard" and chosen["warm_start"] != "none":
         # A free step is too little to catch up from a random start before the next one.
         options["warm_start"] = (
@@ -163,17 +177,20 @@ def make_model(chosen: dict[str, Any], bounds: tuple[float, float] | None) -> ke
     return model
 
 
-def train(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int, out: pathlib.Path) -> None:
-    """Trains on one full batch, from the last backup on; a line an epoch goes to training.csv."""
+def train(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, chosen: dict[str, Any], out: pathlib.Path
+) -> None:
+    """Trains from the last backup on; a line an epoch goes to training.csv."""
     backup = out / "backup"
     if not backup.exists():
         (out / "training.csv").unlink(missing_ok=True)
     model.fit(
         x,
         y,
-        batch_size=len(x),
-        epochs=epochs,
-        shuffle=False,
+        batch_size=chosen["batch_size"] or len(x),
+        epochs=chosen["epochs"],
+        # A full batch in one order goes on to the last bit after a stop.
+        shuffle=0 < chosen["batch_size"] < len(x),
         verbose=0,
         callbacks=[
             lr.callbacks.Backup(backup, BACKUP_EVERY.value, delete=False),
@@ -246,7 +263,7 @@ def main(_: list[str]) -> None:
     x, y = lr.datasets.subset(images, labels, chosen["samples"], seed=chosen["seed"])
 
     model = make_model(chosen, bounds)
-    train(model, x, y, chosen["epochs"], out)
+    train(model, x, y, chosen, out)
     history = common.read_history(out / "training.csv")
     seconds = sum(history.pop("seconds"))
     model.save(out / "model.keras")

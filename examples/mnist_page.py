@@ -127,12 +127,14 @@ def main(_: list[str]) -> None:
     table = tabulate.tabulate(rows(runs), headers="keys", tablefmt="github", disable_numparse=True)
     box = "inside [0, 1]" if first["box"] else "not held inside [0, 1]"
     test = f"{first['test_steps']} steps from each of {first['test_restarts']} starts"
+    size = first.get("batch_size")  # Older results have none: all were in one batch.
+    batches = f"in batches of {size}" if size else "as one batch"
     rate, steps = f"{first['learning_rate']:g}", first["attack_steps"]
     text = f"""# MNIST: {source.stem}
 
 Written by `examples/mnist_page.py` from `{source}`, which also holds every sample's outcome.
 
-- Data: {first["samples"]} training images as one batch; all 10,000 test images for
+- Data: {first["samples"]} training images {batches}; all 10,000 test images for
   natural accuracy, {first["test_samples"]} of them under attack. Perturbed pixels are {box}.
 - Training: Adam at {rate}, seed {first["seed"]}; attacks of {steps} steps an epoch
   {start[first["warm_start"]]}.

@@ -96,6 +96,7 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((MNIST, "--method=trades", "--magnitudes=1,2"), "trades"),
         ((MNIST, "--method=average", "--magnitudes=1"), "average"),
         ((MNIST, "--paper", "--epochs=3"), "--epochs"),
+        ((MNIST, "--memory", "--method=trades"), "--memory"),
         (("examples/figures.py", "--figures=nope"), "--figures"),
         ((PLANE, "--methods=nope"), "--methods"),
         (("examples/report.py", "--samples=5"), "--samples"),
@@ -187,6 +188,20 @@ def test_mnist_trains_measures_and_saves(digits, tmp_path):
     assert np.allclose(served.serve(x), logits, atol=1e-5)
     assert result["natural_accuracy"] == np.mean(np.argmax(logits, axis=1) == y)
     assert int(model.optimizer.iterations) == 1
+
+
+def test_mnist_trains_in_mini_batches(digits, tmp_path):
+    settings = ["--samples=12", "--test_samples=5", "--curve_samples=0", "--epochs=2"]
+    settings += ["--batch_size=5", "--memory", "--attack_steps=1", "--test_steps=1"]
+    run(MNIST, *settings, f"--data_dir={digits}", f"--out={tmp_path}")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert int(model.optimizer.iterations) == 6
+    means = np.concatenate([np.ravel(mean) for mean in model.remembered[1]])
+    assert np.isfinite(means).all()
+    assert np.any(means)
+    page = tmp_path / "page.md"
+    run("examples/mnist_page.py", f"--results={tmp_path / 'results.json'}", f"--out={page}")
+    assert "12 training images in batches of 5;" in page.read_text()
 
 
 def test_figures_are_drawn(digits, tmp_path):
