@@ -78,8 +78,11 @@ EXTRAS_REQUIRE = {
         # The solver of the original GEM, which benchmarks/gem.py compares with. The release that
         # was tried with NumPy 2.4; no older one was.
         "quadprog>=0.1.14",
-        # The attack that benchmarks/attacks.py compares with; the release that was tried.
+        # The attacks that benchmarks/attacks.py and benchmarks/cross_check.py compare with; the
+        # release that was tried.
         "adversarial-robustness-toolbox>=1.20.1",
+        # Tables in pages: bound as above.
+        "tabulate>=0.10",
     ],
     "test": [
         # Since 8.1.1 import mode "importlib" imports a package's modules once, under their true

@@ -1,7 +1,7 @@
 """PGD on the paper's network: against the same loop by hand, against ART, and in a sweep.
 
     pip install ".[plots,benchmarks]"
-    python benchmarks/attacks.py --data_dir=../shared/tfds --out=docs/results/attacks.json
+    python benchmarks/attacks.py --out=docs/results/attacks.json
 
 Turns are paired and alternate in one process; ratios are medians of the pairs', with quartiles.
 The floor is a gradient a step and what is needed to stay in the ball and the box, in one graph.

@@ -1,7 +1,7 @@
 """Ranked training by mini-batches of a whole data set: what it gives, and what a step costs.
 
-    python benchmarks/mini_batch.py --part=train --data_dir=../shared/tfds
-    python benchmarks/mini_batch.py --part=time,epoch --data_dir=../shared/tfds
+    python benchmarks/mini_batch.py --part=train
+    python benchmarks/mini_batch.py --part=time,epoch
 
 All of MNIST's 60,000 training images in batches of 256, the paper's network, warm starts with three
 steps of each visit; `epoch` is of the free step, `time` of both. A run that was finished is not
@@ -358,6 +358,18 @@ def time_epochs() -> dict[str, Any]:
     return {"part": "epoch", "samples": len(x), **seconds, "ratio": seconds["ranked"] / parts}
 
 
+def show_epoch(run: dict[str, Any]) -> None:
+    """Prints what an epoch takes, and what it consists of."""
+    parts = {
+        "ranked, free step": run["ranked"],
+        "plain": run["plain"],
+        "back to the inputs": run["inputs"],
+    }
+    rows = [("epoch", "seconds"), *((name, f"{seconds:.1f}") for name, seconds in parts.items())]
+    rows.append(("ranked / (2 plain + back)", f"{run['ratio']:.2f}"))
+    shared.show("Epoch", rows)
+
+
 def show_trained(runs: Sequence[dict[str, Any]]) -> None:
     """Prints one row a run, and has it in the page that --page names."""
     head = ("l2", "way", "natural error %", "adversarial accuracy %", "steps that raise rank 1 %")
@@ -454,8 +466,10 @@ def main(_: list[str]) -> None:
     if unknown:
         raise app.UsageError(f"Neither parts nor ways: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
-    if "epoch" in PART.value and results.get({"part": "epoch"}) is None:
-        results.add(time_epochs())
+    if "epoch" in PART.value:
+        if results.get({"part": "epoch"}) is None:
+            results.add(time_epochs())
+        show_epoch(results.get({"part": "epoch"}))
     if "time" in PART.value:
         for steps in (0, ATTACK_STEPS.value):
             for run in (

@@ -1,6 +1,6 @@
 """Warm starts against forty steps from a random start: accuracy under attack, and time.
 
-    python benchmarks/warm_start.py --part=toy,mnist,time --data_dir=../shared/tfds
+    python benchmarks/warm_start.py --part=toy,mnist,time
 
 Runs that docs/results/warm_start.json holds already are not repeated; to measure anew, name another
 file by --out. `time` is of the paper's network, whose steps alternate in one process.

@@ -19,9 +19,8 @@ MEMORY: Final = "memory"
 class RunningMean:
     """Compares ranks by the running means of their gradients over the last steps.
 
-    A gradient of a batch says little of the data set, and gradients of batches hardly ever
-    conflict: a step that helps every rank on this batch may hurt a higher rank on all others. With
-    a memory, the projection is solved between the mean gradients, and the weights of the ranks that
+    A gradient of a batch says little of the data set, and its noise hides conflicts: a step that
+    helps every rank on this batch may hurt a higher rank on all others. With a memory, the projection is solved between the mean gradients, and the weights of the ranks that
     follow from it are those of the batch's own gradients in the step: on average over batches, no
     rank's part of it opposes the mean of a higher rank. In the optimizer's metric the step that
     reaches the weights does not oppose the first rank's mean, where without a memory it is held to
