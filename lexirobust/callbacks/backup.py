@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from lexirobust.checks import check_count
+from lexirobust.files import write_whole
 
 
 class Backup(keras.callbacks.Callback):
@@ -64,6 +65,8 @@ class Backup(keras.callbacks.Callback):
                 "`model` must be built before `fit`, to be restored: give it a keras.Input, or "
                 "call it on a batch."
             )
+        # Keras would begin there for ever, whatever `fit` it is.
+        self.model._initial_epoch = None
         if self._latest:
             epoch = max(self._latest)
             if not self.model.optimizer.built:
@@ -78,11 +81,7 @@ class Backup(keras.callbacks.Callback):
         if not self._writes or (done % self.every and done != self.params["epochs"]):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / "unfinished.weights.h5"
-        self.model.save_weights(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())  # The name must not be there before what it names.
-        unfinished.replace(self.folder / f"epoch-{done}.weights.h5")
+        write_whole(self.folder / f"epoch-{done}.weights.h5", self.model.save_weights)
         for number, path in self._latest.items():
             if number < done:
                 path.unlink()
@@ -90,8 +89,9 @@ class Backup(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Removes the backup, unless it is to stay."""
         del logs
+        self.model._initial_epoch = None
         if self.delete and self._writes:
-            for path in self._latest.values():
+            for path in (*self._latest.values(), *self.folder.glob(".part-epoch-*")):
                 path.unlink()
             with contextlib.suppress(OSError):  # Not empty: what else is there is not ours.
                 self.folder.rmdir()

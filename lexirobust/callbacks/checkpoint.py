@@ -1,6 +1,8 @@
 """The best model, by ranks."""
 
+import functools
 import json
+import math
 import os
 import pathlib
 import warnings
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 
 from lexirobust.checks import check_count
+from lexirobust.files import write_whole
 
 
 class LexicographicCheckpoint(keras.callbacks.Callback):
@@ -24,7 +27,9 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     passed over. It must come before this in `callbacks`.
 
     Where `fit` begins after epoch 0, as it does after a `Backup`, what was the best is known again:
-    a file beside the model, with `.json` after its name, says so. At epoch 0 all begins anew.
+    a file beside the model, with `.json` after its name, says so. At epoch 0 all begins anew. A
+    `Backup` must come after this in `callbacks`: an epoch that is not to be made again has been
+    judged then. Several workers share the folder of `path`, in which the first one writes.
 
     Args:
         path: Where the best model is written, whole or not at all: a name that ends in `.keras`, or
@@ -77,12 +82,15 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         self.tolerance = tolerance
         self.patience = patience
         self.mode = mode
+        self._started = False
+        self._forget()
+
+    def _forget(self) -> None:
         self.best: np.ndarray | None = None
         self.best_epoch: int | None = None
         self._most = np.full(len(self.ranks), -np.inf)
-        # Epochs since then that were measured.
+        # Measured epochs after the best one.
         self._others: list[int] = []
-        self._started = False
 
     def improves(self, logs: dict[str, Any]) -> bool:
         """Compares an epoch with the best one, and makes it the best one if it is better.
@@ -91,10 +99,12 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             logs: The epoch's logs, with all of the ranks.
 
         Returns:
-            Whether it is better. What is not a number never is.
+            Whether it is better. Where a rank is not a number it never is.
         """
         sign = 1.0 if self.mode == "max" else -1.0
         values = sign * np.array([float(logs[name]) for name in self.ranks])
+        if np.isnan(values).any():
+            return False
         best = np.full_like(values, -np.inf) if self.best is None else sign * self.best
         for rank, value in enumerate(values):
             if not value >= self._most[rank] - self.tolerance:
@@ -114,12 +124,17 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes up what was the best, where training goes on."""
         del logs
-        if not self._started and self.best is None:
-            if epoch and self._record.exists():
-                self._resume(epoch)
-            elif not epoch and self._writes:
-                self._record.unlink(missing_ok=True)  # Of another training.
+        if self._started:
+            return
         self._started = True
+        if not epoch:
+            self._forget()
+            if self._writes:
+                self._record.unlink(missing_ok=True)  # Of another training.
+        elif self.best is None and self._record.exists():
+            self._resume(epoch)
+        else:
+            self._others = [other for other in self._others if other < epoch]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the model if it is better."""
@@ -132,7 +147,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         if self.improves(logs):
             self.best_epoch, self._others = epoch, []
             self._save()
-        else:
+        elif self.best_epoch is None or epoch > self.best_epoch:
+            # Those before it have been judged already, and are made again after a stop.
             self._others.append(epoch)
         if self.best is not None and self._writes:
             self._remember(self.best)
@@ -142,11 +158,13 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Warns if nothing was kept."""
         del logs
+        if not self._started and self.best is None and self._record.exists():
+            self._resume(math.inf)  # No epoch was left to be made.
         if self.best is None:
             # No error: what was trained is still there.
             warnings.warn(
-                f"`ranks` {self.ranks} were in no epoch's logs, or were no numbers: nothing is in "
-                f"{str(self.path)!r}.",
+                f"`ranks` {self.ranks} were in no epoch's logs, or were no numbers: nothing was "
+                f"written to {str(self.path)!r}.",
                 stacklevel=2,
             )
 
@@ -154,15 +172,14 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         if not self._writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name.split('.')[0]}.part{self._suffix}")
-        if self._suffix == ".keras":
-            self.model.save(unfinished)
-        else:
-            self.model.save_weights(unfinished)
-        unfinished.replace(self.path)
+        whole = self.path.name.endswith(".keras")
+        write_whole(self.path, self.model.save if whole else self.model.save_weights)
 
     def _remember(self, best: np.ndarray) -> None:
-        """Writes down what `_resume` needs: after the model, or it would promise what is not."""
+        """Writes down what `_resume` needs, after the model.
+
+        A kill between the two leaves an older record: the epoch is made again, and judged again.
+        """
         state = {
             "ranks": self.ranks,
             "mode": self.mode,
@@ -171,22 +188,29 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             "epoch": self.best_epoch,
             "others": self._others,
         }
-        unfinished = self._record.with_name(f".{self._record.name}.part")
-        unfinished.write_text(json.dumps(state), encoding="utf-8")
-        unfinished.replace(self._record)
+        text = json.dumps(state)
+        write_whole(self._record, functools.partial(pathlib.Path.write_text, data=text))
 
-    def _resume(self, epoch: int) -> None:
-        state = json.loads(self._record.read_text(encoding="utf-8"))
-        if (state["ranks"], state["mode"]) != (self.ranks, self.mode):
+    def _resume(self, epoch: float) -> None:
+        try:
+            state = json.loads(self._record.read_text(encoding="utf-8"))
+            chosen = state["ranks"], state["mode"]
+            best, most = np.array(state["best"]), np.array(state["most"])
+            best_epoch, others = state["epoch"], state["others"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{str(self._record)!r} must say what is in {self.path.name!r}. Without it, "
+                f"training goes on and the best begins anew. Received: {error!r}."
+            ) from None
+        if chosen != (self.ranks, self.mode):
             raise ValueError(
                 f"`ranks` and `mode` must be those by which {str(self.path)!r} was chosen, "
-                f"{state['ranks']} and {state['mode']!r}, or `path` another one. Received: "
+                f"{chosen[0]} and {chosen[1]!r}, or `path` another one. Received: "
                 f"{self.ranks} and {self.mode!r}."
             )
-        self.best, self._most = np.array(state["best"]), np.array(state["most"])
-        self.best_epoch = state["epoch"]
-        # Those after the backup are made again.
-        self._others = [other for other in state["others"] if other < epoch]
+        self.best, self._most, self.best_epoch = best, most, best_epoch
+        # Later ones are made again.
+        self._others = [other for other in others if other < epoch]
 
     @property
     def _record(self) -> pathlib.Path:
@@ -195,7 +219,3 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     @property
     def _writes(self) -> bool:
         return self.model.distribute_strategy.extended.should_checkpoint
-
-    @property
-    def _suffix(self) -> str:
-        return ".keras" if self.path.name.endswith(".keras") else ".weights.h5"

@@ -4,10 +4,12 @@ import hashlib
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from lexirobust.files import write_whole
 
 
 class Digest:
@@ -100,18 +102,3 @@ class Backup:
 
     def _path(self, number: int) -> pathlib.Path:
         return self.folder / f"batch_{number:06}.npz"
-
-
-def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Writes a file whole or not at all: beside its place, and then moves it there.
-
-    Args:
-        path: Where the file shall be.
-        write: Is given the place beside it, and writes the file there.
-    """
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

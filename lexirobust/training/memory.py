@@ -20,17 +20,18 @@ class RunningMean:
     """Compares ranks by the running means of their gradients over the last steps.
 
     A gradient of a batch says little of the data set, and its noise hides conflicts: a step that
-    helps every rank on this batch may hurt a higher rank on all others. With a memory, the projection is solved between the mean gradients, and the weights of the ranks that
-    follow from it are those of the batch's own gradients in the step: on average over batches, no
-    rank's part of it opposes the mean of a higher rank. In the optimizer's metric the step that
-    reaches the weights does not oppose the first rank's mean, where without a memory it is held to
-    that rank's batch.
+    helps every rank on this batch may hurt a higher rank on all others. With a memory, the
+    projection is solved between the mean gradients, and the weights of the ranks that follow from
+    it are those of the batch's own gradients in the step: on average over batches, no rank's part
+    of it opposes the mean of a higher rank, as far as weights and metric do not depend on the
+    batch. In the optimizer's metric the step that reaches the weights does not oppose the first
+    rank's mean, where without a memory it is held to that rank's batch.
 
-    The mean weighs all steps alike until there are `steps` of them, and forgets from then on by
-    one part in `steps` a step. It begins anew where weights are not what the last step left: after
-    other weights were set, or the optimizer's averages took their place. Steps whose gradients
-    are not finite, which loss scaling skips, are not remembered. It is as large as the weights,
-    for every rank.
+    The mean weighs all steps alike until there are `steps` of them, and forgets from then on by one
+    part in `steps` a step. It begins anew where weights are not what the last step left, as the
+    sums of about a thousand values of each variable tell: after other weights were set, or the
+    optimizer's averages took their place. Steps in which a gradient is not finite, which loss
+    scaling skips, are not remembered. It is as large as the weights, for every rank.
 
     Args:
         steps: Time constant in training steps. A longer mean is of more samples and of older
@@ -128,12 +129,13 @@ class Memory:
         return [[variable.value() for variable in mean] for mean in self._means]
 
     def make(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes room, once.
+        """Makes room, anew where other variables are trained than before.
 
         Args:
             variables: What gradients are by.
         """
-        if self._means:
+        shapes = [tuple(v.shape) for v in variables]
+        if self._means and [tuple(mean.shape) for mean in self._means[0]] == shapes:
             return
 
         with tf.init_scope(), self._strategy.scope():
@@ -167,21 +169,19 @@ class Memory:
         same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])
         count = tf.where(same, self._count + 1, 1)
         share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)
-        recalled: list[Gradient] = []
-        fine = tf.constant(True)
-        for mean, gradient in zip(self._means, gradients, strict=True):
-            values, finite = _updated([v.value() for v in mean], gradient, share)
-            fine &= finite
-            recalled.append(
-                [
-                    None if g is None else tf.cast(v, g.dtype)
-                    for g, v in zip(gradient, values, strict=True)
-                ]
-            )
-            for variable, value in zip(mean, values, strict=True):
+        before = [[variable.value() for variable in mean] for mean in self._means]
+        means, finite = _updated(before, list(gradients), share)
+        for variables_of_mean, mean in zip(self._means, means, strict=True):
+            for variable, value in zip(variables_of_mean, mean, strict=True):
                 variable.assign(value)
-        self._count.assign(tf.where(fine, count, count - 1))
-        return recalled
+        self._count.assign(tf.where(finite, count, count - 1))
+        return [
+            [
+                None if g is None else tf.cast(value, g.dtype)
+                for g, value in zip(gradient, mean, strict=True)
+            ]
+            for gradient, mean in zip(gradients, means, strict=True)
+        ]
 
     def settle(self, variables: Sequence[keras.Variable], replaced: tf.Tensor) -> None:
         """Keeps in mind what weights a step has left.
@@ -206,15 +206,15 @@ class Memory:
             variables: What gradients are by.
 
         Raises:
-            ValueError: If they are of another number of ranks.
+            ValueError: If they are of another number of ranks or variables.
         """
         if not values:
             return
         self.make(variables)
         if len(values) != len(self.variables):
             raise ValueError(
-                "A file must hold a memory of as many ranks as the model has. Received: "
-                f"{len(values)} values in the file, {len(self.variables)} in the model."
+                "A file must hold a memory of as many ranks and variables as the model has. "
+                f"Received: {len(values)} values in the file, {len(self.variables)} in the model."
             )
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
@@ -243,18 +243,20 @@ def _at_least_float32(dtype: Any) -> tf.DType:
 # Compiled: one pass over the means, which are as long as the weights.
 @tf.function(jit_compile=True)
 def _updated(
-    mean: list[tf.Tensor], gradient: Gradient, share: tf.Tensor
-) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """A mean that has come nearer to a gradient, if that is finite; whether it is."""
-    present = [g for g in gradient if g is not None]
-    finite = tf.reduce_all([tf.math.is_finite(tf.reduce_sum(tf.abs(g))) for g in present])
+    means: list[list[tf.Tensor]], gradients: list[Gradient], share: tf.Tensor
+) -> tuple[list[list[tf.Tensor]], tf.Tensor]:
+    """Means nearer to the gradients, if all of these are finite; whether they are."""
+    present = [g for gradient in gradients for g in gradient if g is not None]
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in present])
     share = tf.where(finite, share, 0.0)
-    moved = []
-    for old, new in zip(mean, gradient, strict=True):
+
+    def moved(old: tf.Tensor, new: tf.Tensor | None) -> tf.Tensor:
         part = tf.cast(share, old.dtype)
         there = tf.zeros_like(old) if new is None else tf.cast(new, old.dtype)
-        moved.append((1.0 - part) * old + tf.math.multiply_no_nan(there, part))
-    return moved, finite
+        return (1.0 - part) * old + tf.math.multiply_no_nan(there, part)
+
+    pairs = zip(means, gradients, strict=True)
+    return [[*map(moved, mean, gradient)] for mean, gradient in pairs], finite
 
 
 def _mark(values: list[tf.Tensor]) -> tf.Tensor:

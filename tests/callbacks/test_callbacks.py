@@ -166,10 +166,13 @@ def told(ranks, *values, **settings):
 
 
 def test_ties_by_the_first_rank_go_to_the_second():
-    rows = [(0.9, 0.1), (0.9, 0.2), (0.8, 0.9), (0.95, 0.0), (0.95, 0.0), (np.nan, 1.0)]
-    assert told(["a", "b"], *rows) == [True, True, False, True, False, False]
+    rows = [(0.9, 0.1), (0.9, 0.2), (0.8, 0.9), (0.95, 0.0), (0.95, 0.0)]
+    # What is not a number is no better, wherever it is, and does not stay.
+    rows = [(0.9, np.nan), *rows, (np.nan, 1.0)]
+    better = [False, True, True, False, True, False, False]
+    assert told(["a", "b"], *rows) == better
     losses = [tuple(-value for value in row) for row in rows]
-    assert told(["a", "b"], *losses, mode="min") == [True, True, False, True, False, False]
+    assert told(["a", "b"], *losses, mode="min") == better
 
 
 def test_what_the_first_rank_loses_to_the_tolerance_does_not_add_up():
@@ -228,22 +231,45 @@ def test_the_best_model_outlives_a_stop(tmp_path):
 
     model, before = compiled(lr.OLSRC(network(), ATTACK, [1.0])), Told()
     trained(model, before, keeper(), epochs=3)
-    # Goes on: epoch 2 is made again, and nothing up to epoch 3 is better than epoch 1 was.
-    resumed = keeper(patience=2)
-    history = trained(model, Told(), resumed, epochs=5, initial_epoch=2)
-    assert history.epoch == [2, 3]
-    assert resumed.best_epoch == 1
-    assert resumed.best.tolist() == [0.9, 0.1]
+    # Goes on, from epoch 2 or 1: what is made again is not judged again.
+    for start in (2, 1):
+        resumed = keeper(patience=2)
+        history = trained(model, Told(), resumed, epochs=5, initial_epoch=start)
+        assert history.epoch == [*range(start, 4)]
+        assert resumed.best_epoch == 1
+        assert resumed.best.tolist() == [0.9, 0.1]
     model.load_weights(path)
     np.testing.assert_array_equal(model.classifier.get_weights()[0], before.seen[1])
     with pytest.raises(ValueError, match="`ranks`"):
         trained(model, LexicographicCheckpoint(path, ["b"]), epochs=5, initial_epoch=2)
-    # From the first epoch on it is another training, whatever there was.
-    anew, after = keeper(), Told()
-    trained(model, after, anew, epochs=1)
-    assert anew.best_epoch == 0
+    # From the first epoch on it is another training, whatever there was, and whose.
+    after = Told()
+    trained(model, after, resumed, epochs=1)
+    assert resumed.best_epoch == 0
     model.load_weights(path)
     np.testing.assert_array_equal(model.classifier.get_weights()[0], after.seen[0])
+    (tmp_path / "best.weights.h5.json").write_text("{")
+    with pytest.raises(ValueError, match=r"best\.weights\.h5\.json"):
+        trained(model, keeper(), epochs=5, initial_epoch=2)
+
+
+def test_the_best_model_is_known_where_no_epoch_is_left(tmp_path, recwarn):
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    for done in (3, 0):
+        keeper = LexicographicCheckpoint(tmp_path / "best.keras", ["a", "b"])
+        backup = Backup(tmp_path / "backup", delete=False)
+        assert len(trained(model, Told(), keeper, backup, epochs=3).epoch) == done
+        assert keeper.best_epoch == 1
+    assert not [w for w in recwarn if "no epoch's logs" in str(w.message)]
+
+
+def test_other_workers_choose_the_same_and_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(LexicographicCheckpoint, "_writes", property(lambda self: False))
+    keeper = LexicographicCheckpoint(tmp_path / "best.keras", ["a", "b"], patience=2)
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    assert len(trained(model, Told(), keeper, epochs=5).epoch) == 4
+    assert keeper.best_epoch == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_ranks_must_be_in_the_logs(tmp_path):
@@ -357,9 +383,11 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(method, tmp
 def test_a_half_written_backup_is_passed_over(tmp_path):
     model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
     trained(model, Backup(tmp_path, delete=False), epochs=2)
-    (tmp_path / "unfinished.weights.h5").write_bytes(b"half")
+    (tmp_path / ".part-epoch-3.weights.h5").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
     assert trained(model, Backup(tmp_path, every=3), epochs=4).epoch == [2, 3]
+    # Without a backup, training begins at its first epoch again.
+    assert trained(model, epochs=2).epoch == [0, 1]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["notes.txt"]
 

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust.training.memory import Memory
 from tests.training.by_hand import (
     ATTACK,
     compiled,
@@ -172,6 +174,32 @@ def test_steps_that_loss_scaling_skips_are_not_remembered():
     mean, count = remembered(model)
     assert count > 0
     assert np.isfinite(mean).all()
+
+
+def test_a_step_is_remembered_of_all_ranks_or_of_none():
+    variables = [keras.Variable(np.ones(3))]
+    memory = Memory(lr.RunningMean(), ranks=2)
+    memory.make(variables)
+    # Finite, although their sum is not in this precision.
+    good, bad = [tf.fill([3], tf.cast(4e4, tf.float16))], [tf.constant([1.0, np.inf, 1.0])]
+    memory.recall([good, bad], variables)
+    memory.settle(variables, tf.constant(False))
+    assert memory.means == []
+    memory.recall([good, [2 * tf.ones(3)]], variables)
+    np.testing.assert_allclose(np.stack(memory.means)[:, 0], [[4e4] * 3, [2.0] * 3], rtol=1e-3)
+
+
+def test_layers_that_thaw_are_remembered():
+    classifier = network()
+    classifier.layers[0].trainable = False
+    model = model_of(classifier)
+    train(model)
+    assert remembered(model)[0].size == 18
+    classifier.layers[0].trainable = True
+    train(compiled(model))
+    mean, count = remembered(model)
+    assert (mean.size, count) == (34, 4)
+    assert mean[:8].any()
 
 
 def test_what_was_saved_goes_on_as_it_would_have(tmp_path):
