@@ -62,7 +62,7 @@ def take_step(
     Returns:
         What the step did.
     """
-    metric = _metric(optimizer, gradients, alphas, margin) if in_metric else None
+    metric = _metric(optimizer, gradients, alphas, share, margin) if in_metric else None
     onestep = gem.onestep(gradients.gramian(metric), alphas, margin)
     before = _values(variables)
     _apply(optimizer, variables, gradients.combined(share * onestep.weights))
@@ -98,6 +98,7 @@ def _metric(
     optimizer: keras.optimizers.Optimizer,
     gradients: RankedGradients,
     alphas: Sequence[float],
+    share: float,
     margin: float,
 ) -> Diagonals | None:
     """The preconditioner of this very step, which depends on the update that it decides.
@@ -108,9 +109,9 @@ def _metric(
     metric_of = preconditioner(getattr(optimizer, "inner_optimizer", optimizer))
     if metric_of is None:
         return None
-    metric = metric_of(gradients.combined(alphas))
+    metric = metric_of(gradients.combined([share * alpha for alpha in alphas]))
     weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin)
-    return metric_of(gradients.combined(weights))
+    return metric_of(gradients.combined(share * weights))
 
 
 def _apply(
@@ -118,6 +119,15 @@ def _apply(
 ) -> None:
     """Hands the optimizer what it expects: scaled, and to be summed over replicas."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        # Each replica's part would be clipped by itself; of what is clipped already none is.
+        innermost = getattr(optimizer, "inner_optimizer", optimizer)
+        clipped = innermost._clip_gradients(update)
+        # What is not finite stays so: a clipped value would hide it from loss scaling.
+        update = [
+            None if g is None else tf.where(tf.math.is_finite(g), c, g)
+            for g, c in zip(update, clipped, strict=True)
+        ]
     scale = optimizer.scale_loss(1.0) / replicas
     optimizer.apply([None if g is None else g * scale for g in update], variables)
 

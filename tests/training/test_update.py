@@ -291,6 +291,29 @@ def test_micro_batches_take_the_step_of_the_whole_batch(data, method, size, keep
 ALL_OPTIONS = {"safeguard": True, "micro_batch_size": 6, "report": True}
 
 
+@pytest.mark.parametrize("update", ["onestep", "per_rank"])
+def test_the_metric_is_of_the_update_that_is_applied(data, monkeypatch, update):
+    measured, applied = [], []
+
+    def metric_of(gradient):
+        measured.append(gradient)
+        return [tf.ones_like(g) for g in gradient]
+
+    class Watched(keras.optimizers.SGD):
+        def apply(self, grads, trainable_variables=None):
+            applied.append(grads)
+            super().apply(grads, trainable_variables)
+
+    monkeypatch.setattr("lexirobust.training.update.preconditioner", lambda _: metric_of)
+    model = lr.OLSRC(right_network(), ATTACK, [4.0], alphas=(0.2, 0.8), update=update)
+    fit(compiled(model, optimizer=Watched(0.1), run_eagerly=True), *data)
+    assert len(applied) == (1 if update == "onestep" else 2)
+    # The second of two substitutions decides.
+    for one, other in zip(measured[1::2], applied, strict=True):
+        for expected, found in zip(other, one, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
 def trained(data, optimizer, epochs=5, **options):
     """Weights and logs after some epochs from a fixed start."""
     keras.utils.set_random_seed(0)
@@ -322,6 +345,8 @@ def test_compiled_by_xla_or_not_run_in_a_graph_the_weights_are_the_same(data, se
     [
         ("Adam", {}),
         ("Adam", ALL_OPTIONS),
+        ("Adam with global_clipnorm", {}),
+        ("Adam with clipvalue", {}),
         ("SGD with momentum", {"update": "per_rank"}),
         ("loss scaling", {}),
         ("loss scaling", ALL_OPTIONS),
