@@ -4,8 +4,9 @@
         --attack_steps=3 --data_dir=~/tensorflow_datasets --out=results/mnist
 
 All methods are measured under one attack. A run that was interrupted goes on where its last backup
-was made, if the same command is given again. `--paper` trains as the paper does: 2000 epochs, and
-40 steps from a random start in each. All images in mini-batches:
+was made, if the same command is given again; mini-batches then come in another order. `--paper`
+trains as the paper does: 2000 epochs, and 40 steps from a random start in each. All images in
+mini-batches:
 
     python examples/mnist.py --method=olsrc --samples=60000 --batch_size=256 --memory --epochs=5 \
         --attack_steps=3 --warm_start=steps --reset_every=0 --backup_every=1
@@ -55,7 +56,13 @@ CURVES = {
     "l2": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0],
     "linf": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4],
 }
-PAPER = {"epochs": 2000, "attack_steps": 40, "warm_start": "none"}
+PAPER = {
+    "epochs": 2000,
+    "batch_size": 0,
+    "memory": False,
+    "attack_steps": 40,
+    "warm_start": "none",
+}
 
 METHOD = flags.DEFINE_enum("method", "olsrc", list(METHODS), "How to train.")
 NORM = flags.DEFINE_enum("norm", "l2", list(CURVES), "Norm of the perturbations.")
@@ -152,6 +159,8 @@ def settings() -> dict[str, Any]:
         raise app.UsageError(f"--method={METHOD.value} trains for one magnitude.")
     if METHOD.value == "average" and len(chosen["magnitudes"]) < 2:
         raise app.UsageError("--method=average trains for two magnitudes at least.")
+    if chosen["batch_size"] > chosen["samples"]:
+        raise app.UsageError("--batch_size must be at most --samples, or 0 for all of them.")
     if chosen["memory"] and not METHOD.value.startswith("ol"):
         raise app.UsageError(f"--memory is for ranked methods. Received: --method={METHOD.value}.")
     chosen["curve_samples"] = min(chosen["curve_samples"], chosen["test_samples"])

@@ -53,12 +53,19 @@ def curve_of(run: dict[str, Any]) -> tuple[list[float], list[float]]:
     return magnitudes, [100 * accuracy for accuracy in accuracies]
 
 
+def name_of(run: dict[str, Any]) -> str:
+    """The method, and what sets runs of it apart. Older results know one batch alone."""
+    size = run.get("batch_size")
+    batches = f", batches of {size}" if size else ""
+    return run["method"] + batches + (", memory" if run.get("memory") else "")
+
+
 def rows(runs: list[dict[str, Any]]) -> list[dict[str, str]]:
     """One row a run and magnitude."""
     return [
         {
             "norm": run["norm"],
-            "method": run["method"],
+            "method": name_of(run),
             "trained for": trained_for(run),
             "epochs": str(run["epochs"]),
             "natural accuracy, %": f"{100 * run['natural_accuracy']:.2f}",
@@ -84,8 +91,8 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
         alike = len({trained_for(run) for run in chosen}) == 1
         for run in chosen:
             colour, marker = STYLES[run["method"]]
-            label = run["method"] if alike else f"{run['method']}, {trained_for(run)}"
-            line = "-" if len(run["magnitudes"]) == 1 else "--"
+            label = name_of(run) if alike else f"{name_of(run)}, {trained_for(run)}"
+            line = ":" if run.get("memory") else "-" if len(run["magnitudes"]) == 1 else "--"
             axes.plot(*curve_of(run), line, color=colour, marker=marker, ms=4, label=label)
         for magnitude in sorted(trained):
             axes.axvline(magnitude, color="0.6", linestyle=":", zorder=0)
@@ -127,15 +134,14 @@ def main(_: list[str]) -> None:
     table = tabulate.tabulate(rows(runs), headers="keys", tablefmt="github", disable_numparse=True)
     box = "inside [0, 1]" if first["box"] else "not held inside [0, 1]"
     test = f"{first['test_steps']} steps from each of {first['test_restarts']} starts"
-    size = first.get("batch_size")  # Older results have none: all were in one batch.
-    batches = f"in batches of {size}" if size else "as one batch"
     rate, steps = f"{first['learning_rate']:g}", first["attack_steps"]
     text = f"""# MNIST: {source.stem}
 
 Written by `examples/mnist_page.py` from `{source}`, which also holds every sample's outcome.
 
-- Data: {first["samples"]} training images {batches}; all 10,000 test images for
-  natural accuracy, {first["test_samples"]} of them under attack. Perturbed pixels are {box}.
+- Data: {first["samples"]} training images, as one batch unless said otherwise; all 10,000 test
+  images for natural accuracy, {first["test_samples"]} of them under attack. Perturbed pixels are
+  {box}.
 - Training: Adam at {rate}, seed {first["seed"]}; attacks of {steps} steps an epoch
   {start[first["warm_start"]]}.
 - The attack, at the exact norms of the table: PGD with an adaptive step, {test}, the worst

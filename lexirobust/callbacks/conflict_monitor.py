@@ -27,14 +27,16 @@ class ConflictMonitor(Periodic):
     For each pair of ranks the cosine of their gradients (below 0 they conflict), the multiplier
     of the projection and how often it was at work; for each rank the norm of its gradient, and the
     cosine between the step that was taken and the rank's descent direction; how exact the
-    projection was. Where the model has a `memory`, these are of its mean gradients, and beside them
-    `batch_cosine@HIGHER,LOWER` tells of conflict on the batch. Means over each epoch's steps.
+    projection was. Where the model has a `memory`, these are of its mean gradients but for
+    `step_cosine@NAME`, and `batch_cosine@HIGHER,LOWER` tells of conflict on the batch. Means over
+    each epoch's steps.
 
     Given a data set, it also tells conflict on batches from conflict on the data set: after an
     epoch it differentiates every rank's loss on all of it, and keeps for each pair of ranks
     `data_cosine@HIGHER,LOWER`, and where the model has a `memory`, for each rank
-    `data_memory_cosine@NAME`, how far the memory points where the whole gradient does. These are
-    Euclidean, the others in the metric that ranks are compared in.
+    `data_memory_cosine@NAME`, how far the memory points where the whole gradient does. These, those
+    of steps and those of batches are Euclidean, the others in the metric that ranks are compared
+    in.
 
     Args:
         log_dir: Folder for TensorBoard, which gets all of it as scalars, and as pictures the

@@ -242,7 +242,7 @@ class AccuracyCurve:
 
 
 def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
-    """Checks that two curves are of the same samples at the same magnitudes, measured alike.
+    """Checks that two curves are of the same samples, magnitudes and priors.
 
     Args:
         first: A curve.

@@ -58,8 +58,8 @@ def compare(
         An `Order`.
 
     Raises:
-        ValueError: If the curves are not of the same samples and magnitudes, or a number is not as
-            above.
+        ValueError: If the curves are not of the same samples, magnitudes and priors, or a number is
+            not as above.
         TypeError: If one is no curve.
 
     Example: the paper's third classifier is more robust than the first one, by what happens at the

@@ -65,7 +65,7 @@ class Averaged:
 
     What conflicts is told by the means, since batches are mostly noise; the step is made of the
     batch's own gradients, since means lag behind. On average over batches no rank's part of it
-    opposes the mean of a higher rank.
+    opposes the mean of a higher rank, as far as weights and metric do not depend on the batch.
 
     Args:
         kept: The gradients on the batch, all of them at hand.
@@ -94,8 +94,8 @@ class Averaged:
 class Recomputed:
     """No more than three gradients at a time, each computed anew where it is needed.
 
-    The Gramian takes T (T + 1) / 2 passes in place of T, and every weighted sum takes T. This
-    pays where T gradients do not fit into memory.
+    The first Gramian takes T (T + 1) / 2 passes in place of T, a weighted sum T - 1. This pays
+    where T gradients do not fit into memory.
 
     Args:
         passes: Differentiates.

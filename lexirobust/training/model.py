@@ -86,7 +86,8 @@ class LexicographicModel(keras.Model):
     `multiplier@...` and `active@...`, for each rank `norm@NAME`, and how exact the projection was,
     `violation` and `kkt_residual`. With a `memory` all of these are of the mean gradients, by which
     ranks are compared then, except for `step_cosine@NAME`, beside which `memory_step_cosine@NAME`
-    is that of the mean. With `report=True` also `batch_cosine@HIGHER,LOWER`, on the batch.
+    is that of the mean. With `report=True` also `batch_cosine@HIGHER,LOWER`, on the batch, which
+    is Euclidean as those of steps are.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs

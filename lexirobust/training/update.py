@@ -44,7 +44,8 @@ def take_step(
     In the optimizer's metric, the Gramian is weighed by the preconditioner that the optimizer is
     about to apply. What a diagonal does not know of (momentum, weight decay, clipping) may still
     turn the step against rank 1: then the weights are moved by the smallest correction in that
-    metric after which rank 1's loss does not rise to first order.
+    metric after which rank 1's loss does not rise to first order. Where ranks are compared by their
+    means, rank 1's gradient is its mean, here and below.
 
     Args:
         optimizer: Built Keras optimizer, maybe wrapped for loss scaling.

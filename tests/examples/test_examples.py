@@ -97,6 +97,7 @@ def test_toy_olgrc_ends_with_one_boundary_near_zero(toy):
         ((MNIST, "--method=average", "--magnitudes=1"), "average"),
         ((MNIST, "--paper", "--epochs=3"), "--epochs"),
         ((MNIST, "--memory", "--method=trades"), "--memory"),
+        ((MNIST, "--batch_size=300", "--samples=200"), "--batch_size"),
         (("examples/figures.py", "--figures=nope"), "--figures"),
         ((PLANE, "--methods=nope"), "--methods"),
         (("examples/report.py", "--samples=5"), "--samples"),
@@ -201,7 +202,7 @@ def test_mnist_trains_in_mini_batches(digits, tmp_path):
     assert np.any(means)
     page = tmp_path / "page.md"
     run("examples/mnist_page.py", f"--results={tmp_path / 'results.json'}", f"--out={page}")
-    assert "12 training images in batches of 5;" in page.read_text()
+    assert "| olsrc, batches of 5, memory " in page.read_text()
 
 
 def test_figures_are_drawn(digits, tmp_path):

@@ -185,6 +185,8 @@ def test_attacks_of_one_norm_and_magnitude_are_told_apart():
     assert model.objectives[0].name == "natural+l2=2 (1)+l2=2 (2)+linf=2"
     config = model.get_config()
     assert type(model).from_config(config).get_config() == config
+    logs = fit(compiled(model), *lr.datasets.toy(20, seed=0))
+    assert {f"loss@{name}" for name in ("l2=2 (1)", "l2=2 (2)", "linf=2")} < {*logs}
 
 
 def test_norms_are_ranked_in_one_ranking(space, found):
