@@ -180,7 +180,8 @@ def test_avg_descends_on_the_mean_of_all_attacks(space, found):
 
 
 def test_attacks_of_one_norm_and_magnitude_are_told_apart():
-    attacks = [lr.attacks.PGD("l2"), lr.attacks.FGSM("l2"), lr.attacks.PGD("linf")]
+    kinds = ((lr.attacks.PGD, "l2"), (lr.attacks.FGSM, "l2"), (lr.attacks.PGD, "linf"))
+    attacks = [kind(norm, bounds=None) for kind, norm in kinds]
     model = lr.MultiPerturbationTraining(network(), attacks, [2.0, 2.0, 2.0], "avg")
     assert model.objectives[0].name == "natural+l2=2 (1)+l2=2 (2)+linf=2"
     config = model.get_config()
