@@ -467,9 +467,11 @@ def main(_: list[str]) -> None:
         raise app.UsageError(f"Neither parts nor ways: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
     if "epoch" in PART.value:
-        if results.get({"part": "epoch"}) is None:
-            results.add(time_epochs())
-        show_epoch(results.get({"part": "epoch"}))
+        epoch = results.get({"part": "epoch"})
+        if epoch is None:
+            epoch = time_epochs()
+            results.add(epoch)
+        show_epoch(epoch)
     if "time" in PART.value:
         for steps in (0, ATTACK_STEPS.value):
             for run in (
