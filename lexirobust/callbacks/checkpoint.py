@@ -1,6 +1,5 @@
 """The best model, by ranks."""
 
-import functools
 import json
 import math
 import os
@@ -189,7 +188,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             "others": self._others,
         }
         text = json.dumps(state)
-        write_whole(self._record, functools.partial(pathlib.Path.write_text, data=text))
+        write_whole(self._record, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _resume(self, epoch: float) -> None:
         try:

@@ -126,7 +126,7 @@ def _apply(
         clipped = innermost._clip_gradients(update)
         # What is not finite stays so: a clipped value would hide it from loss scaling.
         update = [
-            None if g is None else tf.where(tf.math.is_finite(g), c, g)
+            g if c is g else tf.where(tf.math.is_finite(g), c, g)
             for g, c in zip(update, clipped, strict=True)
         ]
     scale = optimizer.scale_loss(1.0) / replicas
