@@ -225,14 +225,21 @@ def summary(results: list[dict[str, Any]]) -> dict[str, str]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    asked = {
+        number: [name for name in experiment.methods if name in METHOD_NAMES.value]
+        for number, experiment in EXPERIMENTS.items()
+        if EXPERIMENT.value in (number, "all")
+    }
+    if not any(asked.values()):
+        raise app.UsageError(f"No experiment asked for trains {', '.join(METHOD_NAMES.value)}.")
     out = pathlib.Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     plotting.toy_closed_forms().savefig(out / "figures5to8.png", dpi=150)
     results: list[dict[str, Any]] = []
-    for number, experiment in EXPERIMENTS.items():
-        names = [name for name in experiment.methods if name in METHOD_NAMES.value]
-        if EXPERIMENT.value not in (number, "all") or not names:
+    for number, names in asked.items():
+        if not names:
             continue
+        experiment = EXPERIMENTS[number]
         finished: list[dict[str, Any]] = []
         for seed in map(int, SEEDS.value):
             runs: dict[str, Run] = {}
@@ -247,8 +254,6 @@ def main(_: list[str]) -> None:
         if len(SEEDS.value) > 1:
             by_method = [[r for r in finished if r["method"] == name] for name in names]
             common.show_table(f"{experiment.title}, all seeds", [summary(r) for r in by_method])
-    if not results:
-        raise app.UsageError(f"No experiment asked for trains {', '.join(METHOD_NAMES.value)}.")
     print(f"Results and figures are in {out}.")
 
 
