@@ -1,0 +1,1353 @@
+"""Faults made on purpose, and the test that catches each: `python -m tests.mutations`.
+
+Each mutation is one small fault that a programmer could make and that a user would be harmed by.
+One after the other is put into a copy of the repository, and the tests of what it touches are run
+there until one fails, the doctests of the file itself last.
+
+`--list` only names the mutations, and `--only=fab` takes those whose name or file holds the text.
+`--marker="not release"` leaves tests out as pytest's `-m` does. `--out=FILE.json` keeps what was
+found, and goes on from there.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
+
+import rich.console
+import rich.table
+import rich.text
+from absl import app, flags
+
+from lexirobust.files import write_whole
+
+ROOT: Final = pathlib.Path(__file__).resolve().parents[1]
+TIMEOUT: Final = 900.0  # Seconds.
+TIMED_OUT: Final = "its timeout"
+LEFT_OUT: Final = (
+    ".git",
+    ".venv*",
+    "venv",
+    "results",
+    "build",
+    "dist",
+    "*.egg-info",
+    "__pycache__",
+    ".*_cache",
+    ".hypothesis",
+)
+"""What the tests do not need of the repository."""
+
+
+class Mutation(NamedTuple):
+    """A fault in one place of the package.
+
+    Attributes:
+        name: The fault in a few plain words.
+        file: Where it is, relative to `lexirobust/`.
+        old: What is there; the file holds it once.
+        new: What is put in its place.
+        tests: Files and folders of tests that may see it, the most likely first. Those that are not
+            there are left out, so that an older suite can be tried by the same faults.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def apply(self, source: str) -> str:
+        """Put the fault into the source of the file."""
+        if source.count(self.old) != 1:
+            raise ValueError(
+                f"`old` must be in {self.file} once. Received: {source.count(self.old)} times for "
+                f"{self.name!r}."
+            )
+        return source.replace(self.old, self.new)
+
+
+DUAL = ("tests/gem/test_dual.py", "tests/gem/test_onestep.py")
+GRAMIAN = ("tests/gem/test_gramian.py", "tests/gem/test_onestep.py")
+ONESTEP = ("tests/gem/test_onestep.py", "tests/training/test_model.py")
+UPDATE = ("tests/training/test_update.py", "tests/training/test_ways_to_run.py")
+PRECONDITIONERS = ("tests/training/test_preconditioners.py", *UPDATE)
+MODEL = ("tests/training/test_model.py", "tests/training/test_ways_to_run.py")
+SAVING = ("tests/training/test_saving.py",)
+MEMORY = ("tests/training/test_memory.py",)
+WARM_START = ("tests/training/test_warm_start.py",)
+METHODS = ("tests/training/test_methods.py",)
+OBJECTIVES = ("tests/training/test_objectives.py", "tests/training/test_methods.py")
+DISCRIMINATOR = ("tests/training/test_region.py", "tests/training/test_methods.py")
+NEAREST = ("tests/training/test_nearest.py",)
+CHECKS = ("tests/test_checks.py", "tests/training/test_bad_input.py")
+GEOMETRY = ("tests/attacks/test_geometry.py", "tests/attacks/test_pgd.py")
+PGD = ("tests/attacks/test_pgd.py", "tests/attacks/test_loop.py", "tests/attacks/test_step.py")
+SWEEP = ("tests/attacks/test_sweep.py", "tests/attacks/test_pgd.py")
+GUIDED = ("tests/attacks/test_guided.py", "tests/attacks/test_explored.py")
+EXPLORED = ("tests/attacks/test_explored.py", "tests/training/test_nearest.py")
+CELLS = (
+    "tests/attacks/test_cells.py",
+    "tests/attacks/test_voronoi.py",
+    "tests/evaluation/test_genuine.py",
+)
+DECISIONS = (
+    "tests/attacks/test_decisions.py",
+    "tests/attacks/test_boundary_attack.py",
+    "tests/attacks/test_hop_skip_jump.py",
+)
+HYPERPLANE = (
+    "tests/attacks/test_hyperplane.py",
+    "tests/attacks/test_deepfool.py",
+    "tests/attacks/test_fab.py",
+)
+CURVE = ("tests/evaluation/test_accuracy_curve.py", "tests/evaluation/test_curve.py")
+EVALUATE = ("tests/evaluation/test_evaluate.py", "tests/evaluation/test_curve.py")
+CALLBACKS = ("tests/callbacks/test_callbacks.py",)
+DATASETS = ("tests/datasets/test_datasets.py",)
+
+MUTATIONS: Final = (
+    # gem: Gramian, dual, weights.
+    Mutation(
+        "gem: sign of the dual's linear term flipped",
+        "gem/dual.py",
+        "target = _solve_on(active | (entering & independent), unit, -inner)",
+        "target = _solve_on(active | (entering & independent), unit, inner)",
+        DUAL,
+    ),
+    Mutation(
+        "gem: lower ranks rule over higher ones",
+        "gem/dual.py",
+        "return tf.constant(np.tri(ranks, k=-1))",
+        "return tf.constant(np.tri(ranks, k=-1).T)",
+        DUAL,
+    ),
+    Mutation(
+        "gem: the ridge of the original, 1e-3",
+        "gem/dual.py",
+        "_RIDGE = 5e-15",
+        "_RIDGE = 1e-3",
+        DUAL,
+    ),
+    Mutation(
+        "gem: small gradients are divided by more than their norm",
+        "gem/dual.py",
+        "norms = tf.sqrt(tf.linalg.diag_part(gram))",
+        "norms = tf.sqrt(tf.linalg.diag_part(gram) + 1e-12)",
+        DUAL,
+    ),
+    Mutation(
+        "gem: one constraint is looked for, and no second",
+        "gem/dual.py",
+        "(count < 10 * ranks)",
+        "(count < 1)",
+        DUAL,
+    ),
+    Mutation(
+        "gem: a constraint that no longer binds stays",
+        "gem/dual.py",
+        "active = trial & ~(stops & (ratio <= reach))",
+        "active = trial",
+        DUAL,
+    ),
+    Mutation(
+        "gem: margin ignored by the dual",
+        "gem/dual.py",
+        "shift = margin * _lower_ones(gram.shape[0])",
+        "shift = 0.0 * _lower_ones(gram.shape[0])",
+        DUAL,
+    ),
+    Mutation(
+        "gem: inner products added up in float32",
+        "gem/gramian.py",
+        "return tf.linalg.matmul(left, right, transpose_b=True)",
+        "left, right = tf.cast(left, tf.float32), tf.cast(right, tf.float32)\n"
+        "        return tf.cast(tf.linalg.matmul(left, right, transpose_b=True), tf.float64)",
+        GRAMIAN,
+    ),
+    Mutation(
+        "gem: products with another set are those of the first with itself",
+        "gem/gramian.py",
+        "others = flat if columns is rows else _flat(columns)",
+        "others = flat",
+        GRAMIAN,
+    ),
+    Mutation(
+        "gem: metric forgotten for long gradients",
+        "gem/gramian.py",
+        "else _dot(row, column, diagonal)",
+        "else _dot(row, column, None)",
+        GRAMIAN,
+    ),
+    Mutation(
+        "gem: last elements of long gradients left out",
+        "gem/gramian.py",
+        "return tf.reduce_sum(functools.reduce(operator.add, lanes)) + tf.reduce_sum(rest)",
+        "return tf.reduce_sum(functools.reduce(operator.add, lanes))",
+        GRAMIAN,
+    ),
+    Mutation(
+        "gem: last block of a long variable left out",
+        "gem/gramian.py",
+        "tf.while_loop(lambda index, _: index < whole, step",
+        "tf.while_loop(lambda index, _: index < whole - 1, step",
+        GRAMIAN,
+    ),
+    Mutation(
+        "gem: multipliers weighed by the rank that they hold back",
+        "gem/onestep.py",
+        "tf.linalg.matvec(solution.multipliers, alphas, transpose_a=True)",
+        "tf.linalg.matvec(solution.multipliers, alphas)",
+        ONESTEP,
+    ),
+    Mutation(
+        "gem: what is left of a gradient is not projected again",
+        "gem/onestep.py",
+        "for _ in range(5):",
+        "for _ in range(0):",
+        ONESTEP,
+    ),
+    # The step: metric, optimizer, correction.
+    Mutation(
+        "update: the applied step is not corrected",
+        "training/update.py",
+        "excess = tf.where(slope > 0, slope + rounding, 0.0)",
+        "excess = tf.zeros_like(slope)",
+        UPDATE,
+    ),
+    Mutation(
+        "update: correction along the plain gradient, by the metric's length",
+        "training/update.py",
+        "after, before, gradient, metric or [1.0] * len(after), strict=True",
+        "after, before, gradient, [1.0] * len(after), strict=True",
+        UPDATE,
+    ),
+    Mutation(
+        "update: metric of the update before the projection",
+        "training/update.py",
+        "return metric_of(gradients.combined(share * weights))",
+        "return metric",
+        UPDATE,
+    ),
+    Mutation(
+        "update: every one of the steps per rank is a whole one",
+        "training/update.py",
+        "_apply(optimizer, variables, gradients.combined(share * onestep.weights))",
+        "_apply(optimizer, variables, gradients.combined(onestep.weights))",
+        UPDATE,
+    ),
+    Mutation(
+        "update: safeguard takes a half step that still rises",
+        "training/update.py",
+        "kept = tf.where(again > gradients.first_loss, 0.0, 1.0)",
+        "kept = tf.ones_like(again)",
+        UPDATE,
+    ),
+    Mutation(
+        "update: each replica's part is clipped by itself",
+        "training/update.py",
+        "clipped = innermost._clip_gradients(update)",
+        "clipped = update",
+        UPDATE,
+    ),
+    Mutation(
+        "update: replicas add up whole updates",
+        "training/update.py",
+        "scale = optimizer.scale_loss(1.0) / replicas",
+        "scale = optimizer.scale_loss(1.0)",
+        UPDATE,
+    ),
+    Mutation(
+        "update: loss scale left out of what the optimizer divides by it",
+        "training/update.py",
+        "scale = optimizer.scale_loss(1.0) / replicas",
+        "scale = 1.0 / replicas",
+        UPDATE,
+    ),
+    Mutation(
+        "update: a step that loss scaling skips leaves no numbers",
+        "training/update.py",
+        "there -= tf.math.multiply_no_nan(diagonal * g, tf.cast(amount, g.dtype))",
+        "there -= diagonal * g * tf.cast(amount, g.dtype)",
+        UPDATE,
+    ),
+    Mutation(
+        "update: constraints are not applied to corrected weights",
+        "training/update.py",
+        "variable.assign(variable.constraint(variable))",
+        "variable.constraint(variable)",
+        UPDATE,
+    ),
+    Mutation(
+        "preconditioners: moments of earlier steps ignored",
+        "training/preconditioners.py",
+        "return decay * moment + (1.0 - decay) * value",
+        "return value",
+        PRECONDITIONERS,
+    ),
+    Mutation(
+        "preconditioners: clipping left out",
+        "training/preconditioners.py",
+        "clipped = optimizer._clip_gradients(list(gradient))",
+        "clipped = list(gradient)",
+        PRECONDITIONERS,
+    ),
+    Mutation(
+        "preconditioners: Adam's epsilon forgotten",
+        "training/preconditioners.py",
+        'return 1.0 / (tf.sqrt(moment) + values["epsilon"])',
+        "return 1.0 / tf.sqrt(moment)",
+        PRECONDITIONERS,
+    ),
+    Mutation(
+        "preconditioners: AMSGrad looks at older moments alone",
+        "training/preconditioners.py",
+        'moment = tf.maximum(moments["_velocity_hats"], moment)',
+        'moment = moments["_velocity_hats"]',
+        PRECONDITIONERS,
+    ),
+    Mutation(
+        "gradients: a step is corrected by the last rank's gradient",
+        "training/gradients.py",
+        "self.first = self._rows[0]",
+        "self.first = self._rows[-1]",
+        UPDATE,
+    ),
+    Mutation(
+        "gradients: recomputed ones are of the rank before",
+        "training/gradients.py",
+        "row, _ = self._pass(index)",
+        "row, _ = self._pass(index - 1)",
+        UPDATE,
+    ),
+    Mutation(
+        "gradients: means of earlier batches give the step",
+        "training/gradients.py",
+        "return self._kept.combined(weights)",
+        "return gem.combine(self._means, weights)",
+        MEMORY,
+    ),
+    Mutation(
+        "gradients: with a memory a step is corrected by the batch's gradient",
+        "training/gradients.py",
+        "self.first = self._means[0]",
+        "self.first = kept.first",
+        MEMORY,
+    ),
+    # Passes, micro-batches, replicas.
+    Mutation(
+        "passes: regularization counts in every rank",
+        "training/passes.py",
+        "if training and index == 0 and self._penalized:",
+        "if training and self._penalized:",
+        MODEL,
+    ),
+    Mutation(
+        "passes: batch normalization learns from the last rank",
+        "training/passes.py",
+        "if index == 0 and self._after is None:",
+        "if index > 0 or self._after is None:",
+        MODEL,
+    ),
+    Mutation(
+        "passes: gradients of micro-batches are added up whole",
+        "training/passes.py",
+        "loss = share * scores.total * self.scale",
+        "loss = scores.total * self.scale",
+        UPDATE,
+    ),
+    Mutation(
+        "passes: gradients keep the loss scale",
+        "training/passes.py",
+        "row = [None if g is None else g / self.scale for g in row]",
+        "row = list(row)",
+        UPDATE,
+    ),
+    Mutation(
+        "passes: each replica projects its own gradients",
+        "training/passes.py",
+        "return sum_over_replicas(row), losses._replace(logits=logits, clean=clean)",
+        "return row, losses._replace(logits=logits, clean=clean)",
+        UPDATE,
+    ),
+    Mutation(
+        "passes: a mean over the samples that count is over all",
+        "training/passes.py",
+        "return counts * tf.math.divide_no_nan(every, some)",
+        "return counts",
+        NEAREST,
+    ),
+    Mutation(
+        "passes: each replica counts its own samples",
+        "training/passes.py",
+        "some, every = tf.unstack(sum_over_replicas([sums])[0])",
+        "some, every = tf.unstack(sums)",
+        NEAREST,
+    ),
+    Mutation(
+        "parts: later micro-batches begin at the first sample",
+        "training/parts.py",
+        "inputs = cut(first + number * size + tf.range(size))",
+        "inputs = cut(number * size + tf.range(size))",
+        ("tests/training/test_parts.py",),
+    ),
+    Mutation(
+        "parts: micro-batches of all sizes have the same share",
+        "training/parts.py",
+        "return tf.cast(length, tf.float32) / tf.cast(count, tf.float32)",
+        "return 1.0 / tf.cast(rest + 1, tf.float32)",
+        ("tests/training/test_parts.py", *UPDATE),
+    ),
+    # Memory and warm starts.
+    Mutation(
+        "memory: a mean that never fades",
+        "training/memory.py",
+        "share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)",
+        "share = 1.0 / tf.cast(count, tf.float32)",
+        MEMORY,
+    ),
+    Mutation(
+        "memory: a mean that leans to 0 at first",
+        "training/memory.py",
+        "share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)",
+        "share = tf.constant(1.0 / self._steps)",
+        MEMORY,
+    ),
+    Mutation(
+        "memory: goes on where weights are others",
+        "training/memory.py",
+        "same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])",
+        "same = tf.constant(True)",
+        MEMORY,
+    ),
+    Mutation(
+        "memory: what is not a number is remembered",
+        "training/memory.py",
+        "share = tf.where(finite, share, 0.0)",
+        "share = tf.identity(share)",
+        MEMORY,
+    ),
+    Mutation(
+        "memory: not saved",
+        "training/model.py",
+        "self._memory.save(store)",
+        "pass",
+        MEMORY,
+    ),
+    Mutation(
+        "warm start: rows are read by their place in the batch",
+        "training/warm_start.py",
+        "starts = [tf.gather(kept, batch.index) for kept in self._kept]",
+        "starts = [kept[: tf.shape(batch.x)[0]] for kept in self._kept]",
+        WARM_START,
+    ),
+    Mutation(
+        "warm start: reset_every ignored",
+        "training/warm_start.py",
+        "tf.gather(self._visits, batch.index) % self._settings.reset_every != 0",
+        "tf.gather(self._visits, batch.index) >= 0",
+        WARM_START,
+    ),
+    Mutation(
+        "warm start: each replica writes its own samples alone",
+        "training/warm_start.py",
+        "return tf.distribute.get_replica_context().all_gather(tensor, axis=0)",
+        "return tensor",
+        WARM_START,
+    ),
+    Mutation(
+        "warm start: attacks and discriminator swap what they keep",
+        "training/model.py",
+        "[*self._next_starts(batch, passes), *auxiliary]",
+        "[*auxiliary, *self._next_starts(batch, passes)]",
+        WARM_START,
+    ),
+    # The model: logs, evaluation, saving.
+    Mutation(
+        "model: batches count alike in the logs, whatever their size",
+        "training/model.py",
+        "count = tf.shape(batch.x)[0]",
+        "count = tf.constant(1)",
+        MODEL,
+    ),
+    Mutation(
+        "model: logged accuracy ignores sample weights",
+        "training/model.py",
+        "return tf.math.divide_no_nan(tf.reduce_sum(right * weights), counted), counted",
+        "return tf.reduce_mean(right), counted",
+        (*MODEL, *NEAREST),
+    ),
+    Mutation(
+        "model: logged loss of a replica ignores how many of its samples count",
+        "training/model.py",
+        "loss * _mean_reciprocal(weight)",
+        "loss",
+        NEAREST,
+    ),
+    Mutation(
+        "model: evaluation calls the classifier as in training",
+        "training/model.py",
+        "passes.scores(rank, training=False)",
+        "passes.scores(rank, training=True)",
+        MODEL,
+    ),
+    Mutation(
+        "model: a single rank is corrected too",
+        "training/model.py",
+        'in_metric=self.metric == "optimizer" and ranks > 1,',
+        'in_metric=self.metric == "optimizer",',
+        UPDATE,
+    ),
+    Mutation(
+        "model: a last batch that is smaller weighs as much in gradients",
+        "training/model.py",
+        "share = len(batch[0]) / len(inputs)",
+        "share = batch_size / len(inputs)",
+        MODEL,
+    ),
+    Mutation(
+        "model: random state not restored",
+        "training/model.py",
+        'self.seed_generator.state.assign(own.pop("seed"))',
+        'own.pop("seed")',
+        SAVING,
+    ),
+    # Methods and objectives.
+    Mutation(
+        "discriminator: labels shifted by one",
+        "training/region.py",
+        "own = tf.repeat(tf.range(1, ranks), count)",
+        "own = tf.repeat(tf.range(0, ranks - 1), count)",
+        DISCRIMINATOR,
+    ),
+    Mutation(
+        "discriminator: a magnitude's own class counts as explored",
+        "training/region.py",
+        "considered = tf.range(len(known)) >= rank[:, None]",
+        "considered = tf.range(len(known)) > rank[:, None]",
+        DISCRIMINATOR,
+    ),
+    Mutation(
+        "OLGRC: opponents missing",
+        "training/olgrc.py",
+        "zip((self.attack, self._opponent), starts, strict=True)",
+        "zip((self.attack, self.attack), starts, strict=True)",
+        METHODS,
+    ),
+    Mutation(
+        "TRADES: divergence in the other direction",
+        "training/objectives/divergence.py",
+        "clean, moved = forward(batch.x), forward(seen)",
+        "moved, clean = forward(batch.x), forward(seen)",
+        OBJECTIVES,
+    ),
+    Mutation(
+        "TRADES: no gradient through the clean prediction",
+        "training/objectives/divergence.py",
+        "probabilities = tf.nn.softmax(clean)",
+        "probabilities = tf.stop_gradient(tf.nn.softmax(clean))",
+        METHODS,
+    ),
+    Mutation(
+        "TRADES: weights of loss and divergence swapped",
+        "training/trades.py",
+        "[1.0, inverse_lambda]",
+        "[inverse_lambda, 1.0]",
+        METHODS,
+    ),
+    Mutation(
+        "MixTrain: the smaller loss weighs more",
+        "training/objectives/balanced_sum.py",
+        "tf.where(total > 0, counted / total,",
+        "tf.where(total > 0, (total - counted) / total,",
+        OBJECTIVES,
+    ),
+    Mutation(
+        "objectives: sample weights left out of the natural loss",
+        "training/objectives/natural.py",
+        "return score(batch.y, logits, batch.sample_weight), logits",
+        "return score(batch.y, logits, None), logits",
+        (*MODEL, *OBJECTIVES),
+    ),
+    Mutation(
+        "objectives: those of one attack see each other's inputs",
+        "training/objectives/base.py",
+        "zip(indices, tf.unstack(moved), strict=True)",
+        "zip(indices, tf.unstack(moved)[::-1], strict=True)",
+        OBJECTIVES,
+    ),
+    # Checks and files.
+    Mutation(
+        "checks: alphas are equal by default",
+        "checks.py",
+        "[0.5] + [0.5 / (ranks - 1)] * (ranks - 1)",
+        "[1.0 / ranks] * ranks",
+        CHECKS,
+    ),
+    Mutation(
+        "checks: a label one above the last class passes",
+        "checks.py",
+        "labels.max() >= classes",
+        "labels.max() > classes",
+        CHECKS,
+    ),
+    Mutation(
+        "checks: a label one above the last class passes in later batches",
+        "checks.py",
+        "tests.append(tf.debugging.assert_less(y, tf.cast(classes, y.dtype), message))",
+        "tests.append(tf.debugging.assert_less_equal(y, tf.cast(classes, y.dtype), message))",
+        CHECKS,
+    ),
+    Mutation(
+        "checks: inputs outside the bounds on one side pass",
+        "checks.py",
+        "(x.min() < bounds[0] or x.max() > bounds[1])",
+        "(x.min() < bounds[0] and x.max() > bounds[1])",
+        CHECKS,
+    ),
+    Mutation(
+        "checks: a loss function on probabilities passes",
+        "checks.py",
+        "from_logits = True if parameter is None else parameter.default",
+        "from_logits = True",
+        CHECKS,
+    ),
+    Mutation(
+        "files: written in place",
+        "files.py",
+        """    unfinished = path.with_name(f".part-{path.name}")
+    try:
+        write(unfinished)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # The name must not be there before what it names.
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+""",
+        "    write(path)\n",
+        ("tests/test_reporting.py", "tests/callbacks/test_callbacks.py"),
+    ),
+    # Attacks: geometry, loop, gradients.
+    Mutation(
+        "geometry: l1 balls are projected onto as those of l2",
+        "attacks/geometry.py",
+        "return _grow_l1(flat, radius, low, high)",
+        "return _grow_l2(flat, radius, low, high)",
+        GEOMETRY,
+    ),
+    Mutation(
+        "geometry: upper side of the box ignored",
+        "attacks/geometry.py",
+        "low, high = tf.maximum(low, _flat(box[0])), tf.minimum(high, _flat(box[1]))",
+        "low = tf.maximum(low, _flat(box[0]))",
+        GEOMETRY,
+    ),
+    Mutation(
+        "geometry: the sphere of linf is its ball",
+        "attacks/geometry.py",
+        "return tf.where(roomy, moved, roomier), roomy[:, 0]",
+        "return tf.where(roomy, inside, roomier), roomy[:, 0]",
+        GEOMETRY,
+    ),
+    Mutation(
+        "geometry: random points crowd at the middle of the ball",
+        "attacks/geometry.py",
+        "draw *= share ** (1.0 / flat.shape[-1])",
+        "draw *= share",
+        GEOMETRY,
+    ),
+    Mutation(
+        "geometry: what leaves an l2 ball changes its norm",
+        "attacks/geometry.py",
+        "tf.maximum((radius - half) * (radius + half), 0.0)",
+        "tf.square(radius - half)",
+        EXPLORED,
+    ),
+    Mutation(
+        "loop: the last point is kept, not the best",
+        "attacks/loop.py",
+        "better = (done | _is_better(values, best.values, ties=True)) & ~best.done",
+        "better = counts & ~best.done",
+        PGD,
+    ),
+    Mutation(
+        "loop: the last restart is kept, not the best",
+        "attacks/loop.py",
+        "better = (own.done | _is_better(own.values, best.values, ties=True)) & ~best.done",
+        "better = ~best.done",
+        PGD,
+    ),
+    Mutation(
+        "loop: no start at the antipode",
+        "attacks/loop.py",
+        "side = tf.cast(1 - 2 * (index % 2), x.dtype)",
+        "side = tf.ones([], x.dtype)",
+        PGD,
+    ),
+    Mutation(
+        "loop: all restarts begin where the first does",
+        "attacks/loop.py",
+        "pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)",
+        "pair = tf.cast(seed, tf.int32)",
+        (*PGD, "tests/evaluation/test_flags.py"),
+    ),
+    Mutation(
+        "loop: steps are never halved",
+        "attacks/loop.py",
+        "factor = tf.where(stalled, 0.5, tf.where(growing, 2.0, 1.0))",
+        "factor = tf.where(growing, 2.0, 1.0)",
+        ("tests/attacks/test_step.py", "tests/attacks/test_pgd.py"),
+    ),
+    Mutation(
+        "loop: the second goal's gradient keeps what opposes the first",
+        "attacks/loop.py",
+        "projected = second - tf.minimum(inner, 0.0) * first",
+        "projected = second",
+        GUIDED,
+    ),
+    Mutation(
+        "loop: a point that is better by the second goal alone is kept",
+        "attacks/loop.py",
+        "better |= equal & ((value > old) | tf.math.is_nan(value))",
+        "better |= (value > old) | tf.math.is_nan(value)",
+        GUIDED,
+    ),
+    Mutation(
+        "attack: classifiers are attacked as in training",
+        "attacks/attack.py",
+        "logits = classifier(x, training=False) if is_layer else classifier(x)",
+        "logits = classifier(x, training=True) if is_layer else classifier(x)",
+        MODEL,
+    ),
+    Mutation(
+        "attack: a sweep comes back in ascending order, not as asked",
+        "attacks/attack.py",
+        "order = np.searchsorted(ascending, magnitudes)",
+        "order = range(len(ascending))",
+        SWEEP,
+    ),
+    Mutation(
+        "attack: labels of a sweep are those of other samples",
+        "attacks/attack.py",
+        "labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))",
+        "labels = tf.repeat(y, times, axis=0)",
+        (*SWEEP, "tests/training/test_methods.py"),
+    ),
+    Mutation(
+        "PGD: a target that is reached is no success",
+        "attacks/pgd.py",
+        "return tf.equal(given == labels, tf.less(self.sign, 0.0))",
+        "return given != labels",
+        PGD,
+    ),
+    Mutation(
+        "PGD: a graph is reused for other bounds",
+        "attacks/pgd.py",
+        "return type(self), self.bounds, frozenset(config.items())",
+        "return type(self), frozenset(config.items())",
+        PGD,
+    ),
+    Mutation(
+        "PGD: a larger ball forgets what succeeded in a smaller one",
+        "attacks/pgd.py",
+        "moved, solved = choose(last[1] & ~solved, last, (moved, solved))",
+        "pass",
+        SWEEP,
+    ),
+    Mutation(
+        "losses: the others' log-odds hold the label's own logit",
+        "attacks/losses.py",
+        "tf.where(own, never, logits)",
+        "logits",
+        ("tests/attacks/test_losses.py", "tests/attacks/test_pgd.py"),
+    ),
+    Mutation(
+        "losses: ratios of targets and of labels swapped",
+        "attacks/losses.py",
+        "tf.where(targeted, tf.reduce_mean(largest[:, 2:], axis=-1), largest[:, 2])",
+        "tf.where(targeted, largest[:, 2], tf.reduce_mean(largest[:, 2:], axis=-1))",
+        ("tests/attacks/test_losses.py", "tests/attacks/test_pgd.py"),
+    ),
+    Mutation(
+        "DAA: samples are drawn together, not apart",
+        "attacks/daa.py",
+        "return (kernel @ gradient - 2.0 * rate * _pull(kernel, x)) / count",
+        "return (kernel @ gradient + 2.0 * rate * _pull(kernel, x)) / count",
+        ("tests/attacks/test_daa.py",),
+    ),
+    Mutation(
+        "interval: bounds of the wrong side",
+        "attacks/interval.py",
+        "others = tf.where(targeted, known.low, known.high)",
+        "others = tf.where(targeted, known.high, known.low)",
+        ("tests/attacks/test_interval.py",),
+    ),
+    Mutation(
+        "bounds: radius goes through signed weights",
+        "attacks/bounds.py",
+        "radius = product((known.high - known.low) / 2.0, tf.abs(kernel))",
+        "radius = product((known.high - known.low) / 2.0, kernel)",
+        ("tests/attacks/test_bounds.py", "tests/attacks/test_interval.py"),
+    ),
+    Mutation(
+        "bounds: a layer that falls gives its ends in the wrong order",
+        "attacks/bounds.py",
+        "return Relaxation(tf.minimum(one, other), tf.maximum(one, other), in_use(known.line))",
+        "return Relaxation(one, other, in_use(known.line))",
+        ("tests/attacks/test_bounds.py", "tests/attacks/test_interval.py"),
+    ),
+    Mutation(
+        "guided: the loss comes before leaving the explored region",
+        "attacks/guided.py",
+        "return [lambda x: self._outside(x, magnitude), *losses]",
+        "return [*losses, lambda x: self._outside(x, magnitude)]",
+        GUIDED,
+    ),
+    Mutation(
+        "explored: a sample's own sphere is inside",
+        "attacks/explored.py",
+        "_OUTSIDE = 1.0 - 1e-4",
+        "_OUTSIDE = 1.0 + 1e-4",
+        EXPLORED,
+    ),
+    Mutation(
+        "explored: led away from the point nearest to the clean input",
+        "attacks/explored.py",
+        "point = self._nearest(moved)",
+        "point = self._nearest(x)",
+        EXPLORED,
+    ),
+    Mutation(
+        "cells: a sample's own point counts as another",
+        "attacks/cells.py",
+        "nearest(moved, self.points, self.norm, self.weights, other_than=own)",
+        "nearest(moved, self.points, self.norm, self.weights)",
+        CELLS,
+    ),
+    Mutation(
+        "cells: weights of own and other point swapped",
+        "attacks/cells.py",
+        "self._weight(other, moved.dtype) / self._weight(own, moved.dtype)",
+        "self._weight(own, moved.dtype) / self._weight(other, moved.dtype)",
+        CELLS,
+    ),
+    Mutation(
+        "cells: points between one and two radii away left out",
+        "attacks/cells.py",
+        "reach = 2.0 * radius",
+        "reach = radius",
+        CELLS,
+    ),
+    Mutation(
+        "voronoi: a perturbation that ends outside its cell is kept",
+        "attacks/voronoi.py",
+        "return choose(self.cells.holds(x, moved, own), moved, x)",
+        "return moved",
+        ("tests/attacks/test_voronoi.py", "tests/attacks/test_cells.py"),
+    ),
+    Mutation(
+        "nearest: squared distances are weighed by plain weights",
+        "attacks/nearest.py",
+        'far *= tf.square(factors) if norm == "l2" else factors',
+        "far *= factors",
+        CELLS,
+    ),
+    Mutation(
+        "nearest: l1 and linf swapped",
+        "attacks/nearest.py",
+        'reduce = tf.reduce_sum if norm == "l1" else tf.reduce_max',
+        'reduce = tf.reduce_max if norm == "l1" else tf.reduce_sum',
+        ("tests/attacks/test_explored.py", "tests/attacks/test_cells.py"),
+    ),
+    # Attacks: searches, nearest points, images.
+    Mutation(
+        "Square: windows never shrink",
+        "attacks/square.py",
+        "return self.share * tf.pow(tf.constant(0.5, dtype), passed)",
+        "return self.share * tf.pow(tf.constant(1.0, dtype), passed)",
+        ("tests/attacks/test_square.py",),
+    ),
+    Mutation(
+        "hyperplane: prices shape the way by linf, and not by l2",
+        "attacks/hyperplane.py",
+        'pace = price if norm == "l2" else tf.ones_like(price)',
+        'pace = price if norm == "linf" else tf.ones_like(price)',
+        HYPERPLANE,
+    ),
+    Mutation(
+        "DeepFool: every step begins at the clean input",
+        "attacks/deepfool.py",
+        "onward = self.inside(moved + way)",
+        "onward = self.inside(x + way)",
+        ("tests/attacks/test_deepfool.py",),
+    ),
+    Mutation(
+        "FAB: restarts begin at the clean input",
+        "attacks/fab.py",
+        "start = choose(index > 0, self._start(x, best.distance, own), x)",
+        "start = x",
+        ("tests/attacks/test_fab.py",),
+    ),
+    Mutation(
+        "FAB: no step back towards the clean input",
+        "attacks/fab.py",
+        "choose(wrong, self._back(x, onward), onward)",
+        "onward",
+        ("tests/attacks/test_fab.py",),
+    ),
+    Mutation(
+        "HopSkipJump: probes that changed the class count against their way",
+        "attacks/hop_skip_jump.py",
+        "direction = choose(tf.abs(mean) < 1, both - tilt, tilt)",
+        "direction = choose(tf.abs(mean) < 1, tilt - both, tilt)",
+        ("tests/attacks/test_hop_skip_jump.py",),
+    ),
+    Mutation(
+        "boundary attack: sizes of steps never change",
+        "attacks/boundary_attack.py",
+        "return tf.where(success, grown, size * _SHRINK)",
+        "return size",
+        ("tests/attacks/test_boundary_attack.py",),
+    ),
+    Mutation(
+        "decisions: later starts are of the same class",
+        "attacks/decisions.py",
+        "closed |= some[:, None] & (taken[:, None] == given[None])",
+        "closed = tf.identity(closed)",
+        DECISIONS,
+    ),
+    Mutation(
+        "minimal: misclassified inputs count as robust",
+        "attacks/minimal.py",
+        "success = found.success | ~question.right",
+        "success = found.success",
+        ("tests/attacks/test_deepfool.py", "tests/attacks/test_minimal.py"),
+    ),
+    Mutation(
+        "spatial: a larger loss counts more than a mistake",
+        "attacks/spatial.py",
+        "worse = tf.where(wrong == was_wrong, loss > least, wrong) | tf.math.is_nan(loss)",
+        "worse = (loss > least) | tf.math.is_nan(loss)",
+        ("tests/attacks/test_spatial.py",),
+    ),
+    Mutation(
+        "warp: images are turned clockwise",
+        "attacks/warp.py",
+        """        cosine * rows + sine * columns + middle[0],
+        cosine * columns - sine * rows + middle[1],
+""",
+        """        cosine * rows - sine * columns + middle[0],
+        cosine * columns + sine * rows + middle[1],
+""",
+        ("tests/attacks/test_warp.py", "tests/attacks/test_spatial.py"),
+    ),
+    Mutation(
+        "worst: own magnitudes of the attacks ignored",
+        "attacks/worst.py",
+        "attack.perturb(classifier, x, y, own * magnitude, folded)",
+        "attack.perturb(classifier, x, y, magnitude, folded)",
+        ("tests/attacks/test_worst.py",),
+    ),
+    # Evaluation.
+    Mutation(
+        "curve: interval of the error",
+        "evaluation/curve.py",
+        "stats.binomtest(int(right), int(count))",
+        "stats.binomtest(int(count - right), int(count))",
+        CURVE,
+    ),
+    Mutation(
+        "curve: interval of 95 % whatever is asked",
+        "evaluation/curve.py",
+        'test.proportion_ci(confidence, method="wilson")',
+        'test.proportion_ci(0.95, method="wilson")',
+        CURVE,
+    ),
+    Mutation(
+        "curve: samples that do not count are right all the same",
+        "evaluation/curve.py",
+        "return np.sum(self.correct & self.counted, axis=1)",
+        "return np.sum(self.correct, axis=1)",
+        (*CURVE, "tests/evaluation/test_genuine.py"),
+    ),
+    Mutation(
+        "curve: the sum of two keeps what resisted one attack",
+        "evaluation/curve.py",
+        "worse = ~other.correct & self.correct",
+        "worse = other.correct & ~self.correct",
+        CURVE,
+    ),
+    Mutation(
+        "evaluate: results of unsorted magnitudes are swapped",
+        "evaluation/evaluate.py",
+        "attacked = [magnitude for magnitude in magnitudes if magnitude > 0]",
+        "attacked = sorted(magnitude for magnitude in magnitudes if magnitude > 0)",
+        EVALUATE,
+    ),
+    Mutation(
+        "evaluate: magnitudes are multiplied by priors",
+        "evaluation/evaluate.py",
+        "scale = None if priors is None else 1.0 / priors[y]",
+        "scale = None if priors is None else priors[y]",
+        ("tests/evaluation/test_genuine.py",),
+    ),
+    Mutation(
+        "evaluate: what a backup holds is measured again",
+        "evaluation/evaluate.py",
+        "known = None if store is None else store.read(number, so_far)",
+        "known = None",
+        EVALUATE,
+    ),
+    Mutation(
+        "evaluate: a backup of other data is gone on with",
+        "evaluation/backup.py",
+        'if str(content.pop("digest")) != digest:',
+        'if not content.pop("digest"):',
+        EVALUATE,
+    ),
+    Mutation(
+        "devices: the last results come in the wrong order",
+        "evaluation/devices.py",
+        "while pending:\n            yield pending.popleft().result()",
+        "while pending:\n            yield pending.pop().result()",
+        ("tests/evaluation/test_devices.py",),
+    ),
+    Mutation(
+        "flags: ten times as much may break without one",
+        "evaluation/flags.py",
+        "SHARE: Final = 0.03",
+        "SHARE: Final = 0.3",
+        ("tests/evaluation/test_flags.py",),
+    ),
+    Mutation(
+        "order: the less robust classifier is ahead",
+        "evaluation/order.py",
+        "return Order(int(np.sign(apart[at])),",
+        "return Order(-int(np.sign(apart[at])),",
+        ("tests/evaluation/test_order.py",),
+    ),
+    Mutation(
+        "order: the largest magnitude decides",
+        "evaluation/order.py",
+        "at = deciding[0]",
+        "at = deciding[-1]",
+        ("tests/evaluation/test_order.py",),
+    ),
+    # Callbacks.
+    Mutation(
+        "checkpoint: every rank is compared with the best of the first",
+        "callbacks/checkpoint.py",
+        "if value > best[rank] + self.tolerance:",
+        "if value > best[0] + self.tolerance:",
+        CALLBACKS,
+    ),
+    Mutation(
+        "checkpoint: what the tolerance allows adds up",
+        "callbacks/checkpoint.py",
+        "if not value >= self._most[rank] - self.tolerance:",
+        "if not value >= best[rank] - self.tolerance:",
+        CALLBACKS,
+    ),
+    Mutation(
+        "backup: weights are not restored",
+        "callbacks/backup.py",
+        "self.model.load_weights(self._latest[epoch])",
+        "pass",
+        CALLBACKS,
+    ),
+    Mutation(
+        "backup: the last epoch before a kill is made twice",
+        "callbacks/backup.py",
+        "done = epoch + 1",
+        "done = epoch",
+        CALLBACKS,
+    ),
+    Mutation(
+        "backup: written in place",
+        "callbacks/backup.py",
+        'write_whole(self.folder / f"epoch-{done}.weights.h5", self.model.save_weights)',
+        'self.model.save_weights(self.folder / f"epoch-{done}.weights.h5")',
+        CALLBACKS,
+    ),
+    Mutation(
+        "callbacks: every second epoch begins with the first",
+        "callbacks/board.py",
+        "if (epoch + 1) % self.every == 0:",
+        "if epoch % self.every == 0:",
+        CALLBACKS,
+    ),
+    # Data.
+    Mutation(
+        "toy: classes on each other's side",
+        "datasets/toy.py",
+        "return (starts[labels] + offsets)",
+        "return (starts[1 - labels] + offsets)",
+        DATASETS,
+    ),
+    Mutation(
+        "toy: one boundary out of reach is enough for a maximum norm",
+        "datasets/toy.py",
+        "all(abs(x - end) >= norm for end in ends)",
+        "any(abs(x - end) >= norm for end in ends)",
+        DATASETS,
+    ),
+    Mutation(
+        "MNIST: labels shifted by one",
+        "datasets/mnist.py",
+        "labels.numpy().astype(np.int32)",
+        "(labels.numpy() + 1).astype(np.int32)",
+        DATASETS,
+    ),
+    Mutation(
+        "pipeline: every batch draws the same",
+        "datasets/perturbed.py",
+        "seed = tf.random.experimental.stateless_fold_in(drawn, number)",
+        "seed = tf.constant(drawn)",
+        ("tests/datasets/test_perturbed.py",),
+    ),
+    # Distances, interpretation, serving, reports.
+    Mutation(
+        "distances: a class is at 0 from itself",
+        "neighbours.py",
+        "itertools.combinations(range(classes), 2)",
+        "itertools.combinations_with_replacement(range(classes), 2)",
+        ("tests/test_neighbours.py",),
+    ),
+    Mutation(
+        "distances: pairs that rounding leaves in doubt are not measured",
+        "neighbours.py",
+        "doubtful = np.argwhere(low <= min(high.min(), best))",
+        "doubtful = np.argwhere(high <= min(high.min(), best))",
+        ("tests/test_neighbours.py",),
+    ),
+    Mutation(
+        "interpretation: neutral where the odds are the prior",
+        "interpretation.py",
+        "np.log(priors) - np.log1p(-priors)",
+        "np.log(priors)",
+        ("tests/test_interpretation.py",),
+    ),
+    Mutation(
+        "interpretation: with priors, points of other inputs",
+        "interpretation.py",
+        "order = np.argsort(np.concatenate([rows for rows, _ in found]))",
+        "order = np.concatenate([rows for rows, _ in found])",
+        ("tests/test_interpretation.py",),
+    ),
+    Mutation(
+        "serving: logits are served as probabilities",
+        "serving.py",
+        '"probabilities": tf.nn.softmax(logits)',
+        '"probabilities": logits',
+        ("tests/test_serving.py",),
+    ),
+    Mutation(
+        "serving: serve takes serialized examples",
+        "serving.py",
+        '"serve": (serve, [inputs])',
+        '"serve": (serve_examples, [texts])',
+        ("tests/test_serving.py",),
+    ),
+    Mutation(
+        "report: names are taken for HTML",
+        "reporting.py",
+        "autoescape=True",
+        "autoescape=False",
+        ("tests/test_reporting.py",),
+    ),
+    Mutation(
+        "plots: test values at the first epochs, however seldom they were measured",
+        "plotting/training.py",
+        "epochs = every * np.arange(1, len(values) + 1)",
+        "epochs = np.arange(1, len(values) + 1)",
+        ("tests/test_plotting.py",),
+    ),
+)
+"""All mutations, by what they touch."""
+
+
+def copy_repository(folder: pathlib.Path) -> pathlib.Path:
+    """Copy what the tests need into a folder, and check that Python imports the copy."""
+    copy = folder / ROOT.name
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    code = "import importlib.util; print(importlib.util.find_spec('lexirobust').origin)"
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=copy,
+        env=_environment(copy),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    if not pathlib.Path(found.stdout.strip()).resolve().is_relative_to(copy.resolve()):
+        raise RuntimeError(f"Python finds lexirobust at {found.stdout.strip()}, not in the copy.")
+    return copy
+
+
+@contextlib.contextmanager
+def applied(mutation: Mutation, root: pathlib.Path) -> Iterator[None]:
+    """Keep a fault in the repository at `root` while the context lasts."""
+    path = root / "lexirobust" / mutation.file
+    before = path.read_text(encoding="utf-8")
+    path.write_text(mutation.apply(before), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def first_failure(root: pathlib.Path, tests: Sequence[str], marker: str) -> str | None:
+    """Run tests of the repository at `root` until one fails.
+
+    Returns:
+        The id of the test that failed, what else ended the run, or `None`.
+    """
+    options = ["-x", "-q", "--no-header", "-rfE", "-p", "no:cacheprovider", "-m", marker]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *options, *tests],
+        cwd=root,
+        env=_environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return TIMED_OUT
+    finally:
+        if process.poll() is None:  # Also on Control-C; with what the tests have started.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode in (0, 5):  # 5: the marker leaves no test.
+        return None
+    if process.returncode == 4:  # A test that is not there, or an import that fails.
+        raise RuntimeError(f"pytest could not run {tests}:\n{output[-3000:]}")
+    summary = output.rpartition("short test summary info")[2]
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", summary, re.MULTILINE)
+    return failed[1] if failed else f"exit code {process.returncode} of pytest"
+
+
+def _environment(root: pathlib.Path) -> dict[str, str]:
+    """Variables for a process that imports the package at `root`.
+
+    No bytecode is kept: Python tells it from that of another source by size and second alone.
+    """
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Results:
+    """What has caught the mutations that were tried, kept in a file if one is given.
+
+    Raises:
+        ValueError: If the file holds what was found by tests of another marker.
+    """
+
+    def __init__(self, path: pathlib.Path | None, marker: str) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {"marker": marker, "mutations": {}}
+        if path is not None and path.exists():
+            self._content = json.loads(path.read_text(encoding="utf-8"))
+            if self._content["marker"] != marker:
+                raise ValueError(
+                    f"{path} holds what was found by --marker={self._content['marker']!r}. "
+                    "Name another file."
+                )
+
+    def __contains__(self, mutation: Mutation) -> bool:
+        known = self._content["mutations"].get(mutation.name, {})
+        return all(known.get(name) == getattr(mutation, name) for name in ("file", "old", "new"))
+
+    def caught_by(self, mutation: Mutation) -> str | None:
+        """What has caught a mutation that was tried; `None` if it survived."""
+        return self._content["mutations"][mutation.name]["caught_by"]
+
+    def add(self, mutation: Mutation, caught_by: str | None, seconds: float) -> None:
+        """Keep what has caught a mutation, and how long that took."""
+        self._content["mutations"][mutation.name] = {
+            "file": mutation.file,
+            "old": mutation.old,
+            "new": mutation.new,
+            "caught_by": caught_by,
+            "seconds": round(seconds, 1),
+        }
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self._content, indent=1) + "\n"
+            write_whole(self._path, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def run(mutations: Sequence[Mutation], results: Results, marker: str) -> None:
+    """Try every mutation that was not tried yet, with a line for each."""
+    waiting = [mutation for mutation in mutations if mutation not in results]
+    print(f"{len(mutations) - len(waiting)} of {len(mutations)} mutations are known.", flush=True)
+    if not waiting:
+        return
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        copy = copy_repository(pathlib.Path(folder))
+        for number, mutation in enumerate(waiting, 1):
+            start = time.monotonic()
+            with applied(mutation, copy):
+                tests = [*mutation.tests, f"lexirobust/{mutation.file}"]
+                tests = [test for test in tests if (copy / test).exists()]
+                caught_by = first_failure(copy, tests, marker)
+            seconds = time.monotonic() - start
+            results.add(mutation, caught_by, seconds)
+            told = "SURVIVED" if caught_by is None else f"caught by {caught_by}"
+            print(f"{number}/{len(waiting)}, {seconds:.0f} s: {mutation.name}: {told}", flush=True)
+
+
+def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    table = rich.table.Table(*headings)
+    for row in rows:
+        table.add_row(*map(rich.text.Text, row))  # Brackets of a test's id are no markup.
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console.width = 160  # A pipe or a log has no width of its own.
+    console.print(table)
+
+
+def main(_: Sequence[str]) -> None:
+    """Try the mutations that the flags choose; the exit code is 1 if one survives."""
+    only, marker, out = flags.FLAGS.only, flags.FLAGS.marker, flags.FLAGS.out
+    chosen = [m for m in MUTATIONS if only.lower() in f"{m.name} {m.file}".lower()]
+    if not chosen:
+        raise app.UsageError(f"--only={only} is in no mutation's name or file.")
+    if flags.FLAGS.list:
+        show(["mutation", "file"], [[m.name, m.file] for m in chosen])
+        return
+    try:
+        results = Results(pathlib.Path(out) if out else None, marker)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from None
+    run(chosen, results, marker)
+    found = [(mutation, results.caught_by(mutation)) for mutation in chosen]
+    survivors = [mutation for mutation, caught_by in found if caught_by is None]
+    timed_out = sum(caught_by == TIMED_OUT for _, caught_by in found)
+    show(["mutation", "caught by"], [[m.name, by or "NOTHING"] for m, by in found])
+    print(f"{len(found) - len(survivors)} of {len(found)} caught, {timed_out} by their timeout.")
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    # Here: where tests import this file, flags of the same names may be those of an example.
+    flags.DEFINE_string("only", "", "What is in the name or the file of the mutations to try.")
+    flags.DEFINE_string("marker", "", "Which tests to run, as pytest's -m; all if empty.")
+    flags.DEFINE_string("out", None, "A JSON file that keeps what was found, and is gone on with.")
+    flags.DEFINE_bool("list", False, "Only names the mutations.")
+    app.run(main)
