@@ -7,6 +7,12 @@ import os
 # Before TensorFlow is imported; a value that is already set wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # Workers share the cores among them.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Else malloc keeps a heap for each of TensorFlow's threads, and a worker grows to twice the size.
+# Workers inherit it.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 import hypothesis
 import keras
@@ -14,6 +20,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks import attack
+from tests.helpers import mirrored_strategy
 
 # Results are held against closed forms; a GPU would round the factors of products to 10 bits.
 tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -25,8 +32,9 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
 )
 
-# No deadline: the first example of a test pays for tracing. Derandomized: a run can be repeated.
-hypothesis.settings.register_profile("lexirobust", deadline=None, derandomize=True)
+# No deadline: the first example of a test pays for tracing. Derandomized: a run can be repeated, so
+# more examples would be the same ones every time; tests/fuzz.py looks for new ones.
+hypothesis.settings.register_profile("lexirobust", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("lexirobust")
 
 
@@ -38,8 +46,8 @@ def _seed():
 
 @pytest.fixture(scope="session")
 def strategy():
-    """Two replicas on the one CPU; one strategy for all, as two would share TensorFlow's keys."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    """Two replicas on the one CPU."""
+    return mirrored_strategy()
 
 
 @pytest.fixture(autouse=True, scope="module")

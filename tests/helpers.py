@@ -1,9 +1,17 @@
 """What several test files share."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import strategies as st
+
+
+@functools.cache
+def mirrored_strategy():
+    """Two replicas on the one CPU; one strategy for all, as two would share TensorFlow's keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def rows_of(rng, ranks, size, decades=0.0):

@@ -150,6 +150,7 @@ def test_an_exact_region_is_served(tmp_path):
     np.testing.assert_array_equal(given["explored"][:, 0], far < 0.5)
 
 
+@pytest.mark.release
 def test_the_command_line_runs_it(folder, stranger, tmp_path):
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
     settings = ["--tag_set=serve", "--signature_def=serving_default", f"--outdir={tmp_path}"]
@@ -162,6 +163,7 @@ def test_the_command_line_runs_it(folder, stranger, tmp_path):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-5)
 
 
+@pytest.mark.release
 def test_litert_and_openvino_agree(folder, stranger):
     """In a process of its own: neither runtime is to share TensorFlow's."""
     code = """

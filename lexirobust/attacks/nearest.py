@@ -57,7 +57,7 @@ def nearest(
             factors = tf.cast(tf.gather(weights, rows), x.dtype)
             far *= tf.square(factors) if norm == "l2" else factors
         if other_than is not None:
-            far = tf.where(rows == other_than[:, None], np.inf, far)
+            far = tf.where(rows == other_than[:, None], tf.constant(np.inf, far.dtype), far)
         found = tf.argmin(far, axis=1, output_type=tf.int32)
         value = tf.gather(far, found, batch_dims=1)
         nearer = value < best

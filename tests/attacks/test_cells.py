@@ -89,32 +89,75 @@ def test_points_are_told_apart_however_near_they_are():
     np.testing.assert_array_equal(zeros.own(tf.constant([[1.0, -0.0]])), [1])
 
 
+def attack_in(x, weights, norm, **settings):
+    cells = VoronoiCells(x, norm, weights)
+    return VoronoiPGD(cells, norm=norm, bounds=None, seed=0, **settings)
+
+
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("constraint", ["exact", "maximum"])
-def test_attacks_keep_to_weighted_cells(norm, constraint):
+def test_attacks_at_a_norm_get_into_weighted_cells(norm):
     x, weights = points_of(80, 2), weights_of(80)
-    attack = VoronoiPGD(
-        VoronoiCells(x, norm, weights),
-        norm=norm,
-        constraint=constraint,
-        bounds=None,
-        restarts=4,
-        steps=20,
-        seed=0,
-    )
-    matrix = points_of(2, 3, seed=1)
+    attack, matrix = attack_in(x, weights, norm, restarts=4, steps=20), points_of(2, 3, seed=1)
     moved = attack(lambda x: x @ matrix, x, np.arange(80) % 3, 0.1 / weights)
     expected = surplus(x, moved, x, norm, weights)
     counted = attack.counted(x, moved, 0.1 / weights).numpy()
     np.testing.assert_array_equal(counted, expected >= -1e-6)
-    if constraint == "maximum":
-        assert counted.all()
-    else:  # Where a fine grid of the sphere leads into the cell, the attack gets there too.
-        has = np.zeros(80, bool)
-        for direction in circle(norm):
-            has |= surplus(x, x + 0.1 / weights[:, None] * direction, x, norm, weights) > 1e-3
-        assert 30 < has.sum() < 70
-        assert counted[has].mean() > 0.9
+    # Where a fine grid of the sphere leads into the cell, the attack gets there too.
+    has = np.zeros(80, bool)
+    for direction in circle(norm):
+        has |= surplus(x, x + 0.1 / weights[:, None] * direction, x, norm, weights) > 1e-3
+    assert 30 < has.sum() < 70
+    assert counted[has].mean() > 0.9
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_attacks_within_a_norm_keep_to_weighted_cells(norm):
+    x, weights, matrix = points_of(80, 2), weights_of(80), points_of(2, 3, seed=1)
+    attack = attack_in(x, weights, norm, constraint="maximum", restarts=2, steps=3)
+    moved = attack.perturb(
+        lambda x: x @ matrix,
+        tf.constant(x),
+        tf.range(80) % 3,
+        tf.constant(0.1 / weights),
+        tf.constant([0, 1]),
+    )
+    counted = attack.counted(x, moved, 0.1 / weights).numpy()
+    np.testing.assert_array_equal(counted, surplus(x, moved, x, norm, weights) >= -1e-6)
+    assert counted.all()
+    assert np.mean(np.any(moved != x, axis=1)) > 0.9
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_perturbations_are_led_past_the_nearest_other_point(norm):
+    points, perturbation = points_of(50, 3), 0.7 * points_of(50, 3, seed=1)
+    x, moved = tf.constant(points), points + perturbation
+    cells = VoronoiCells(points, norm)
+    held = cells.holds(x, tf.constant(moved), cells.own(x)).numpy()
+    far = distance.cdist(moved, points, METRICS[norm]) + 1e9 * np.eye(50)
+    other = points[far.argmin(axis=1)]
+    for lead in (cells.lead_in, cells.back_in):
+        led = lead(x, tf.constant(perturbation), cells.own(x)).numpy()
+        assert np.array_equal(led[held], perturbation[held])
+        to_own, to_other = (
+            np.linalg.norm(points + led - each, ORDERS[norm], axis=1) for each in (points, other)
+        )
+        assert np.all(to_other[~held] >= to_own[~held])
+        assert np.all(to_own <= np.linalg.norm(perturbation, ORDERS[norm], axis=1) * (1 + 1e-5))
+
+
+def test_compiled_by_xla_cells_are_the_same():
+    points = points_of(50, 3)
+    x, perturbation = tf.constant(points), tf.constant(0.7 * points_of(50, 3, seed=1))
+    cells = VoronoiCells(points, "l2", weights_of(50))
+
+    def everything():
+        own = cells.own(x)
+        led = cells.lead_in(x, perturbation, own), cells.back_in(x, perturbation, own)
+        return own, *led, cells.depth(x, x + perturbation, own)
+
+    compiled = tf.function(everything, jit_compile=True, autograph=False)()
+    for ours, theirs in zip(everything(), compiled, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
 def test_bad_input_is_named():

@@ -14,7 +14,7 @@ NORMS = pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
 def test_linear_classifier_is_met_at_its_nearest_boundary(norm, classes, bounds):
     classifier, x = linear.Linear(classes), linear.samples()
     y = classifier.labels(x)
-    found = FAB(norm, steps=10, bounds=bounds)(classifier, x, y)
+    found = linear.search(FAB(norm, steps=3, bounds=bounds), classifier, x, y)
     assert found.success.numpy().all()
     np.testing.assert_allclose(found.distances, linear.distances(classifier, x, norm), rtol=1e-4)
     linear.check_found(classifier, x, y, found, norm, bounds)
@@ -58,7 +58,7 @@ def test_nearest_boundary_inside_bounds_that_bind(norm, classes):
     y = classifier.labels(x)
     classifier.offset = np.float32(classifier.offset + 5.0 * (np.arange(classes) == y[0]))
     x, y = x[y == y[0]], y[y == y[0]]
-    found = FAB(norm, steps=10)(classifier, x, y)
+    found = linear.search(FAB(norm, steps=5), classifier, x, y)
     linear.check_found(classifier, x, y, found, norm, (0.0, 1.0))
     logits = classifier.logits(x)
     known = [
@@ -99,44 +99,6 @@ def test_restarts_find_what_the_input_does_not_lead_to():
         return tf.stack([0.1 - out, out - 0.1], axis=1)
 
     x = np.full((1, 1), 0.5, np.float32)
-    assert not FAB(steps=5)(far, x, np.array([0])).success.numpy().any()
+    assert not linear.search(FAB(steps=5), far, x, np.array([0])).success.numpy().any()
     found = FAB(steps=5, restarts=10, seed=0)(far, x, np.array([0]))
     np.testing.assert_allclose(found.distances, [0.2], rtol=1e-4)
-
-
-def test_misclassified_sample_is_its_own_nearest_point():
-    linear.check_misclassified(FAB(steps=3, bounds=(-9.0, 9.0)))
-
-
-@pytest.mark.parametrize("restarts", [1, 2])
-def test_queries_are_counted(restarts):
-    linear.check_queries(FAB(steps=3, restarts=restarts, bounds=(-9.0, 9.0)))
-
-
-@pytest.mark.parametrize("norm", ["l1", "linf"])
-def test_compiles(norm):
-    linear.check_compiles(FAB(norm, steps=2, restarts=2, bounds=(-9.0, 9.0)))
-
-
-def test_float64():
-    linear.check_types(FAB("linf", steps=2, restarts=2, bounds=(-9.0, 9.0)))
-
-
-def test_comes_back_from_its_config():
-    linear.check_round_trip(FAB("l1", 7, 2, 0.2, 1.1, 0.8, bounds=None, seed=3))
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"norm": "l0"}, "`norm` must be one of"),
-        ({"steps": 0}, "`steps` must be an integer of at least 1"),
-        ({"restarts": 0}, "`restarts` must be an integer of at least 1"),
-        ({"bias": 1.5}, "`bias` must be from 0 to 1"),
-        ({"extrapolation": 0.9}, "`extrapolation` must be finite and at least 1"),
-        ({"backward": 1.0}, "`backward` must be above 0 and below 1"),
-    ],
-)
-def test_bad_setting_is_named(setting, message):
-    with pytest.raises(ValueError, match=message):
-        FAB(**setting)

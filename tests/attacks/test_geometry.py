@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -14,6 +14,10 @@ NORMS = ["l1", "l2", "linf"]
 ORDER = {"l1": 1, "l2": 2, "linf": np.inf}
 DUAL = {"l1": np.inf, "l2": 2, "linf": 1}
 PROJECTIONS = [geometry.project_ball, geometry.project_sphere]
+
+
+# Few draws of many rows each: a call costs the same for one as for all of them.
+few_draws = settings(max_examples=20)
 
 
 def length(rows, norm):
@@ -41,24 +45,25 @@ class Case(NamedTuple):
 
 
 @st.composite
-def cases(draw, norms=NORMS, largest=40, decades=3, boxed=None):
+def cases(draw, norms=NORMS, largest=40, decades=3, boxed=None, rows=32):
     """Perturbations of all scales around sparse inputs between 0 and 1, in their box or without."""
     norm, size = draw(st.sampled_from(norms)), draw(st.integers(1, largest))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = rng.uniform(size=(5, size)).astype(np.float32)
+    x = rng.uniform(size=(rows, size)).astype(np.float32)
     x[rng.random(x.shape) < draw(st.sampled_from([0, 0.8]))] = 0
     x[rng.random(x.shape) < draw(st.sampled_from([0, 0.3]))] = 1
-    flat = rng.normal(size=x.shape) * 10 ** rng.uniform(-decades, decades, size=(5, 1))
+    flat = rng.normal(size=x.shape) * 10 ** rng.uniform(-decades, decades, size=(rows, 1))
     flat[rng.random(x.shape) < draw(st.sampled_from([0, 0.5]))] = 0
     if draw(st.booleans()):
         flat = np.sign(flat) * np.abs(flat[:, :1])  # Ties.
     boxed = draw(st.booleans()) if boxed is None else boxed
     box = (-x, 1 - x) if boxed else None
     corner = length(np.maximum(x, 1 - x), norm)
-    radius = corner * rng.uniform(0, draw(st.sampled_from([0.05, 1, 1.3])), size=5)
+    radius = corner * rng.uniform(0, draw(st.sampled_from([0.05, 1, 1.3])), size=rows)
     return Case(norm, flat.astype(np.float32), radius.astype(np.float32), box)
 
 
+@few_draws
 @given(case=cases())
 def test_sphere_is_met_wherever_the_box_reaches_it(case):
     point, room = case.project(geometry.project_sphere)
@@ -68,6 +73,7 @@ def test_sphere_is_met_wherever_the_box_reaches_it(case):
     assert np.array_equal(room[clear], (case.reach >= case.radius)[clear])
 
 
+@few_draws
 @given(case=cases())
 def test_ball_is_never_left_and_has_always_room(case):
     point, room = case.project(geometry.project_ball)
@@ -76,6 +82,7 @@ def test_ball_is_never_left_and_has_always_room(case):
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
+@few_draws
 @given(case=cases(boxed=True))
 def test_box_is_kept_to_the_last_bit(projection, case):
     point, _ = case.project(projection)
@@ -84,6 +91,7 @@ def test_box_is_kept_to_the_last_bit(projection, case):
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
+@few_draws
 @given(case=cases())
 def test_projecting_twice_changes_nothing_more(projection, case):
     point, _ = case.project(projection)
@@ -109,6 +117,7 @@ NEAREST = {
 }
 
 
+@few_draws
 @given(case=cases(boxed=False))
 def test_ball_without_a_box_has_a_closed_form(case):
     point, _ = case.project(geometry.project_ball)
@@ -147,14 +156,16 @@ def nearest_by_slsqp(case, row, at_least=0.0):
     return np.linalg.norm(result.x - size)
 
 
-@given(case=cases(largest=4, decades=0.5, boxed=True))
+@few_draws
+@given(case=cases(largest=4, decades=0.5, boxed=True, rows=12))
 def test_ball_in_a_box_gives_the_nearest_point(case):
     point, _ = case.project(geometry.project_ball)
     for row, distance in enumerate(np.linalg.norm(point - case.flat, axis=1)):
         assert distance == pytest.approx(nearest_by_slsqp(case, row), abs=1e-4)
 
 
-@given(case=cases(norms=["l1", "l2"], largest=4, decades=0.5, boxed=True))
+@few_draws
+@given(case=cases(norms=["l1", "l2"], largest=4, decades=0.5, boxed=True, rows=12))
 def test_sphere_in_a_box_gives_the_nearest_point_where_no_side_must_change(case):
     point, _ = case.project(geometry.project_sphere)
     sides = np.where(case.flat > 0, case.box[1], -case.box[0])
@@ -173,6 +184,7 @@ def faces(flat, radius, low, high):
             yield np.where(np.arange(len(flat)) == index, end, inside)
 
 
+@few_draws
 @given(case=cases(norms=["linf"], largest=6, decades=0.5, boxed=True))
 def test_cube_in_a_box_gives_the_nearest_point(case):
     point, room = case.project(geometry.project_sphere)
@@ -184,12 +196,12 @@ def test_cube_in_a_box_gives_the_nearest_point(case):
 
 
 @st.composite
-def extremes(draw, largest=6):
+def extremes(draw, largest=6, rows=32):
     """Zero, tiny and huge perturbations and radii, coordinates at the box's edge, no room."""
     norm, size = draw(st.sampled_from(NORMS)), draw(st.integers(1, largest))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = rng.uniform(size=(5, size)).astype(dtype)
+    x = rng.uniform(size=(rows, size)).astype(dtype)
     x[rng.random(x.shape) < 0.3] = 0
     x[rng.random(x.shape) < 0.3] = 1
     low, high = -x, 1 - x
@@ -207,6 +219,7 @@ def extremes(draw, largest=6):
     return Case(norm, flat.astype(dtype), radius.astype(dtype), box)
 
 
+@few_draws
 @given(case=extremes())
 def test_sphere_is_met_at_every_scale(case):
     point, room = case.project(geometry.project_sphere)
@@ -216,6 +229,7 @@ def test_sphere_is_met_at_every_scale(case):
     assert np.array_equal(room[clear], (case.reach >= case.radius)[clear])
 
 
+@few_draws
 @given(case=extremes())
 def test_ball_is_not_left_at_any_scale_and_what_is_inside_stays(case):
     point, room = case.project(geometry.project_ball)
@@ -228,6 +242,7 @@ def test_ball_is_not_left_at_any_scale_and_what_is_inside_stays(case):
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
+@few_draws
 @given(case=extremes())
 def test_box_and_first_result_are_kept_at_every_scale(projection, case):
     point, _ = case.project(projection)
@@ -239,6 +254,7 @@ def test_box_and_first_result_are_kept_at_every_scale(projection, case):
     assert np.all(away <= 1e-5 * case.radius.astype(float))
 
 
+@few_draws
 @given(case=cases(norms=["l2"], largest=6, decades=0.5, boxed=True))
 def test_coordinates_at_zero_take_what_the_others_have_no_room_for(case):
     # On the l2 sphere the nearest point has the largest inner product with the perturbation, to
@@ -278,6 +294,7 @@ def test_projections_are_differentiable(projection, norm, boxed):
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
+@few_draws
 @given(case=extremes())
 def test_derivatives_are_finite(projection, case):
     flat = tf.constant(case.flat)
@@ -362,22 +379,24 @@ def test_coordinates_that_cannot_use_their_size_do_not_cost_the_others_digits():
         np.testing.assert_allclose(length(point, "l1"), radius, rtol=1e-5)
 
 
+@few_draws
 @given(
     norm=st.sampled_from(NORMS),
     scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e30]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_norm_is_numpys_at_every_scale(norm, scale, seed):
-    rows = np.random.default_rng(seed).normal(size=(3, 2, 4)) * scale
+    rows = np.random.default_rng(seed).normal(size=(32, 2, 4)) * scale
     rows = rows.astype(np.float32)
     np.testing.assert_allclose(geometry.norm(rows, norm), length(rows, norm), rtol=1e-5)
 
 
-def gradients(seed, shape=(4, 3, 5)):
+def gradients(seed, shape=(32, 3, 5)):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@few_draws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_long_step_from_anywhere_ends_where_a_linear_function_is_largest(norm, seed):
     gradient = gradients(seed)
@@ -385,11 +404,12 @@ def test_long_step_from_anywhere_ends_where_a_linear_function_is_largest(norm, s
     here = gradients(seed + 1)
     end, _ = geometry.project_ball(here + 1e5 * direction, 2.0, norm)
     gain = np.sum(end * gradient, axis=(1, 2))
-    dual = np.linalg.norm(gradient.reshape(4, -1), DUAL[norm], axis=1)
+    dual = np.linalg.norm(gradient.reshape(32, -1), DUAL[norm], axis=1)
     np.testing.assert_allclose(gain, 2.0 * dual, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("norm", "size"), [("l1", "linf"), ("l2", "l2"), ("linf", "linf")])
+@few_draws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_steepest_direction_has_size_one(norm, size, seed):
     direction = geometry.steepest_direction(gradients(seed), norm).numpy()
@@ -470,6 +490,7 @@ def test_compiled_by_xla_everything_is_the_same(norm):
             geometry.steepest_direction(flat, norm, box),
             geometry.norm(flat, norm),
             geometry.farthest(box, x, norm),
+            geometry.leave_ball(points[1], flat, radius, norm),
             # XLA draws other numbers from the same seed.
             geometry.norm(
                 geometry.random_perturbation(x, radius, norm, tf.constant([1, 2]), surface=True),

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexirobust.attacks import PGD, GuidedPGD, geometry, loop
+from lexirobust.attacks import PGD, GuidedPGD, loop
 
 # The toy problem's data, 1/64 apart: a point at distance d of x is unexplored if none is nearer.
 DATA = np.concatenate([np.arange(-2, -1, 1 / 64), np.arange(1, 2, 1 / 64)]).astype(np.float32)
@@ -20,8 +20,17 @@ def step_at_zero(x):
     return tf.concat([-x, x], axis=1)
 
 
-def attack(first_goal, **settings):
-    return GuidedPGD(first_goal, **{"norm": "l2", "bounds": None, "restarts": 2, **settings})
+def attack(first_goal, **given):
+    return GuidedPGD(first_goal, **{"norm": "l2", "bounds": None, "restarts": 2, **given})
+
+
+def moved_by(attack, x, y, magnitude):
+    """What an attack makes of samples at each of several magnitudes, operation by operation."""
+    times = len(magnitude)
+    inputs, labels = tf.tile(x, (times, 1)), tf.tile(y, (times,))
+    each = tf.constant(np.repeat(magnitude, len(x)), tf.float32)
+    moved = attack.perturb(step_at_zero, inputs, labels, each, tf.constant([0, 1]))
+    return np.reshape(moved, (times, *x.shape))
 
 
 @pytest.mark.parametrize("restarts", [2, 4])
@@ -29,25 +38,23 @@ def test_unexplored_side_is_taken_even_where_the_loss_is_smaller(restarts):
     # Outward from the ends of the data is unexplored, and right; inward is wrong from 1 on.
     x, y = np.array([[-2.0], [2 - 1 / 64]], np.float32), np.array([0, 1])
     outward = np.array([[-1.0], [1.0]])
-    guided = attack(unexplored, steps=3, restarts=restarts)
-    for magnitude in (0.5, 1.25, 2.0, 2.5):
-        moved = guided(step_at_zero, x, y, magnitude)
-        np.testing.assert_allclose(moved, x + magnitude * outward, rtol=1e-6)
+    magnitudes = np.array([0.5, 1.25, 2.0, 2.5])
+    moved = moved_by(attack(unexplored, steps=3, restarts=restarts), x, y, magnitudes)
+    np.testing.assert_allclose(moved, x + magnitudes[:, None, None] * outward, rtol=1e-6)
     # Without guidance, the wrong side is found.
-    moved = PGD(norm="l2", bounds=None, restarts=2)(step_at_zero, x, y, 2.5)
-    np.testing.assert_allclose(moved, x - 2.5 * outward, rtol=1e-5)
+    moved = moved_by(PGD(norm="l2", bounds=None, restarts=2, steps=3), x, y, [2.5])
+    np.testing.assert_allclose(moved[0], x - 2.5 * outward, rtol=1e-5)
 
 
 def test_among_equally_unexplored_points_the_larger_loss_decides():
     x, y = np.array([[-1.5], [1.5], [-1.25]], np.float32), np.array([0, 1, 0])
     inward = np.array([[1.0], [-1.0], [1.0]])
-    guided = attack(unexplored, steps=3)
     # 10 away from the middle of everything, both sides are unexplored; 0.25 away, neither is.
-    for magnitude in (10.0, 0.25):
-        moved = guided(step_at_zero, x, y, magnitude)
-        np.testing.assert_allclose(moved, x + inward * magnitude, rtol=1e-6)
-    moved = attack(unexplored, steps=3, goal="minimize")(step_at_zero, x, y, 10.0)
-    np.testing.assert_allclose(moved, x - inward * 10.0, rtol=1e-6)
+    magnitudes = np.array([10.0, 0.25])
+    moved = moved_by(attack(unexplored, steps=3), x, y, magnitudes)
+    np.testing.assert_allclose(moved, x + magnitudes[:, None, None] * inward, rtol=1e-6)
+    moved = moved_by(attack(unexplored, steps=3, goal="minimize"), x, y, [10.0])
+    np.testing.assert_allclose(moved[0], x - inward * 10.0, rtol=1e-6)
 
 
 def test_goal_is_told_the_magnitude_of_every_sample():
@@ -76,19 +83,6 @@ def test_loss_is_raised_only_as_far_as_the_first_goal_allows():
     np.testing.assert_allclose(moved, np.tile([0.6, 0.8], (6, 1)), atol=0.05)
 
 
-@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
-def test_norm_is_exact_inside_the_bounds(norm):
-    rng = np.random.default_rng(0)
-    x = rng.uniform(size=(6, 50)).astype(np.float32) * (rng.random((6, 50)) < 0.3)
-    weights = tf.constant(rng.normal(size=(50, 3)), tf.float32)
-    guided = GuidedPGD(lambda x, d: tf.reduce_sum(x, axis=1), norm=norm, steps=4, restarts=2)
-    magnitude = {"l1": 8.0, "l2": 2.0, "linf": 0.3}[norm]
-    moved = guided(lambda x: x @ weights, x, np.zeros(6, np.int32), magnitude).numpy()
-    np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
-    assert moved.min() >= 0
-    assert moved.max() <= 1
-
-
 def test_norm_is_exact_where_nothing_is_unexplored():
     # The logarithm of a probability of 0, everywhere.
     x, y = np.zeros((6, 2), np.float32), np.ones(6, np.int32)
@@ -103,6 +97,7 @@ def ranked(first, second):
     return direction, [g / np.linalg.norm(g, axis=1, keepdims=True) for g in (first, second)]
 
 
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.integers(1, 20),
@@ -110,16 +105,15 @@ def ranked(first, second):
     conflict=st.sampled_from([0.0, 1.0, 100.0]),
 )
 def test_first_goal_never_falls_to_first_order(seed, size, decades, conflict):
-    first, second = np.random.default_rng(seed).normal(size=(2, 5, size))
+    first, second = np.random.default_rng(seed).normal(size=(2, 32, size))
     second = (second - conflict * first) * 10.0**decades
     direction, (one, other) = ranked(first, second)
     assert np.all(np.sum(direction * one, axis=1) >= 1 - 1e-6)
     assert np.all(np.sum(direction * other, axis=1) >= np.minimum(0, np.sum(one * other, 1)) - 1e-6)
 
 
-@given(seed=st.integers(0, 2**32 - 1))
-def test_goals_that_agree_are_added_up(seed):
-    first, second = np.abs(np.random.default_rng(seed).normal(size=(2, 5, 4)))
+def test_goals_that_agree_are_added_up():
+    first, second = np.abs(np.random.default_rng(0).normal(size=(2, 500, 4)))
     direction, (one, other) = ranked(first, second)
     np.testing.assert_allclose(direction, one + other, rtol=1e-6)
 
@@ -127,19 +121,3 @@ def test_goals_that_agree_are_added_up(seed):
 def test_first_goal_without_a_gradient_leaves_the_second():
     direction = loop.ranked(tf.zeros((1, 2)), [tf.zeros((1, 2)), tf.constant([[3.0, 4.0]])])
     np.testing.assert_allclose(direction, [[0.6, 0.8]], rtol=1e-6)
-
-
-def test_settings_make_an_equal_attack():
-    guided = attack(unexplored, steps=3, seed=1, goal="minimize")
-    copy = GuidedPGD.from_config(guided.get_config())
-    assert copy.get_config() == guided.get_config()
-    x, y = np.zeros((5, 1), np.float32), np.zeros(5, np.int32)
-    moved = [each(step_at_zero, x, y, 0.5) for each in (guided, copy)]
-    assert np.array_equal(*moved)
-
-
-def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="`steps` must be"):
-        GuidedPGD(unexplored, steps=0)
-    with pytest.raises(ValueError, match="`early_stop` must be False"):
-        GuidedPGD(unexplored, early_stop=True)

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexirobust.attacks import PGD, losses
+from tests.attacks.linear import moved_by
 
 FREE, TARGETED = tf.constant(False), tf.constant(True)
 
 
-def logits_and_labels(seed, classes):
+def logits_and_labels(seed, classes, count=64):
     rng = np.random.default_rng(seed)
-    return rng.normal(scale=3.0, size=(6, classes)), rng.integers(classes, size=6)
+    return rng.normal(scale=3.0, size=(count, classes)), rng.integers(classes, size=count)
 
 
 def crossed(logits, y):
@@ -19,6 +20,7 @@ def crossed(logits, y):
     return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12))
 def test_log_odds_make_the_cross_entropy(seed, classes):
     logits, y = logits_and_labels(seed, classes)
@@ -33,6 +35,7 @@ def gradient(loss, logits, y, targeted=FREE):
     return tape.gradient(values, logits).numpy()
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12))
 def test_log_odds_rise_where_the_cross_entropy_does(seed, classes):
     logits, y = logits_and_labels(seed, classes)
@@ -54,7 +57,7 @@ def test_no_scale_of_the_logits_takes_the_gradient(loss, scale):
 
 
 def test_spread_labels_keep_the_cross_entropy_and_sure_ones_are_labels():
-    logits, y = logits_and_labels(0, 4)
+    logits, y = logits_and_labels(0, 4, count=6)
     spread = np.random.default_rng(0).dirichlet(np.ones(4), size=6)
     expected = -np.sum(spread * (logits - np.log(np.exp(logits).sum(1, keepdims=True))), axis=1)
     found = losses.cross_entropy(tf.constant(logits), tf.constant(spread), FREE)
@@ -106,9 +109,9 @@ def test_scaled_classifier_is_beaten_exactly_as_often(loss, classes, scale, goal
     y = np.argmax(network(classes)(x), axis=-1)
     if goal == "minimize":
         y = (y + 1) % classes
-    settings = {"norm": "l2", "steps": 10, "loss": loss, "goal": goal, "bounds": None, "seed": 0}
-    plain = PGD(**settings)(network(classes), x, y, 0.3)
-    scaled = PGD(**settings)(network(classes, scale), x, y, 0.3)
+    given = {"norm": "l2", "steps": 10, "loss": loss, "goal": goal, "bounds": None}
+    plain = moved_by(PGD(**given), network(classes), x, y, 0.3)
+    scaled = moved_by(PGD(**given), network(classes, scale), x, y, 0.3)
     np.testing.assert_allclose(scaled, plain, rtol=1e-4, atol=1e-4)
     hit = np.mean(np.argmax(network(classes)(scaled), axis=-1) != y)
     assert hit == np.mean(np.argmax(network(classes)(plain), axis=-1) != y)
@@ -119,9 +122,9 @@ def test_cross_entropy_of_a_sure_classifier_is_its_margin():
     # A thousandfold, the other classes' log-sum is their largest logit.
     x = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
     y = np.argmax(network(5)(x), axis=-1)
-    settings = {"norm": "l2", "steps": 10, "bounds": None, "seed": 0}
-    sure = PGD(**settings)(network(5, 2.0**10), x, y, 0.3)
-    margin = PGD(loss="margin", **settings)(network(5), x, y, 0.3)
+    given = {"norm": "l2", "steps": 10, "bounds": None}
+    sure = moved_by(PGD(**given), network(5, 2.0**10), x, y, 0.3)
+    margin = moved_by(PGD(loss="margin", **given), network(5), x, y, 0.3)
     hits = [np.sum(np.argmax(network(5)(moved), axis=-1) != y) for moved in (sure, margin)]
     assert abs(hits[0] - hits[1]) <= 1
     assert hits[0] > 20
@@ -132,7 +135,8 @@ def test_inputs_with_tiny_gradients_are_moved_alike():
     unit = 2.0**33
     x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     y = np.argmax(network(5)(x), axis=-1)
-    settings = {"norm": "l2", "steps": 10, "loss": "margin", "bounds": None, "seed": 0}
-    near = PGD(**settings)(network(5), x, y, 0.3)
-    far = PGD(**settings)(lambda x: network(5, 1 / unit)(x / unit), unit * x, y, 0.3 * unit)
+    given = {"norm": "l2", "steps": 10, "loss": "margin", "bounds": None}
+    near = moved_by(PGD(**given), network(5), x, y, 0.3)
+    scaled = network(5, 1 / unit)
+    far = moved_by(PGD(**given), lambda x: scaled(x / unit), unit * x, y, 0.3 * unit)
     np.testing.assert_allclose(far / unit, near, rtol=1e-4, atol=1e-4)

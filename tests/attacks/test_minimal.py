@@ -41,14 +41,6 @@ def test_batches_are_searched_one_by_one():
     np.testing.assert_allclose(parts.distances, whole.distances, rtol=1e-4)
 
 
-def test_labels_may_be_probabilities():
-    classifier, x = Linear(), samples()
-    y = classifier.labels(x)
-    attack = DeepFool(bounds=(-9.0, 9.0))
-    by_class, by_share = attack(classifier, x, y), attack(classifier, x, np.eye(4)[y])
-    np.testing.assert_allclose(by_share.distances, by_class.distances, rtol=1e-4)
-
-
 def test_equal_settings_share_a_graph():
     traced = []
 

@@ -1,6 +1,5 @@
 """Inputs and labels of every type that users bring."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,34 +13,43 @@ def linear(x):
     return tf.linalg.matmul(x, tf.constant(MATRIX, x.dtype))
 
 
+INTEGERS = pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int64], ids=lambda dtype: dtype.__name__
+)
+LABELS = np.array([0, 1, 2, 0])
+
+
+def samples(dtype=np.float32):
+    return np.random.default_rng(1).uniform(size=(4, 6)).astype(dtype)
+
+
+@INTEGERS
+def test_labels_of_any_integer_type(dtype):
+    attack = attacks.PGD("linf", steps=4, seed=0, loss="margin", early_stop=True)
+    moved = attack(linear, samples(), LABELS.astype(dtype), 0.3)
+    expected = attacks.PGD("linf", steps=4, seed=0, loss="margin", early_stop=True)
+    np.testing.assert_allclose(moved, expected(linear, samples(), LABELS, 0.3), atol=1e-6)
+    attack.sweep(linear, samples(), LABELS.astype(dtype), [0.1, 0.3])
+
+
+@INTEGERS
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int64])
-def test_labels_of_any_integer_type(dtype, loss):
-    x = np.random.default_rng(1).uniform(size=(4, 6)).astype(np.float32)
-    labels = np.array([0, 1, 2, 0])
-    attack = attacks.PGD(steps=4, seed=0, loss=loss, early_stop=True)
-    moved = attack(linear, x, labels.astype(dtype), 0.3)
-    expected = attacks.PGD(steps=4, seed=0, loss=loss, early_stop=True)(linear, x, labels, 0.3)
+def test_losses_of_any_integer_type(dtype, loss):
+    attack, seed = attacks.PGD(steps=4, loss=loss, early_stop=True), tf.constant([0, 1])
+    moved, expected = (
+        attack.perturb(linear, tf.constant(samples()), tf.constant(labels), 0.3, seed)
+        for labels in (LABELS.astype(dtype), LABELS)
+    )
     np.testing.assert_allclose(moved, expected, atol=1e-6)
-    attack.sweep(linear, x, labels.astype(dtype), [0.1, 0.3])
 
 
-@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
 @pytest.mark.parametrize("constraint", ["exact", "maximum"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
-def test_inputs_in_float64(norm, constraint, bounds):
-    x = np.random.default_rng(1).uniform(size=(4, 6))
-    attack = attacks.PGD(norm=norm, steps=4, constraint=constraint, bounds=bounds)
-    moved = attack(linear, x, np.array([0, 1, 2, 0]), 0.3)
+def test_inputs_in_float64_without_bounds(norm, constraint):
+    x, attack = samples(np.float64), attacks.PGD(norm, steps=4, constraint=constraint, bounds=None)
+    moved = attack.perturb(linear, tf.constant(x), tf.constant(LABELS), 0.3, tf.constant([0, 1]))
     assert moved.dtype == tf.float64
     assert np.all(attack.measure(moved - x) <= 0.3 * (1 + 1e-5))
-
-
-def test_interval_attack_in_float64():
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
-    x = np.random.default_rng(1).uniform(size=(4, 6))
-    moved = attacks.IntervalAttack(steps=2)(model, x, np.array([0, 1, 2, 0]), 0.3)
-    np.testing.assert_allclose(np.linalg.norm(moved - x, axis=1), 0.3, rtol=1e-5)
 
 
 def test_labels_beyond_the_classes_are_refused():
@@ -58,10 +66,10 @@ def test_goals_that_share_a_pass_both_have_gradients():
             (loss,) = super().goals(classifier, y, magnitude)
             return [lambda x: 0.0 * classifier(x)[:, 0], loss]
 
-    x = np.full((3, 6), 0.5)
-    y = np.array([0, 1, 2])
-    moved = Both(steps=20, step_size=0.3, bounds=None, random_start=False)(linear, x, y, 0.5)
-    single = attacks.PGD(steps=40, bounds=None)(linear, x, y, 0.5)
-    loss = attacks.attack.classification_loss
-    labels = tf.constant(y)
-    np.testing.assert_allclose(loss(linear(moved), labels), loss(linear(single), labels), rtol=1e-3)
+    x, y = tf.fill((3, 6), tf.constant(0.5, tf.float64)), tf.constant([0, 1, 2])
+    seed, losses = tf.constant([0, 1]), []
+    both = Both(steps=20, step_size=0.3, bounds=None, random_start=False)
+    for attack in (both, attacks.PGD(steps=20, bounds=None)):
+        moved = attack.perturb(linear, x, y, 0.5, seed)
+        losses.append(attacks.attack.classification_loss(linear(moved), y))
+    np.testing.assert_allclose(*losses, rtol=1e-3)

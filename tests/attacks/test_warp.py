@@ -32,11 +32,19 @@ def shifted(x, down, right, fill):
     return moved
 
 
-@given(down=st.integers(-9, 9), right=st.integers(-9, 9), fill=st.sampled_from([0.0, -1.0, 0.5]))
-def test_translation_by_whole_pixels_is_a_shift(down, right, fill):
+@pytest.mark.parametrize("fill", [0.0, -1.0, 0.5])
+def test_translation_by_whole_pixels_is_a_shift(fill):
     x = images(2, 5, 7, 3)
-    moved = warp.turn(tf.constant(x), 0.0, down, right, fill)
-    assert np.array_equal(moved, shifted(x, down, right, fill))
+    places = np.array([*itertools.product(range(-9, 10), repeat=2)])
+    moved = warp.turn(
+        tf.constant(np.repeat(x, len(places), axis=0)),
+        0.0,
+        *(tf.constant(np.tile(axis, 2), tf.float32) for axis in places.T),
+        fill,
+    ).numpy()
+    moved = moved.reshape(2, len(places), *x.shape[1:])
+    for index, (down, right) in enumerate(places):
+        assert np.array_equal(moved[:, index], shifted(x, down, right, fill))
 
 
 def test_every_image_has_a_rotation_and_a_translation_of_its_own():
@@ -68,16 +76,16 @@ def test_images_are_turned_first_and_then_shifted():
     assert np.unravel_index(np.argmax(moved), moved.shape)[1:3] == (1, 4)
 
 
-@given(degrees=st.floats(-180, 180))
-def test_rotation_there_and_back_changes_a_smooth_image_little(degrees):
-    x = smooth()
-    there = warp.turn(tf.constant(x), degrees, 0.0, 0.0)
+def test_rotation_there_and_back_changes_a_smooth_image_little():
+    x, degrees = smooth(), np.linspace(-180, 180, 61).astype(np.float32)
+    there = warp.turn(tf.constant(np.repeat(x, 61, axis=0)), degrees, 0.0, 0.0)
     back = warp.turn(there, -degrees, 0.0, 0.0)
     # Bilinear interpolation errs by at most an eighth of both second derivatives added, each time.
     bends = [np.abs(np.diff(x, 2, axis=axis)).max() for axis in (1, 2)]
-    np.testing.assert_allclose(back, x, atol=2 * sum(bends) / 8)
+    np.testing.assert_allclose(back, np.repeat(x, 61, axis=0), atol=2 * sum(bends) / 8)
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_resampling_is_scipys_where_nothing_is_outside(seed):
     rng = np.random.default_rng(seed)
@@ -95,14 +103,14 @@ def test_pixels_fade_into_what_is_outside():
     np.testing.assert_allclose(np.ravel(read), [1.0, 1.0, 2.5, 3.0, 2.0, 1.0, 1.0])
 
 
-@settings(max_examples=15)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_gradient_of_resampling_is_that_of_finite_differences(seed):
     rng = np.random.default_rng(seed)
-    x = tf.constant(images(2, 4, 5, 3, seed=seed, dtype=np.float64))
-    weights = rng.normal(size=(2, 6, 1, 3))
+    x = tf.constant(images(8, 4, 5, 3, seed=seed, dtype=np.float64))
+    weights = rng.normal(size=(8, 6, 1, 3))
     # Inside the cells of the grid, or the difference would straddle a kink.
-    whole = rng.integers(-2, [[[5]], [[6]]], size=(2, 2, 6)).astype(np.float64)
+    whole = rng.integers(-2, [[[5]], [[6]]], size=(2, 8, 6)).astype(np.float64)
     places = (whole + rng.uniform(0.01, 0.99, size=whole.shape))[..., None]
 
     def value(places):
@@ -116,7 +124,7 @@ def test_gradient_of_resampling_is_that_of_finite_differences(seed):
     # Every value depends on its own position alone.
     for axis, index in itertools.product(range(2), range(6)):
         step = np.zeros(gradient.shape)
-        step[axis, :, index] = 1e-3 * rng.uniform(0.5, 1, size=(2, 1))
+        step[axis, :, index] = 1e-3 * rng.uniform(0.5, 1, size=(8, 1))
         difference = (value(places + step) - value(places - step)) / 2
         assert np.sum(gradient * step) == pytest.approx(float(difference), abs=1e-12)
 

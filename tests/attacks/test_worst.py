@@ -17,8 +17,9 @@ ATTACKS = [PGD(norm=norm, steps=5, random_start=False, bounds=None) for norm in 
 UNION = Worst(ATTACKS, list(NORMS.values()))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network():
+    """One for all tests, which share its graphs."""
     keras.utils.set_random_seed(2)
     layers = [keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(3)]
     return keras.Sequential([keras.Input((5,)), *layers])
@@ -46,32 +47,33 @@ def test_each_sample_keeps_what_is_worst_for_it(network, data, share):
     np.testing.assert_allclose(moved, found[chosen, np.arange(40)], atol=1e-5)
 
 
-@pytest.mark.parametrize("weight", [(3.0, -1.0, 0.5, 0.1), (1.0, 1.0, 1.0, 1.0)])
-def test_a_linear_classifier_loses_the_largest_dual_norm(weight):
-    weight = np.array(weight, np.float32)
+def test_a_linear_classifier_loses_the_largest_dual_norm():
+    # Against the first weights l1 is the worst, against the second linf.
+    weights = np.array([(3.0, -1.0, 0.5, 0.1), (1.0, 1.0, 1.0, 1.0)], np.float32)
     magnitudes = {"l1": 1.0, "l2": 0.8, "linf": 0.45}
     attacks = [PGD(norm=norm, steps=40, bounds=None) for norm in magnitudes]
-    x = np.zeros((4, 4), np.float32)
 
     def margin(inputs):
-        return tf.linalg.matvec(inputs, weight)
+        """Each sample's by its own weights."""
+        return tf.reduce_sum(inputs * tf.gather(weights, tf.range(tf.shape(inputs)[0])), axis=1)
 
     def linear(inputs):
         return tf.stack([margin(inputs), tf.zeros_like(inputs[:, 0])], axis=1)
 
-    moved = Worst(attacks, list(magnitudes.values()))(linear, x, np.zeros(4, int), 1.0)
-    lost = max(
-        magnitudes["l1"] * np.abs(weight).max(),
-        magnitudes["l2"] * np.linalg.norm(weight),
-        magnitudes["linf"] * np.abs(weight).sum(),
-    )
-    np.testing.assert_allclose(margin(moved), -lost, rtol=1e-3)
+    x, y = np.zeros((2, 4), np.float32), np.zeros(2, int)
+    moved = Worst(attacks, list(magnitudes.values()))(linear, x, y, 1.0)
+    lost = [
+        magnitudes["l1"] * np.abs(weights).max(axis=1),
+        magnitudes["l2"] * np.linalg.norm(weights, axis=1),
+        magnitudes["linf"] * np.abs(weights).sum(axis=1),
+    ]
+    np.testing.assert_allclose(margin(moved), -np.max(lost, axis=0), rtol=1e-3)
 
 
 def test_sweeps_do_what_calls_do(network, data):
     calls = [UNION(network, *data, share) for share in (1.0, 0.5)]
     np.testing.assert_allclose(UNION.sweep(network, *data, [1.0, 0.5]), calls, atol=1e-5)
-    graph = tf.function(lambda x, y: UNION.sweep(network, x, y, [1.0, 0.5]))
+    graph = tf.function(lambda x, y: UNION.sweep(network, x, y, [1.0, 0.5]), autograph=False)
     np.testing.assert_allclose(graph(*map(tf.constant, data)), calls, atol=1e-5)
 
 
@@ -83,13 +85,6 @@ def test_attacks_that_see_a_batch_as_one_see_one_magnitude_at_a_time(network, da
     both = union.sweep_in_graph(network, x, y, [0.5, 1.0], seed)
     single = union.sweep_in_graph(network, x, y, [0.5], seed)
     np.testing.assert_allclose(both[0], single[0], atol=1e-5)
-
-
-def test_labels_may_be_probabilities(network, data):
-    x, y = data
-    soft = np.eye(3, dtype=np.float32)[y]
-    expected = UNION(network, x, y, 1.0)
-    np.testing.assert_allclose(UNION(network, x, soft, 1.0), expected, atol=1e-5)
 
 
 def test_measure_is_the_smallest_share_that_holds_the_perturbation():

@@ -354,7 +354,7 @@ def started(*arguments):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("method", ["OLSRC", "OLGRC"])
 def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(method, tmp_path):
     whole = started(method, tmp_path / "whole", tmp_path / "whole.npz")

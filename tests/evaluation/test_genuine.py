@@ -75,7 +75,7 @@ def test_the_paper_orders_the_toy_classifiers_one_way_and_genuinely_another(toy_
 
 
 @pytest.mark.parametrize("constraint", ["exact", "maximum"])
-@pytest.mark.parametrize("dimensions", [1, 2, 784])
+@pytest.mark.parametrize("dimensions", [1, 2, pytest.param(784, marks=pytest.mark.release)])
 def test_a_nearest_neighbour_classifier_is_genuinely_right_on_its_own_data(dimensions, constraint):
     rng = np.random.default_rng(0)
     count = 60
@@ -92,11 +92,11 @@ def test_a_nearest_neighbour_classifier_is_genuinely_right_on_its_own_data(dimen
     assert (curve.accuracy[curve.counts > 0] == 1.0).all()
     if constraint == "maximum":
         assert (curve.counts == count).all()
-    # Without the cells, it is not.
-    standard = lr.evaluate_robustness(
-        classifier, x, y, attack(**settings), magnitudes, checks=False
-    )
-    assert standard.accuracy.min() < 1.0
+    if dimensions == 2:  # Without the cells, it is not.
+        standard = lr.evaluate_robustness(
+            classifier, x, y, attack(**settings), magnitudes, checks=False
+        )
+        assert standard.accuracy.min() < 1.0
 
 
 def test_an_accuracy_of_no_sample_is_undefined():
@@ -161,8 +161,14 @@ def test_with_priors_a_class_is_perturbed_by_the_magnitude_over_its_own(name):
     assert curve.settings["priors"] == [0.2, 0.8]
 
 
-@pytest.mark.parametrize("constraint", ["exact", "maximum"])
-@pytest.mark.parametrize("dimensions", [1, 2, 784])
+@pytest.mark.parametrize(
+    ("dimensions", "constraint"),
+    [
+        (2, "maximum"),
+        pytest.param(1, "exact", marks=pytest.mark.release),
+        pytest.param(784, "exact", marks=pytest.mark.release),
+    ],
+)
 def test_a_weighted_nearest_neighbour_is_genuinely_right_with_priors(dimensions, constraint):
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(60, dimensions)).astype(np.float32)

@@ -18,8 +18,9 @@ def units(rows):
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
 
 
-@hypothesis.settings(max_examples=50)
-@given(rows=ranked_gradients(least_sine=1e-6), margin=st.sampled_from([0.0, 0.5]), data=st.data())
+# The sine of two rows comes out of a Gramian to about 1e-16 / sine^2: down to 1e-3, the projections
+# agree to the 1e-7 asked for.
+@given(rows=ranked_gradients(least_sine=1e-3), margin=st.sampled_from([0.0, 0.5]), data=st.data())
 def test_weights_mix_the_projected_gradients(rows, margin, data):
     shares = data.draw(st.lists(st.integers(1, 9), min_size=len(rows), max_size=len(rows)))
     alphas = np.array(shares) / sum(shares)

@@ -37,6 +37,40 @@ METHODS = {
     ),
 }
 
+# Large steps with much memory, so that each of them turns against rank 1 where it is left alone.
+OPTIMIZERS = {
+    "SGD with momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "SGD with Nesterov's momentum": lambda: keras.optimizers.SGD(0.05, 0.9, nesterov=True),
+    "SGD with weight decay": lambda: keras.optimizers.SGD(0.05, weight_decay=0.5),
+    "Adam": lambda: keras.optimizers.Adam(0.03),
+    "Adam with AMSGrad": lambda: keras.optimizers.Adam(0.03, amsgrad=True),
+    "Adam with clipnorm": lambda: keras.optimizers.Adam(0.03, clipnorm=0.01),
+    "Adam with global_clipnorm": lambda: keras.optimizers.Adam(0.03, global_clipnorm=0.01),
+    "Adam with clipvalue": lambda: keras.optimizers.Adam(0.03, clipvalue=0.001),
+    "AdamW": lambda: keras.optimizers.AdamW(0.03, weight_decay=0.5),
+    "Nadam": lambda: keras.optimizers.Nadam(0.03),
+    "Adamax": lambda: keras.optimizers.Adamax(0.03),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.03),
+    "RMSprop, centered, with momentum": lambda: keras.optimizers.RMSprop(
+        0.01, momentum=0.9, centered=True
+    ),
+    "Adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "Adadelta": lambda: keras.optimizers.Adadelta(5.0),
+    "Lion": lambda: keras.optimizers.Lion(0.01),
+    "Adafactor": lambda: keras.optimizers.Adafactor(0.03),
+    "Ftrl": lambda: keras.optimizers.Ftrl(0.1),
+    "Lamb": lambda: keras.optimizers.Lamb(0.03),
+    "Muon": lambda: keras.optimizers.Muon(0.03),
+    "ScheduleFreeAdamW": lambda: keras.optimizers.ScheduleFreeAdamW(0.03),
+    "EMA that overwrites the weights": lambda: keras.optimizers.Adam(
+        0.03, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3
+    ),
+    "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.03), initial_scale=2.0**10, dynamic_growth_steps=5
+    ),
+    "a fixed loss scale": lambda: keras.optimizers.Adam(0.03, loss_scale_factor=64.0),
+}
+
 
 def network(*middle, **dense):
     """A small classifier of the toy problem, with further layers in its middle."""
@@ -60,8 +94,22 @@ def right_network():
     return classifier
 
 
+def stochastic_network():
+    """With batch normalization, dropout and a penalty."""
+    middle = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    return network(*middle, kernel_regularizer=keras.regularizers.L2(0.1))
+
+
 def compiled(model, rate=0.1, optimizer=None, **options):
-    """The model, compiled with plain gradient descent unless told otherwise."""
+    """The model, compiled with plain gradient descent unless told otherwise.
+
+    It runs eagerly where it can: a few steps take less time than tracing one. Graphs, XLA and
+    replicas are held to the same weights in test_ways_to_run.py and tests/compatibility.py.
+    """
+    needs_graph = tf.distribute.has_strategy() or {"jit_compile", "steps_per_execution"} & {
+        *options
+    }
+    options = {"run_eagerly": not needs_graph, **options}
     model.compile(optimizer=optimizer or keras.optimizers.SGD(rate), **options)
     return model
 

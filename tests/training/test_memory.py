@@ -119,7 +119,7 @@ def test_no_step_opposes_what_is_remembered_of_the_first_rank(ranked):
             self.model.reset_metrics()
 
     model = lr.OLSRC(right_network(), ATTACK, ranked, memory=lr.RunningMean())
-    compiled(model, optimizer=keras.optimizers.Adam(0.02))
+    compiled(model, optimizer=keras.optimizers.Adam(0.02), run_eagerly=False)
     logs = train(model, epochs=10, callbacks=[Watch()])
     assert len(cosines) == 40
     assert min(cosines) >= -1e-6
@@ -161,7 +161,7 @@ def test_steps_that_loss_scaling_skips_are_not_remembered():
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:
         scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1e12)
-        model = model_of(optimizer=scaled)
+        model = model_of(optimizer=scaled, run_eagerly=False)
         before = weights(model)
         model.fit(X[:10], Y[:10], batch_size=10, verbose=0)
         assert np.array_equal(weights(model), before)

@@ -31,7 +31,7 @@ def results(out):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("method", ["olsrc", "olgrc"])
 def test_two_workers_end_where_one_process_does(method, tmp_path):
     settings = [f"--method={method}", "--epochs=10"]
@@ -43,7 +43,7 @@ def test_two_workers_end_where_one_process_does(method, tmp_path):
         assert told == pytest.approx(logs, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_worker_that_dies_is_replaced(tmp_path):
     settings = ["--method=olsrc", "--epochs=30"]
     ((alone, _),) = trained(tmp_path / "one", *settings)

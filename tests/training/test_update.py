@@ -10,6 +10,7 @@ from lexirobust.training.preconditioners import preconditioner
 from tests.training.by_hand import (
     ATTACK,
     METHODS,
+    OPTIMIZERS,
     adversarial,
     compiled,
     fit,
@@ -18,42 +19,9 @@ from tests.training.by_hand import (
     network,
     onestep,
     right_network,
+    stochastic_network,
     weights,
 )
-
-# Large steps with much memory, so that each of them turns against rank 1 where it is left alone.
-OPTIMIZERS = {
-    "SGD with momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "SGD with Nesterov's momentum": lambda: keras.optimizers.SGD(0.05, 0.9, nesterov=True),
-    "SGD with weight decay": lambda: keras.optimizers.SGD(0.05, weight_decay=0.5),
-    "Adam": lambda: keras.optimizers.Adam(0.03),
-    "Adam with AMSGrad": lambda: keras.optimizers.Adam(0.03, amsgrad=True),
-    "Adam with clipnorm": lambda: keras.optimizers.Adam(0.03, clipnorm=0.01),
-    "Adam with global_clipnorm": lambda: keras.optimizers.Adam(0.03, global_clipnorm=0.01),
-    "Adam with clipvalue": lambda: keras.optimizers.Adam(0.03, clipvalue=0.001),
-    "AdamW": lambda: keras.optimizers.AdamW(0.03, weight_decay=0.5),
-    "Nadam": lambda: keras.optimizers.Nadam(0.03),
-    "Adamax": lambda: keras.optimizers.Adamax(0.03),
-    "RMSprop": lambda: keras.optimizers.RMSprop(0.03),
-    "RMSprop, centered, with momentum": lambda: keras.optimizers.RMSprop(
-        0.01, momentum=0.9, centered=True
-    ),
-    "Adagrad": lambda: keras.optimizers.Adagrad(0.1),
-    "Adadelta": lambda: keras.optimizers.Adadelta(5.0),
-    "Lion": lambda: keras.optimizers.Lion(0.01),
-    "Adafactor": lambda: keras.optimizers.Adafactor(0.03),
-    "Ftrl": lambda: keras.optimizers.Ftrl(0.1),
-    "Lamb": lambda: keras.optimizers.Lamb(0.03),
-    "Muon": lambda: keras.optimizers.Muon(0.03),
-    "ScheduleFreeAdamW": lambda: keras.optimizers.ScheduleFreeAdamW(0.03),
-    "EMA that overwrites the weights": lambda: keras.optimizers.Adam(
-        0.03, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3
-    ),
-    "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(
-        keras.optimizers.Adam(0.03), initial_scale=2.0**10, dynamic_growth_steps=5
-    ),
-    "a fixed loss scale": lambda: keras.optimizers.Adam(0.03, loss_scale_factor=64.0),
-}
 
 
 @pytest.fixture
@@ -94,7 +62,7 @@ def test_no_applied_step_raises_rank_1_to_first_order(data, name):
         lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], alphas=(0.1, 0.45, 0.45)),
         optimizer=OPTIMIZERS[name](),
     )
-    assert np.max(slopes_of_rank_1(model, data, epochs=12)) <= 1e-9
+    assert np.max(slopes_of_rank_1(model, data, epochs=6)) <= 1e-9
 
 
 @pytest.mark.parametrize("name", ["SGD with momentum", "Adam", "Adam with clipvalue", "Lion"])
@@ -104,7 +72,7 @@ def test_without_the_metric_some_step_does(data, name):
         lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], alphas=(0.1, 0.45, 0.45), metric="euclidean"),
         optimizer=OPTIMIZERS[name](),
     )
-    assert np.max(slopes_of_rank_1(model, data, epochs=12)) > 1e-5
+    assert np.max(slopes_of_rank_1(model, data, epochs=6)) > 1e-5
 
 
 def test_ranks_are_compared_in_the_metric_that_is_applied(data):
@@ -226,8 +194,9 @@ def test_the_safeguard_keeps_rank_1_from_rising_in_fact(data):
         model = compiled(
             lr.OLSRC(right_network(), ATTACK, [4.0], alphas=(0.1, 0.9), safeguard=safeguard),
             optimizer=keras.optimizers.Adam(0.03),
+            run_eagerly=False,
         )
-        rises[safeguard] = np.mean(np.diff(losses(model, data, 150)) > 0)
+        rises[safeguard] = np.mean(np.diff(losses(model, data, 100)) > 0)
     assert rises[False] > 0.1
     assert rises[True] <= 0.02
 
@@ -240,11 +209,6 @@ def test_the_safeguard_leaves_a_good_step_alone(data):
         assert np.all(np.diff(losses(model, data, 5)) < 0)
         runs.append(weights(model))
     np.testing.assert_array_equal(*runs)
-
-
-def stochastic_network():
-    middle = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
-    return network(*middle, kernel_regularizer=keras.regularizers.L2(0.1))
 
 
 @pytest.mark.parametrize("make", [right_network, stochastic_network])
@@ -288,9 +252,6 @@ def test_micro_batches_take_the_step_of_the_whole_batch(data, method, size, keep
     assert parts == pytest.approx({name: whole[name] for name in parts}, abs=1e-4)
 
 
-ALL_OPTIONS = {"safeguard": True, "micro_batch_size": 6, "report": True}
-
-
 @pytest.mark.parametrize("update", ["onestep", "per_rank"])
 def test_the_metric_is_of_the_update_that_is_applied(data, monkeypatch, update):
     measured, applied = [], []
@@ -314,69 +275,6 @@ def test_the_metric_is_of_the_update_that_is_applied(data, monkeypatch, update):
             np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-def trained(data, optimizer, epochs=5, **options):
-    """Weights and logs after some epochs from a fixed start."""
-    keras.utils.set_random_seed(0)
-    settings = {name: options.pop(name) for name in list(options) if name != "jit_compile"}
-    model = lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], alphas=(0.1, 0.45, 0.45), **settings)
-    compiled(model, optimizer=optimizer, **options)
-    return model, fit(model, *data, epochs=epochs)
-
-
-@pytest.mark.parametrize("settings", [{}, ALL_OPTIONS, {"keep_gradients": False}], ids=str)
-def test_compiled_by_xla_or_not_run_in_a_graph_the_weights_are_the_same(data, settings):
-    results = [
-        trained(data, keras.optimizers.Adam(0.01), **settings, **how)
-        for how in ({}, {"jit_compile": True})
-    ]
-    np.testing.assert_allclose(*(weights(model) for model, _ in results), atol=1e-5)
-    model, logs = results[0]
-    eager = compiled(
-        lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], (0.1, 0.45, 0.45), **settings),
-        optimizer=keras.optimizers.Adam(0.01),
-        run_eagerly=True,
-    )
-    assert fit(eager, *data, epochs=5) == pytest.approx(logs, abs=1e-4)
-    np.testing.assert_allclose(weights(eager), weights(model), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("Adam", {}),
-        ("Adam", ALL_OPTIONS),
-        ("Adam with global_clipnorm", {}),
-        ("Adam with clipvalue", {}),
-        ("SGD with momentum", {"update": "per_rank"}),
-        ("loss scaling", {}),
-        ("loss scaling", ALL_OPTIONS),
-    ],
-    ids=str,
-)
-def test_two_replicas_take_the_step_of_one_device(strategy, data, name, settings):
-    # Twelve samples a replica and a batch: the parts are alike on both.
-    x, y = lr.datasets.toy(24, seed=0)
-    alone, logs = trained((x, y), OPTIMIZERS[name](), **settings)
-    with strategy.scope():
-        mirrored, mirrored_logs = trained((x, y), OPTIMIZERS[name](), **settings)
-    np.testing.assert_allclose(weights(alone), weights(mirrored), atol=1e-5)
-    assert mirrored_logs == pytest.approx(logs, abs=1e-3)
-
-
-def test_state_is_kept_on_replicas_that_work_in_micro_batches(strategy):
-    x, y = lr.datasets.toy(24, seed=0)
-    with strategy.scope():
-        model = lr.OLSRC(stochastic_network(), ATTACK, [1.0], micro_batch_size=5)
-        compiled(model, optimizer=keras.optimizers.Adam(0.01))
-    normalization = model.classifier.layers[1]
-    before = normalization.moving_mean.numpy()
-    fit(model, x, y, epochs=2)
-    assert np.max(np.abs(normalization.moving_mean.numpy() - before)) > 1e-4
-    for variable in model.trainable_variables:
-        first, second = strategy.experimental_local_results(variable.value)
-        np.testing.assert_array_equal(first, second)
-
-
 @pytest.mark.parametrize("safeguard", [False, True])
 def test_mixed_precision_keeps_the_promise_and_a_skipped_step_stays_skipped(data, safeguard):
     keras.config.set_dtype_policy("mixed_float16")
@@ -386,6 +284,7 @@ def test_mixed_precision_keeps_the_promise_and_a_skipped_step_stays_skipped(data
             optimizer=keras.optimizers.LossScaleOptimizer(
                 keras.optimizers.Adam(0.01), initial_scale=2.0**30
             ),
+            run_eagerly=False,
         )
         before, skipped, cosines = weights(model), 0, []
         for _ in range(40):

@@ -128,9 +128,9 @@ def test_shuffled_batches_find_their_samples(data, free):
         for own, other in zip(model._starts.variables, models[0]._starts.variables, strict=True):
             own.assign(other)
     dataset = lr.datasets.with_index(tf.data.Dataset.from_tensor_slices((x, y)))
-    models[0].fit(x, y, batch_size=20, shuffle=False, epochs=3, verbose=0)
-    models[1].fit(x, y, batch_size=6, shuffle=True, epochs=3, verbose=0)
-    models[2].fit(dataset.shuffle(20).batch(6), epochs=3, verbose=0)
+    models[0].fit(x, y, batch_size=20, shuffle=False, epochs=2, verbose=0)
+    models[1].fit(x, y, batch_size=8, shuffle=True, epochs=2, verbose=0)
+    models[2].fit(dataset.shuffle(20).batch(8), epochs=2, verbose=0)
     assert classifier is models[0].classifier
     for model in models[1:]:
         np.testing.assert_allclose(kept(model), kept(models[0]), atol=1e-5)
@@ -195,7 +195,7 @@ def test_perturbations_of_other_attacks_are_refused(tmp_path, data):
         other.load_weights(tmp_path / "model.weights.h5")
 
 
-@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("free", [True, pytest.param(False, marks=pytest.mark.release)])
 def test_two_replicas_keep_what_one_device_does(strategy, free):
     x, y = lr.datasets.toy(24, seed=0)
     attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
@@ -226,8 +226,16 @@ def test_replicas_start_warm_from_a_dataset(strategy):
     np.testing.assert_allclose(np.abs(kept(model)), 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("how", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
-@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize(
+    ("free", "how"),
+    [
+        (False, {"run_eagerly": False}),
+        (True, {"run_eagerly": False}),
+        pytest.param(True, {"jit_compile": True}, marks=pytest.mark.release),
+        pytest.param(False, {"jit_compile": True}, marks=pytest.mark.release),
+    ],
+    ids=str,
+)
 def test_however_it_runs_the_result_is_the_same(data, free, how):
     models = []
     for options in ({}, how):
