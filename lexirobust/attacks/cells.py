@@ -202,7 +202,7 @@ class VoronoiCells:
     def _depth(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor, margin: float) -> tf.Tensor:
         other, ratio = self._nearest_other(moved, own)
         lack = self._lack(moved - x, moved - self._at(other, x.dtype), ratio, margin)
-        return tf.where(other == own, 0.0, lack)
+        return tf.where(other == own, tf.zeros_like(lack), lack)
 
     def _lack(
         self, to_own: tf.Tensor, to_other: tf.Tensor, ratio: tf.Tensor, margin: float

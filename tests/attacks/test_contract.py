@@ -353,14 +353,6 @@ def margins(x, y):
     return np.where(own, -np.inf, logits).max(axis=1) - logits[own]
 
 
-@kinds()
-def test_labels_may_be_probabilities(kind):
-    attack, (x, y) = make(kind), images()
-    moved = perturbed(attack, tf.constant(x), tf.constant(y))
-    shares = tf.constant(np.eye(4, dtype=np.float32)[y])
-    np.testing.assert_allclose(perturbed(attack, tf.constant(x), shares), moved, atol=1e-6)
-
-
 def called(attack):
     """Perturbed inputs as a user gets them: from a graph."""
     magnitude = [] if isinstance(attack, attacks.MinimalAttack) else [MAGNITUDES[attack.norm]]
@@ -368,47 +360,73 @@ def called(attack):
     return (moved.inputs if isinstance(attack, attacks.MinimalAttack) else moved).numpy()
 
 
+@functools.cache
+def made(kind):
+    """One attack of few steps for all tests that need no other: some share graphs with no equal."""
+    return make(kind, **({"seed": 3} if "seed" in settings_of(kind) else {}))
+
+
+@functools.cache
+def expected(kind):
+    """What operations say that the first call of `made` gives."""
+    seed = keras.random.SeedGenerator(3).next()
+    return perturbed(made(kind), *(tf.constant(each) for each in images()), seed=seed).numpy()
+
+
+@kinds()
+def test_attack_of_an_equal_configuration_moves_alike(kind):
+    seed = keras.random.SeedGenerator(3).next()
+    moved = perturbed(read(made(kind)), *(tf.constant(each) for each in images()), seed=seed)
+    assert np.array_equal(moved, expected(kind))
+
+
+@kinds()
+def test_labels_may_be_probabilities(kind):
+    x, y = images()
+    seed, shares = keras.random.SeedGenerator(3).next(), np.eye(4, dtype=np.float32)[y]
+    moved = perturbed(made(kind), tf.constant(x), tf.constant(shares), seed=seed)
+    np.testing.assert_allclose(moved, expected(kind), atol=1e-6)
+
+
 def check_calls(kind):
-    """Equal attacks of one seed move alike, and as their operations say."""
-    seed = {"seed": 3} if "seed" in settings_of(kind) else {}
-    attack, (x, y) = make(kind, **seed), images()
-    moved = called(attack)
-    assert not np.array_equal(moved, x)
-    assert np.array_equal(called(read(attack)), moved)
-    if kind in SEEDED:
-        assert not np.array_equal(called(attack), moved)
-        assert not np.array_equal(called(make(kind, seed=4)), moved)
-    own = keras.random.SeedGenerator(3).next()
-    expected = perturbed(attack, tf.constant(x), tf.constant(y), seed=own)
-    np.testing.assert_allclose(moved, expected, rtol=1e-5, atol=1e-5)
+    """A graph gives what its operations do, and another for the next seed."""
+    with made(kind).drawing_from(3):
+        moved = called(made(kind))
+        np.testing.assert_allclose(moved, expected(kind), rtol=1e-5, atol=1e-5)
+        assert not np.array_equal(moved, images()[0])
+        if kind in SEEDED:
+            assert not np.array_equal(called(made(kind)), moved)
+            assert np.array_equal(called(make(kind, seed=3)), moved)
+            assert not np.array_equal(called(make(kind, seed=4)), moved)
 
 
 # The tests of one group follow each other, while their graphs are kept.
 @kinds(AT_A_NORM)
-def test_equal_attacks_of_one_seed_move_alike(kind):
+def test_graph_gives_what_its_operations_do(kind):
     check_calls(kind)
 
 
 @kinds(AT_A_NORM)
 def test_sweep_goes_to_every_magnitude(kind):
-    attack, (x, y) = make(kind), images()
-    magnitude = MAGNITUDES[attack.norm]
-    swept = attack.sweep(classifier_for(attack), x, y, [magnitude, 0.0])
-    assert swept.shape == (2, *x.shape)
-    assert np.array_equal(swept[1], x)
-    assert not np.array_equal(swept[0], x)
-    if attack.norm in linear.ORDER:
-        np.testing.assert_allclose(attack.measure(swept[0] - x), magnitude, rtol=1e-5)
+    attack, (x, y) = made(kind), images()
+    magnitudes = MAGNITUDES[attack.norm] * np.array([1.0, 0.0, 0.5])
+    swept = attack.sweep(classifier_for(attack), x, y, magnitudes)
+    assert swept.shape == (3, *x.shape)
+    for magnitude, moved in zip(magnitudes, swept.numpy(), strict=True):
+        assert np.array_equal(moved, x) == (magnitude == 0)
+        assert np.all((moved >= 0) & (moved <= 1))
+        if attack.norm in linear.ORDER:
+            np.testing.assert_allclose(attack.measure(moved - x), magnitude, rtol=1e-5)
 
 
 @kinds(MINIMAL)
-def test_equal_attacks_of_one_seed_find_alike(kind):
+def test_graph_finds_what_its_operations_do(kind):
     check_calls(kind)
 
 
 @kinds(MINIMAL)
 def test_misclassified_sample_is_its_own_nearest_point(kind):
-    attack, (x, y) = make(kind), images()
+    attack, (x, y) = made(kind), images()
     y[:3] = (y[:3] + 1) % 4
     found = attack(LINEAR, x, y)
     assert found.distances.numpy()[:3].tolist() == [0, 0, 0]
@@ -421,7 +439,7 @@ def test_misclassified_sample_is_its_own_nearest_point(kind):
 @kinds(MINIMAL)
 def test_queries_are_counted(kind):
     """For a sample alone, they are what the classifier saw; in a batch at most that."""
-    attack, (x, y) = make(kind), images()
+    attack, (x, y) = made(kind), images()
     attack(LINEAR, x[:1], y[:1])  # The first call looks at the classifier, too.
     for row in range(3):
         before = int(LINEAR.seen)
@@ -502,6 +520,7 @@ def test_float64_stays_float64_in_a_graph(kind):
 COMPILED = {
     attacks.Square: {"norm": "linf", "queries": 100},
     attacks.Flow: {"random_start": False, "smoothness": 0.0},
+    attacks.Worst: {"attacks": [attacks.FGSM(), attacks.FGSM(constraint="maximum")]},
 }
 # They have no random number then.
 ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.Worst}
