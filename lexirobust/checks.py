@@ -346,7 +346,13 @@ def randomness_problem(first: Any, second: Any) -> str | None:
 
 
 def flat_labels(y: tf.Tensor) -> tf.Tensor:
-    """Turns `[N, 1]` labels into `[N]`, and leaves `[N]` labels and `[N, C]` probabilities."""
+    """Turns `[N, 1]` labels into `[N]`, and leaves `[N]` labels and `[N, C]` probabilities.
+
+    Integers of other types than int32 and int64, of which TensorFlow's operations know only some,
+    become int64.
+    """
+    if y.dtype.is_integer and y.dtype not in (tf.int32, tf.int64):
+        y = tf.cast(y, tf.int64)
     return tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y
 
 
@@ -449,8 +455,7 @@ def check_dataset(
         tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
         if indexed:
             message = f"`index` must be at least 0 and below {samples}."
-            tests.append(tf.debugging.assert_non_negative(x["index"], message))
-            tests.append(tf.debugging.assert_less(x["index"], samples, message))
+            tests += _below(x["index"], samples, message)
         if bounds is not None:
             low, high = (tf.cast(bound, values.dtype) for bound in bounds)
             message = f"`x` must lie inside the attack's `bounds` {bounds}."
@@ -461,13 +466,20 @@ def check_dataset(
                 message = f"`y` of {name!r} must be finite."
                 tests.append(tf.debugging.assert_all_finite(_as_floating(own), message))
         elif y.dtype.is_integer and classes is not None:
-            message = f"`y` must hold labels from 0 to {classes - 1}."
-            tests.append(tf.debugging.assert_non_negative(y, message))
-            tests.append(tf.debugging.assert_less(y, tf.cast(classes, y.dtype), message))
+            tests += _below(y, classes, f"`y` must hold labels from 0 to {classes - 1}.")
         with tf.control_dependencies([test for test in tests if test is not None]):
             return (tf.nest.map_structure(tf.identity, x), *batch[1:])
 
     return dataset.map(checked)
+
+
+def _below(values: tf.Tensor, bound: int | None, message: str) -> list[Any]:
+    """Tests that integers of any type are at least 0 and below a bound, which theirs may not be."""
+    values = tf.cast(values, tf.int64)
+    return [
+        tf.debugging.assert_non_negative(values, message),
+        tf.debugging.assert_less(values, tf.constant(bound, tf.int64), message),
+    ]
 
 
 def _as_floating(values: tf.Tensor) -> tf.Tensor:

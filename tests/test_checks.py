@@ -215,6 +215,30 @@ def test_good_dataset_passes_unchanged(dtype):
     assert np.array_equal(np.concatenate([batch[1] for batch in read]), y)
 
 
+INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("classes", [128, 256, 65_536])
+def test_labels_of_any_integer_type_are_compared_to_any_number_of_classes(dtype, classes):
+    highest = min(np.iinfo(dtype).max, classes - 1)
+    x, y = np.zeros((4, 2), np.float32), np.array([0, 1, 2, highest], dtype)
+    for labels in (y, y[:, None]):
+        checks.check_data(x, labels, None, classes)
+        checked = checks.check_dataset(dataset(x, labels), None, classes)
+        read = np.concatenate([batch[1] for batch in checked.as_numpy_iterator()])
+        assert read.dtype == dtype
+        assert np.array_equal(read, labels)
+    if highest < np.iinfo(dtype).max:
+        y[-1] += 1
+        with pytest.raises(ValueError, match=f"`y` must hold labels from 0 to {classes - 1}"):
+            checks.check_data(x, y, None, classes)
+        bad = iter(checks.check_dataset(dataset(x, y), None, classes))
+        next(bad)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="`y` must hold labels from 0 to"):
+            next(bad)
+
+
 def test_sample_weights_of_a_dataset_pass_through():
     x, y = good()
     weighted = tf.data.Dataset.from_tensor_slices((x, y, np.arange(6.0))).batch(6)
@@ -277,6 +301,13 @@ def test_dataset_without_batches_is_refused():
 def test_dataset_without_labels_is_refused():
     with pytest.raises(ValueError, match=r"`x` must yield \(inputs, labels\) batches"):
         checks.check_dataset(tf.data.Dataset.from_tensor_slices(good()[0]).batch(2), None, 3)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_flat_labels_are_of_a_type_that_every_operation_knows(dtype):
+    flat = checks.flat_labels(tf.constant([[0], [100]], dtype))
+    assert flat.dtype == (dtype if dtype in (np.int32, np.int64) else np.int64)
+    assert flat.numpy().tolist() == [0, 100]
 
 
 def test_labels_in_a_column_are_flattened_and_nothing_else():

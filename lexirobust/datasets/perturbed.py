@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, classifier_of
-from lexirobust.checks import check_magnitudes
+from lexirobust.checks import check_magnitudes, flat_labels
 
 
 def perturb(
@@ -61,7 +61,7 @@ def perturb(
         x, y, *rest = batch
         seed = tf.random.experimental.stateless_fold_in(drawn, number)
         norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
-        return attack.perturb(frozen, x, y, norms, seed), y, *rest
+        return attack.perturb(frozen, x, flat_labels(y), norms, seed), y, *rest
 
     return dataset.enumerate().map(moved)
 

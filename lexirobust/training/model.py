@@ -552,7 +552,9 @@ class LexicographicModel(keras.Model):
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
         x = only_input(given)
-        index = given["index"] if unindexed(given) is not given else None
+        index = None
+        if unindexed(given) is not given:
+            index = tf.cast(given["index"], tf.int64)  # Rows are looked up by few types.
         self._build_on(x.shape)
         x = tf.cast(x, keras.config.floatx())
         if self._outputs is None:

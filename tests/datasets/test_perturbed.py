@@ -45,6 +45,19 @@ def losses(classifier, x):
     return loss(Y, classifier(x)).numpy()
 
 
+@pytest.mark.parametrize(("column", "dtype"), [(True, "int64"), (True, "uint8"), (False, "uint16")])
+def test_labels_of_any_integer_type_flat_or_in_a_column_lead_to_the_same_inputs(column, dtype):
+    expected, classifier = None, network()
+    for y in (Y, (Y[:, None] if column else Y).astype(dtype)):
+        given = tf.data.Dataset.from_tensor_slices((X, y)).batch(10)
+        step = lr.attacks.PGD("l2", steps=1, seed=0)
+        moved, labels = parts(lr.datasets.perturb(given, classifier, step, 0.5))
+        assert labels.dtype == y.dtype
+        assert labels.shape == y.shape
+        expected = moved if expected is None else expected
+        np.testing.assert_array_equal(moved, expected)
+
+
 def test_inputs_move_by_the_magnitude_and_what_follows_is_handed_through():
     classifier, weight = network(), np.linspace(0, 1, 10)
     dataset = lr.datasets.perturb(batches(weight), classifier, attack(), 0.5)

@@ -76,6 +76,25 @@ def test_a_bad_second_batch_is_refused_before_its_step(model, case):
     assert np.allclose(weights(model), weights(twin), atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [("arrays", "uint8"), ("arrays", "uint32"), *(("dataset", f"{s}int8") for s in ("", "u"))],
+)
+def test_labels_of_any_integer_type_train_alike(data, dtype):
+    classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(256)])
+    last = 127 if dtype == "int8" else 255
+    labels = np.where(Y == 1, last, 3)
+    states = []
+    for y in (labels, labels.astype(dtype)):
+        twin = keras.models.clone_model(classifier)
+        twin.set_weights(classifier.get_weights())
+        model = compiled(lr.OLSRC(twin, BOXED, [1.0]), run_eagerly=True, metrics=["accuracy"])
+        batches = [tf.data.Dataset.from_tensor_slices((X, y)).batch(20)]
+        model.fit(*(batches if data == "dataset" else (X, y[:, None])), batch_size=20, verbose=0)
+        states.append(weights(model))
+    assert np.array_equal(*states)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_validation_data_is_refused(model, case):
     x, y, error, match = BAD[case]

@@ -227,6 +227,23 @@ def test_replicas_start_warm_from_a_dataset(strategy):
 
 
 @pytest.mark.parametrize(
+    ("kind", "dtype"), [("arrays", "int16"), ("dataset", "uint8"), ("dataset", "uint32")]
+)
+def test_indices_may_be_of_any_integer_type(data, kind, dtype):
+    models = []
+    for index in (np.arange(20), np.arange(20, dtype=dtype)):
+        keras.utils.set_random_seed(0)
+        model = warm(samples=300)  # More than the smallest of the types can count.
+        x = {"inputs": data[0], "index": index}
+        batches = (tf.data.Dataset.from_tensor_slices((x, data[1])).batch(20),)
+        compiled(model, run_eagerly=True)
+        model.fit(*(batches if kind == "dataset" else (x, data[1])), verbose=0, batch_size=20)
+        models.append(model)
+    for one, other in zip(*(model._starts.variables for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
     ("free", "how"),
     [
         (False, {"run_eagerly": False}),
