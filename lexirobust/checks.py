@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -291,6 +291,87 @@ def check_outputs(x: Any, y: Mapping[str, Any]) -> None:
             raise ValueError(f"`y` of {name!r} must be finite. Received: NaN or infinite values.")
 
 
+class Weighed(NamedTuple):
+    """Weights of samples, and what they weigh.
+
+    Attributes:
+        values: The weights.
+        inner: The axes of the parts of a sample that a loss may weigh one by one.
+        argument: What the weights are called in an error.
+    """
+
+    values: Any
+    inner: Sequence[int | None] = ()
+    argument: str = "`sample_weight`"
+
+
+def one_weighed(sample_weight: Any) -> list[Weighed]:
+    """The weights for a classifier with one output: none, or one a sample."""
+    return [] if sample_weight is None else [Weighed(sample_weight)]
+
+
+def check_sample_weight(
+    sample_weight: Any,
+    samples: int | None = None,
+    inner: Sequence[int | None] = (),
+    argument: str = "`sample_weight`",
+) -> None:
+    """Checks weights of samples, by their shape alone where they are symbolic.
+
+    Args:
+        sample_weight: `[N]` or `[N, 1]` numbers. Where a loss gives one number for each of several
+            parts of a sample, such as the steps of a sequence, also one for each of them.
+        samples: How many samples there are, if that is known.
+        inner: The axes of such parts.
+        argument: What the weights are called in an error.
+
+    Raises:
+        ValueError: If their shape is another one, or they are not finite.
+        TypeError: If they are no real numbers.
+    """
+    symbolic = tf.is_symbolic_tensor(sample_weight)
+    weights = sample_weight if symbolic else np.asarray(sample_weight)
+    if not symbolic and weights.dtype.kind in "OSUMmc":
+        raise TypeError(f"{argument} must be real numbers. Received: dtype {weights.dtype}.")
+    allowed = [[samples], [samples, 1]]
+    if inner:
+        allowed += [[samples, *inner], [samples, *inner, 1]]
+    shape = tf.TensorShape(weights.shape)
+    if not any(shape.is_compatible_with(one) for one in allowed):
+        names = ["[N]", "[N, 1]"] + [str([*["N"], *inner]).replace("'", "")] * bool(inner)
+        count = "" if samples is None else f", one for each of {samples} samples"
+        raise ValueError(
+            f"{argument} must be {' or '.join(names)} weights{count}. Received: shape {shape}."
+        )
+    if not symbolic and not np.isfinite(weights).all():
+        raise ValueError(f"{argument} must be finite. Received: NaN or infinite values.")
+
+
+def flat_sample_weight(
+    sample_weight: Any, samples: tf.Tensor, inner: Sequence[int | None] = ()
+) -> tf.Tensor:
+    """Turns `[N, 1]` weights of samples into `[N]`: beside `[N]` values they would give `[N, N]`.
+
+    Args:
+        sample_weight: As in `check_sample_weight`.
+        samples: Scalar tensor: how many samples there are.
+        inner: As in `check_sample_weight`.
+
+    Returns:
+        `[N]` tensor, or `[N, *inner]` where there is one weight for each part of a sample.
+
+    Raises:
+        ValueError: As `check_sample_weight`.
+    """
+    weights = tf.convert_to_tensor(sample_weight)
+    check_sample_weight(weights, inner=inner)
+    if weights.shape.rank == 1:
+        return weights
+    if not inner or weights.shape.as_list()[1:] == [1]:
+        return tf.reshape(weights, [samples])
+    return tf.squeeze(weights, -1) if weights.shape.rank == len(inner) + 2 else weights
+
+
 def _input_problem(x: np.ndarray, bounds: tuple[float, float] | None) -> str | None:
     if not np.isfinite(x).all():
         return "`x` must be finite. Received: NaN or infinite values."
@@ -415,6 +496,7 @@ def check_dataset(
     classes: int | None,
     named: Callable[[Any, str], dict[str, Any]] | None = None,
     samples: int | None = None,
+    weighed: Callable[[Any], list[Weighed]] | None = None,
 ) -> tf.data.Dataset:
     """Checks a dataset's first batch now and every batch before it reaches the step.
 
@@ -425,16 +507,18 @@ def check_dataset(
         named: Where the classifier has several outputs: turns labels, and what to call them in an
             error, into a dict by the names of the outputs.
         samples: How many samples there are, where the dataset has their indices.
+        weighed: Where the classifier has several outputs: tells whose weights are whose.
 
     Returns:
         The dataset, in which a batch that breaks the rules raises `InvalidArgumentError` before
         any step sees it.
 
     Raises:
-        ValueError: If there is no batch, or the first breaks the rules of `check_data`, or of
-            `check_outputs`.
+        ValueError: If there is no batch, or the first breaks the rules of `check_data`,
+            `check_outputs` or `check_sample_weight`.
         TypeError: As `check_data`.
     """
+    weighed = weighed or one_weighed
     first = next(iter(dataset.take(1)), None)
     if first is None:
         raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
@@ -447,9 +531,11 @@ def check_dataset(
         check_data(inputs, first[1], bounds, classes)
     else:
         check_outputs(inputs, named(first[1], "y"))
+    for weights in weighed(first[2] if len(first) > 2 else None):
+        check_sample_weight(weights.values, len(inputs), weights.inner, weights.argument)
 
     def checked(*batch: Any) -> tuple[Any, ...]:
-        x, y = batch[0], batch[1]
+        x, y, *given = batch
         values = _as_floating(only_input(x))
         indexed = samples is not None and unindexed(x) is not x
         tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
@@ -467,10 +553,25 @@ def check_dataset(
                 tests.append(tf.debugging.assert_all_finite(_as_floating(own), message))
         elif y.dtype.is_integer and classes is not None:
             tests += _below(y, classes, f"`y` must hold labels from 0 to {classes - 1}.")
+        for weights in weighed(given[0] if given else None):
+            message = f"{weights.argument} must be finite."
+            tests.append(tf.debugging.assert_all_finite(_as_floating(weights.values), message))
+            message = f"{weights.argument} must be weights, one for each sample."
+            counts = tf.shape(weights.values)[0], tf.shape(values)[0]
+            tests.append(tf.debugging.assert_equal(*counts, message))
+        # As in the first batch: what is not known of a shape could be mistaken for another one.
+        if named is None:
+            y = tf.ensure_shape(y, [None, *first[1].shape[1:]])
+        if given and given[0] is not None:
+            given = [tf.nest.map_structure(_shaped_as, given[0], first[2]), *given[1:]]
         with tf.control_dependencies([test for test in tests if test is not None]):
-            return (tf.nest.map_structure(tf.identity, x), *batch[1:])
+            return (tf.nest.map_structure(tf.identity, x), y, *given)
 
     return dataset.map(checked)
+
+
+def _shaped_as(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(values, [None, *other.shape[1:]])
 
 
 def _below(values: tf.Tensor, bound: int | None, message: str) -> list[Any]:

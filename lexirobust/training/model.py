@@ -8,10 +8,10 @@ from typing import Any, Final
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.compile_utils import CompileLoss
 
 from lexirobust import gem, serving
 from lexirobust.checks import (
+    Weighed,
     check_alphas,
     check_count,
     check_data,
@@ -19,7 +19,10 @@ from lexirobust.checks import (
     check_loss,
     check_mean,
     check_outputs,
+    check_sample_weight,
     flat_labels,
+    flat_sample_weight,
+    one_weighed,
     only_input,
     unindexed,
 )
@@ -257,6 +260,11 @@ class LexicographicModel(keras.Model):
         """Names several outputs, or what belongs to them."""
         return None if self._outputs is None else self._outputs.named
 
+    @property
+    def _weighed(self) -> Callable[[Any], list[Weighed]]:
+        """Tells whose weights are whose."""
+        return one_weighed if self._outputs is None else self._outputs.weighed
+
     def _checked_classes(self, outputs: Any) -> int:
         """The number of classes of the one output."""
         ranked = [term.output for term in self._terms if isinstance(term, Output)]
@@ -330,7 +338,6 @@ class LexicographicModel(keras.Model):
         """Makes what needs both the classifier's shape and what was compiled."""
         if self._outputs:
             losses = self._outputs.losses(self.loss, self._terms)
-            losses = {name: CompileLoss(loss) for name, loss in losses.items()}
             self._score: Score = OutputLosses(losses)
             # Keras would score all outputs at once, with metrics of its own for each.
             self._compile_loss: Any = None
@@ -360,25 +367,27 @@ class LexicographicModel(keras.Model):
             y: `[N]` integer labels, or `[N, classes]` probabilities; for several outputs a dict or
                 a list of labels, as for any Keras model.
             *args: As of `keras.Model.fit`.
-            **kwargs: As of `keras.Model.fit`.
+            **kwargs: As of `keras.Model.fit`. A `sample_weight` is `[N]` or `[N, 1]`; for several
+                outputs also a dict or a list, and `[N, ...]` where an output has more axes.
 
         Returns:
             A `History` object.
 
         Raises:
             ValueError: If there is no data, or it is not finite, outside the bounds, or labelled
-                with classes that do not exist, or its indices are not those of its samples.
+                with classes that do not exist, or its indices are not those of its samples, or
+                weights are not one a sample.
             TypeError: If labels are neither integers nor probabilities.
         """
         self._assert_compile_called("fit")
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
-        x = self._checked(x, y)
+        x = self._checked(x, y, call.arguments.get("sample_weight"))
         call.arguments["x"] = x if self._starts is None else self._starts.indexed(x)
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
-            call.arguments["validation_data"] = self._checked(validation, None)
+            call.arguments["validation_data"] = self._checked(validation)
         elif isinstance(validation, tuple | list):
-            self._checked(*validation[:2])
+            self._checked(*keras.utils.unpack_x_y_sample_weight(validation))
         return super().fit(*call.args, **call.kwargs)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -395,7 +404,7 @@ class LexicographicModel(keras.Model):
             )
         super()._maybe_symbolic_build(data_batch=data_batch)
 
-    def _checked(self, x: Any, y: Any) -> Any:
+    def _checked(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
         inputs = only_input(x)
         if inputs is None:
@@ -404,13 +413,16 @@ class LexicographicModel(keras.Model):
             spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
             self._build_on(only_input(spec).shape)
             samples = None if self.warm_start is None else self.warm_start.samples
-            return check_dataset(x, self.bounds, self._classes, self._named, samples)
+            weighed = self._weighed
+            return check_dataset(x, self.bounds, self._classes, self._named, samples, weighed)
         if hasattr(inputs, "shape"):
             self._build_on(inputs.shape)
             if self._outputs is None:
                 check_data(inputs, y, self.bounds, self._classes)
             else:
                 check_outputs(inputs, self._outputs.named(y, "y"))
+            for weights in self._weighed(sample_weight):
+                check_sample_weight(weights.values, len(inputs), weights.inner, weights.argument)
         return x
 
     def _build_on(self, shape: Any) -> None:
@@ -557,12 +569,13 @@ class LexicographicModel(keras.Model):
             index = tf.cast(given["index"], tf.int64)  # Rows are looked up by few types.
         self._build_on(x.shape)
         x = tf.cast(x, keras.config.floatx())
+        samples = tf.shape(x)[0]
         if self._outputs is None:
+            if sample_weight is not None:
+                sample_weight = flat_sample_weight(sample_weight, samples)
             return Batch(x, flat_labels(tf.convert_to_tensor(y)), sample_weight, index)
         y = tf.nest.map_structure(tf.convert_to_tensor, self._outputs.named(y, "y"))
-        if isinstance(sample_weight, dict | list | tuple):
-            sample_weight = self._outputs.named(sample_weight, "sample_weight")
-        return Batch(x, y, sample_weight)
+        return Batch(x, y, self._outputs.flat_weights(sample_weight, samples))
 
     @property
     def metrics(self) -> list[keras.Metric]:

@@ -1,11 +1,14 @@
 """Classifiers with several outputs: what belongs to which."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend import compute_output_spec
+from keras.src.trainers.compile_utils import CompileLoss, get_loss
 
+from lexirobust.checks import Weighed, flat_sample_weight
 from lexirobust.training.objectives import Objective, Output
 
 
@@ -15,11 +18,16 @@ class Outputs:
     Args:
         names: Their names, in the classifier's order.
         listed: Whether the classifier gives them as a list, rather than as a dict.
+        shapes: The shape of each.
     """
 
-    def __init__(self, names: Sequence[str], listed: bool) -> None:
+    def __init__(
+        self, names: Sequence[str], listed: bool, shapes: Sequence[Sequence[int | None]]
+    ) -> None:
         self.names = tuple(names)
         self._listed = listed
+        # Losses give one number for what stands between the samples' axis and the last one.
+        self._inner = {name: tuple(shape)[1:-1] for name, shape in zip(names, shapes, strict=True)}
 
     @classmethod
     def of(cls, classifier: keras.Model, given: Any) -> "Outputs | None":
@@ -39,13 +47,13 @@ class Outputs:
         if not listed and not isinstance(given, Mapping):
             return None
         names = getattr(classifier, "output_names", ()) if listed else tuple(given)
-        tensors = given if listed else given.values()
+        tensors = list(given if listed else given.values())
         if len(names) != len(given) or not all(hasattr(t, "shape") for t in tensors):
             raise ValueError(
                 "`classifier` must give one tensor, a dict of tensors, or a list of tensors with "
                 f"`output_names`. Received: output {given!r} with names {names!r}."
             )
-        return cls(names, listed)
+        return cls(names, listed, [t.shape for t in tensors])
 
     def named(self, values: Any, argument: str = "classifier") -> dict[str, Any]:
         """Turns what there is one of for each output into a dict.
@@ -68,6 +76,38 @@ class Outputs:
                 f"of the outputs {list(self.names)}. Received: {_described(values)}."
             )
         return {name: values[name] for name in self.names}
+
+    def weighed(self, sample_weight: Any) -> list[Weighed]:
+        """Tells whose weights are whose.
+
+        Args:
+            sample_weight: One array for all outputs, a dict or a list of one for each, or `None`.
+
+        Returns:
+            The weights of every output that has any, in the order of the outputs.
+
+        Raises:
+            ValueError: If a dict or a list does not hold each output once.
+        """
+        if sample_weight is None:
+            return []
+        if not isinstance(sample_weight, Mapping | list | tuple):
+            return [Weighed(sample_weight, self._inner[name]) for name in self.names]
+        return [
+            Weighed(values, self._inner[name], f"`sample_weight` of {name!r}")
+            for name, values in self.named(sample_weight, "sample_weight").items()
+            if values is not None
+        ]
+
+    def flat_weights(self, sample_weight: Any, samples: tf.Tensor) -> Any:
+        """Gives what `weighed` takes as tensors, `[N, 1]` as `[N]`; see `flat_sample_weight`."""
+        weighed = self.weighed(sample_weight)
+        flat = [flat_sample_weight(own.values, samples, own.inner) for own in weighed]
+        if not isinstance(sample_weight, Mapping | list | tuple):
+            return flat[0] if flat else None
+        values = iter(flat)
+        named = self.named(sample_weight, "sample_weight")
+        return {name: None if own is None else next(values) for name, own in named.items()}
 
     def structured(self, named: dict[str, Any]) -> Any:
         """Turns a dict into what the classifier gives, and what Keras's metrics expect."""
@@ -125,11 +165,12 @@ class OutputLosses:
     """The compiled losses of several outputs; called, it adds up those of the outputs given.
 
     Args:
-        losses: One for each output, labels, output and sample weights to a scalar.
+        losses: A Keras loss, its name, or a function, for each output.
     """
 
-    def __init__(self, losses: Mapping[str, Callable[..., tf.Tensor]]) -> None:
-        self._losses = dict(losses)
+    def __init__(self, losses: Mapping[str, Any]) -> None:
+        self._given = dict(losses)
+        self._losses = {name: CompileLoss(loss) for name, loss in losses.items()}
 
     def __call__(
         self, y: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
@@ -139,7 +180,7 @@ class OutputLosses:
         Args:
             y: Labels by output.
             outputs: Outputs by name, all or some.
-            sample_weight: `[N]`, the same for all outputs, or by output, or `None`.
+            sample_weight: Weights by output, or `[N]`, the same for all outputs, or `None`.
 
         Returns:
             Scalar, the sum of the losses.
@@ -147,10 +188,22 @@ class OutputLosses:
         if not isinstance(sample_weight, Mapping):
             sample_weight = dict.fromkeys(outputs, sample_weight)
         return sum(
-            loss(y[name], outputs[name], sample_weight[name])
+            loss(y[name], outputs[name], self._beside_values(name, y, outputs, sample_weight[name]))
             for name, loss in self._losses.items()
             if name in outputs
         )
+
+    def _beside_values(
+        self, name: str, y: Mapping[str, Any], outputs: Mapping[str, Any], weights: Any
+    ) -> Any:
+        """Weights with the axes of the values that they weigh; Keras would broadcast the last."""
+        output = outputs[name]
+        if weights is None or weights.shape.rank != 1 or output.shape.rank < 3:
+            return weights
+        loss = get_loss(self._given[name], y[name], output)
+        specs = [keras.KerasTensor(t.shape, keras.config.floatx()) for t in (y[name], output)]
+        values = compute_output_spec(loss.call, *specs)
+        return tf.reshape(weights, [-1] + [1] * (len(values.shape) - 1))
 
 
 def _described(values: Any) -> str:

@@ -47,10 +47,14 @@ def weigh_samples(batch: Batch, weight: tf.Tensor | None) -> Batch:
         return batch
     if batch.sample_weight is None:
         return batch._replace(sample_weight=weight)
-    weights = tf.nest.map_structure(
-        lambda own: tf.cast(own, weight.dtype) * weight, batch.sample_weight
-    )
-    return batch._replace(sample_weight=weights)
+
+    def weighed(own: tf.Tensor | None) -> tf.Tensor:
+        if own is None:
+            return weight
+        axes = [-1] + [1] * (own.shape.rank - 1)
+        return tf.cast(own, weight.dtype) * tf.reshape(weight, axes)
+
+    return batch._replace(sample_weight=tf.nest.map_structure(weighed, batch.sample_weight))
 
 
 class Scores(NamedTuple):

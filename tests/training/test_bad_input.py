@@ -112,6 +112,58 @@ def test_bad_validation_data_is_refused_wherever_it_stands(model):
     assert_refused(model, error, match, lambda: model.fit(X, Y, 20, 1, 0, None, 0.0, (x, y)))
 
 
+BAD_WEIGHTS = {
+    "two": (np.ones((20, 2)), ValueError, r"\[N\] or \[N, 1\].*\(20, 2\)"),
+    "all pairs": (np.ones((20, 20)), ValueError, r"\[N\] or \[N, 1\].*\(20, 20\)"),
+    "deeper": (np.ones((20, 1, 1)), ValueError, r"\[N\] or \[N, 1\].*\(20, 1, 1\)"),
+    "nan": (changed(np.ones(20), np.nan), ValueError, "must be finite.*NaN"),
+    "text": (np.array(["a"] * 20), TypeError, "must be real numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_bad_weights_of_samples_are_refused(model, case):
+    weight, error, match = BAD_WEIGHTS[case]
+    match = f"`sample_weight` {match if match.startswith('must') else 'must be ' + match}"
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weight)).batch(20)
+    for train in (
+        lambda: model.fit(X, Y, sample_weight=weight, verbose=0),
+        lambda: model.fit(batches, verbose=0),
+        lambda: model.fit(X, Y, validation_data=(X, Y, weight), verbose=0),
+        lambda: model.fit(X, Y, validation_data=batches, verbose=0),
+    ):
+        assert_refused(model, error, match, train)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [1.0, np.ones(19), np.ones(1), np.ones((1, 20))],
+    ids=lambda weight: str(np.shape(weight)),
+)
+def test_weights_of_another_count_are_refused(model, weight):
+    match = r"`sample_weight` must be \[N\] or \[N, 1\] weights, one for each of 20 samples"
+    assert_refused(model, ValueError, match, lambda: model.fit(X, Y, sample_weight=weight))
+
+
+def test_what_no_check_has_seen_is_refused_before_its_step(model):
+    """Of what generators give, shapes are known when the step is traced."""
+    batches = ((X, Y, np.ones((20, 2))) for _ in range(2))
+    assert_refused(
+        model,
+        ValueError,
+        r"`sample_weight` must be \[N\] or \[N, 1\] weights. Received: shape \(.*2\)",
+        lambda: model.fit(batches, steps_per_epoch=1, verbose=0),
+    )
+
+
+def test_bad_weights_of_a_later_batch_are_refused_before_its_step(model):
+    weight = changed(np.ones(20), np.inf)
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weight)).batch(10)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`sample_weight` must be finite"):
+        model.fit(batches, verbose=0)
+    assert np.all(np.isfinite(weights(model)))
+
+
 def test_validation_data_may_come_from_a_generator(model):
     def batches():
         while True:

@@ -357,6 +357,80 @@ def test_weights_of_samples_and_classes_reach_every_rank(data):
         assert np.allclose(weights(model), before - 0.1 * onestep(rows, [0.5, 0.5]), atol=1e-6)
 
 
+def generated(x, y, weight):
+    """Batches of which nothing is known before they come."""
+    specs = [tf.TensorSpec([None] * a.ndim, a.dtype) for a in (x, y, weight)]
+    specs[0] = tf.TensorSpec([None, 1])
+    return tf.data.Dataset.from_generator(
+        lambda: iter([(x[:12], y[:12], weight[:12]), (x[12:], y[12:], weight[12:])]),
+        output_signature=tuple(specs),
+    )
+
+
+def batched(x, y, weight):
+    return tf.data.Dataset.from_tensor_slices((x, y, weight)).batch(12)
+
+
+def yielded(x, y, weight):
+    """A generator of Python's, of which nothing is checked."""
+    yield from [(x[:12], y[:12], weight[:12]), (x[12:], y[12:], weight[12:])]
+
+
+COLUMNS = {
+    "arrays": lambda x, y, w: {"x": x, "y": y, "sample_weight": w, "batch_size": 12},
+    "dataset": lambda x, y, w: {"x": batched(x, y[:, None], w)},
+    "shapes unknown": lambda x, y, w: {"x": generated(x, y[:, None], w)},
+    "generator": lambda x, y, w: {"x": yielded(x, y, w)},
+}
+
+
+def measured(name, x, y, weight, way, **options):
+    """What `evaluate` tells of a classifier that is right."""
+    model = compiled(
+        METHODS[name](right_network(), **options),
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("weighted")],
+        run_eagerly=True,
+    )
+    if name == "nearest":
+        model.adapt(x)
+    return model.evaluate(**COLUMNS[way](x, y, weight), verbose=0, return_dict=True)
+
+
+@pytest.mark.parametrize("way", COLUMNS)
+@pytest.mark.parametrize("name", ["olsrc", "trades"])
+def test_weights_of_samples_in_a_column_are_measured_by(data, name, way):
+    x, y = data
+    weight = np.linspace(0, 3, 20).astype(np.float32)
+    expected = measured(name, x, y, weight, "arrays")
+    assert measured(name, x, y, weight[:, None], way) == pytest.approx(expected, rel=1e-5)
+    assert max(value for name, value in expected.items() if "accuracy" in name) <= 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("nearest", None), ("olsrc", 8)])
+def test_weights_of_samples_in_a_column_are_trained_by(data, name, size):
+    x, y = data
+    weight = np.linspace(0, 3, 20)
+    results = []
+    for given in (weight, weight[:, None]):
+        model = METHODS[name](right_network(), micro_batch_size=size)
+        model = compiled(model, run_eagerly=True, metrics=["accuracy"])
+        results.append((fit(model, x, y, sample_weight=given), weights(model)))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-5)
+    np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-5)
+
+
+def test_weights_in_a_column_may_come_batch_by_batch(data):
+    x, y = data
+    weight = np.linspace(0.5, 3, 20)
+    results = []
+    for given in (weight, weight[:, None]):
+        model = compiled(METHODS["olsrc"](right_network()), run_eagerly=True)
+        results.append(model.train_on_batch(x, y, given, return_dict=True))
+        results.append(model.test_on_batch(x, y, given, return_dict=True))
+    assert results[2] == pytest.approx(results[0])
+    assert results[3] == pytest.approx(results[1])
+
+
 def test_the_form_of_the_labels_changes_nothing(data):
     x, y = data
     one_hot = keras.losses.CategoricalCrossentropy(from_logits=True)

@@ -9,6 +9,7 @@ import lexirobust as lr
 from tests.training.by_hand import (
     ATTACK,
     compiled,
+    cross_entropy,
     fit,
     gradient,
     loss_at,
@@ -226,6 +227,126 @@ def test_outputs_are_ranked_and_measured_as_keras_does(listed, weighted):
     metrics = {name for name in logs if not name.startswith(("step_cosine@", "min_cosine"))}
     losses = {f"loss@{rank.name}" for rank in ranks}
     assert metrics == {"loss", "digit_accuracy", "size_mae", *losses}
+
+
+def in_columns(values):
+    return {name: weight[:, None] for name, weight in values.items()}
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["dict", "list"])
+@pytest.mark.parametrize("one_for_all", [False, True])
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_weights_in_columns_are_weights_of_samples(kind, one_for_all, listed):
+    class Halves(lr.objectives.Output):
+        """Scores half of the samples alone."""
+
+        def counted(self, x, seen):
+            return tf.range(tf.shape(x)[0]) % 2 == 0
+
+    results = []
+    for columns in (False, True):
+        ranks = [RANKS[0], Halves("size")]
+        model = compiled(
+            lr.LexicographicModel(shared(listed), ranks),
+            loss=LOSSES,
+            weighted_metrics={"digit": ["accuracy"], "size": ["mae"]},
+            run_eagerly=True,
+        )
+        given = in_columns(WEIGHTS) if columns else WEIGHTS
+        given = given["digit"] if one_for_all else listing(given, listed)
+        y = listing(Y, listed)
+        if kind == "dataset":
+            y, given = (tuple(v) if isinstance(v, list) else v for v in (y, given))
+            batches = tf.data.Dataset.from_tensor_slices((X, y, given)).batch(12)
+            model.fit(batches, verbose=0)
+            logs = model.evaluate(batches, verbose=0, return_dict=True)
+        else:
+            fit(model, X, y, sample_weight=given)
+            logs = model.evaluate(X, y, sample_weight=given, verbose=0, return_dict=True)
+        results.append((weights(model), logs))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-6)
+    assert results[1][1] == pytest.approx(results[0][1], rel=1e-6)
+
+
+def sequences():
+    """One output a sample, and one for each of its three steps, as many as there are samples."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((3, 4))
+    outputs = {
+        "digit": keras.layers.Dense(3)(keras.layers.Flatten()(x)),
+        "steps": keras.layers.Dense(2)(x),
+    }
+    return keras.Model(x, outputs)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        np.array([1.0, 2.0, 4.0]),
+        np.array([[1.0], [2.0], [4.0]]),
+        np.arange(9.0).reshape(3, 3),
+        np.arange(9.0).reshape(3, 3, 1),
+    ],
+    ids=lambda weight: str(weight.shape),
+)
+@pytest.mark.parametrize("loss", ["mse", keras.losses.SparseCategoricalCrossentropy(True)])
+def test_weights_of_samples_weigh_all_their_steps(weight, loss):
+    rng = np.random.default_rng(1)
+    x, classifier = rng.normal(size=(3, 3, 4)).astype(np.float32), sequences()
+    labels = np.arange(9).reshape(3, 3) % 2
+    if loss == "mse":
+        labels = rng.normal(size=(3, 3, 2))
+    y = {"digit": np.arange(3), "steps": labels}
+    ranks = [lr.objectives.Output("digit"), lr.objectives.Output("steps")]
+    model = lr.LexicographicModel(classifier, ranks)
+    model.compile("sgd", {"digit": CROSS_ENTROPY, "steps": loss}, run_eagerly=True)
+    digit = np.array([3.0, 2.0, 1.0])
+    logs = model.evaluate(
+        x, y, sample_weight={"digit": digit, "steps": weight}, verbose=0, return_dict=True
+    )
+    outputs = classifier(x)
+    if loss == "mse":
+        values = np.mean((outputs["steps"] - labels) ** 2, axis=-1)
+    else:
+        logits = np.reshape(outputs["steps"], (9, 2))
+        values = cross_entropy(logits, labels.ravel()).reshape(3, 3)
+    by_step = np.broadcast_to(weight.reshape(3, -1), (3, 3))
+    assert logs["loss@steps"] == pytest.approx(np.mean(values * by_step), rel=1e-5)
+    expected = np.mean(cross_entropy(outputs["digit"], np.arange(3)) * digit)
+    assert logs["loss@digit"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_samples_weigh_a_loss_of_whole_sequences():
+    """A loss that gives one number a sample, whatever axes the output has."""
+    rng = np.random.default_rng(1)
+    x, classifier = rng.normal(size=(3, 3, 4)).astype(np.float32), sequences()
+    ranks = [lr.objectives.Output("steps")]
+    model = lr.LexicographicModel(classifier, ranks)
+    whole = lambda y, outputs: tf.reduce_sum(tf.square(y - outputs), axis=[1, 2])  # noqa: E731
+    model.compile("sgd", {"digit": None, "steps": whole}, run_eagerly=True)
+    y, weight = {"digit": np.zeros(3), "steps": np.zeros((3, 3, 2))}, np.array([1.0, 2.0, 4.0])
+    logs = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    values = np.sum(np.square(classifier(x)["steps"]), axis=(1, 2))
+    assert logs["loss@steps"] == pytest.approx(np.mean(values * weight), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+@pytest.mark.parametrize(
+    ("weight", "match"),
+    [
+        (np.ones((12, 2)), r"`sample_weight` must be \[N\] or .* shape \(12, 2\)"),
+        ({**WEIGHTS, "size": np.ones((12, 3))}, r"`sample_weight` of 'size' .* \(12, 3\)"),
+        ({**WEIGHTS, "digit": np.full(12, np.nan)}, "`sample_weight` of 'digit' must be finite"),
+        ({"digit": np.ones(12)}, "`sample_weight` must be a dict"),
+    ],
+)
+def test_bad_weights_of_several_outputs_are_refused(weight, match, kind):
+    model = compiled(lr.LexicographicModel(shared(False), RANKS), loss=LOSSES)
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weight)).batch(12)
+    given = {"x": batches} if kind == "dataset" else {"x": X, "y": Y, "sample_weight": weight}
+    with pytest.raises(ValueError, match=match):
+        model.fit(**given, verbose=0)
+    assert int(model.optimizer.iterations) == 0
 
 
 def test_labels_come_in_any_form_keras_takes():

@@ -17,8 +17,10 @@ several outputs: dicts of labels and of outputs, all or some of them, to the sum
 class Batch(NamedTuple):
     """A batch as `fit` brings it: inputs, labels, and sample weights or `None`.
 
-    Where the classifier has several outputs, labels are a dict by their names. The samples'
-    indices in the data set are there where `lexirobust.datasets.with_index` gave them.
+    Weights are `[N]`, however they were given. Where the classifier has several outputs, labels are
+    a dict by their names, and so are weights unless they are the same for all; those of an output
+    with more axes may have them too. The samples' indices in the data set are there where
+    `lexirobust.datasets.with_index` gave them.
     """
 
     x: Any
