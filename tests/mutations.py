@@ -94,7 +94,11 @@ NEAREST = ("tests/training/test_nearest.py",)
 CHECKS = ("tests/test_checks.py", "tests/training/test_bad_input.py")
 GEOMETRY = ("tests/attacks/test_geometry.py", "tests/attacks/test_pgd.py")
 PGD = ("tests/attacks/test_pgd.py", "tests/attacks/test_loop.py", "tests/attacks/test_step.py")
-SWEEP = ("tests/attacks/test_sweep.py", "tests/attacks/test_pgd.py")
+SWEEP = (
+    "tests/attacks/test_sweep.py",
+    "tests/attacks/test_pgd.py",
+    "tests/attacks/test_contract.py",
+)
 GUIDED = ("tests/attacks/test_guided.py", "tests/attacks/test_explored.py")
 EXPLORED = ("tests/attacks/test_explored.py", "tests/training/test_nearest.py")
 CELLS = (
@@ -932,7 +936,7 @@ MUTATIONS: Final = (
         "attacks/minimal.py",
         "success = found.success | ~question.right",
         "success = found.success",
-        ("tests/attacks/test_deepfool.py", "tests/attacks/test_minimal.py"),
+        ("tests/attacks/test_contract.py", "tests/attacks/test_minimal.py"),
     ),
     Mutation(
         "spatial: a larger loss counts more than a mistake",

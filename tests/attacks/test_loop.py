@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import PGD, geometry
 from lexirobust.attacks.loop import climb
+from tests.attacks.linear import moved_by
 
 NORMS = ["l1", "l2", "linf"]
 X = np.zeros((3, 2), np.float32)
@@ -176,3 +177,16 @@ def test_second_start_is_opposite_of_the_one_given():
     attack = PGD(norm="l2", steps=1, step_size=1e-6, restarts=2, bounds=None)
     moved = perturb(attack, 1.0, valley, first=first)
     np.testing.assert_allclose(moved, -first, atol=1e-5)
+
+
+def test_every_pair_of_starts_is_another():
+    # With steps too short to leave, the best of three pairs is better than the first where it is
+    # another.
+    settings = {"norm": "l2", "steps": 1, "step_size": 1e-6, "bounds": None}
+    x = np.zeros((20, 2), np.float32)
+    two, six = (
+        moved_by(PGD(restarts=restarts, **settings), first_coordinate, x, np.ones(20, int), 1.0)
+        for restarts in (2, 6)
+    )
+    assert np.all(six[:, 0] <= two[:, 0])
+    assert np.mean(six[:, 0] < two[:, 0]) > 0.4
