@@ -217,10 +217,30 @@ def check_data(
             f"`y` must hold one label a sample. Received: {x.shape[0]} samples and labels of "
             f"shape {y.shape}."
         )
-    problem = _input_problem(x, bounds)
-    if problem:
-        raise ValueError(problem)
+    check_inputs(x, bounds)
     check_labels(y, classes)
+
+
+def check_inputs(x: Any, bounds: tuple[float, float] | None = None, argument: str = "`x`") -> None:
+    """Checks inputs that are held in memory.
+
+    Args:
+        x: `[N, ...]` inputs.
+        bounds: Lowest and highest value of an input, or `None`.
+        argument: What the inputs are called in an error.
+
+    Raises:
+        ValueError: If there are none, or they are not finite or out of range.
+        TypeError: If they are no numbers.
+    """
+    x = _checked_array(x, argument)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{argument} must be finite. Received: NaN or infinite values.")
+    if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
+        raise ValueError(
+            f"{argument} must lie inside the attack's `bounds` {bounds}. Received: values from "
+            f"{x.min()} to {x.max()}."
+        )
 
 
 def check_labels(y: Any, classes: int | None = None) -> None:
@@ -253,13 +273,13 @@ def check_labels(y: Any, classes: int | None = None) -> None:
         raise ValueError("`y` must hold probabilities between 0 and 1.")
 
 
-def _checked_array(x: Any) -> np.ndarray:
+def _checked_array(x: Any, argument: str = "`x`") -> np.ndarray:
     """Inputs as an array of real numbers, at least one sample."""
     x = np.asarray(x)
     if x.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
-        raise TypeError(f"`x` must be one array of real numbers. Received: dtype {x.dtype}.")
+        raise TypeError(f"{argument} must be one array of real numbers. Received: dtype {x.dtype}.")
     if not x.ndim or not x.size:
-        raise ValueError(f"`x` must hold at least one sample. Received: shape {x.shape}.")
+        raise ValueError(f"{argument} must hold at least one sample. Received: shape {x.shape}.")
     return x
 
 
@@ -275,9 +295,7 @@ def check_outputs(x: Any, y: Mapping[str, Any]) -> None:
         TypeError: If inputs or labels are no numbers.
     """
     x = _checked_array(x)
-    problem = _input_problem(x, None)
-    if problem:
-        raise ValueError(problem)
+    check_inputs(x)
     for name, given in y.items():
         labels = np.asarray(given)
         if labels.dtype.kind in "OSUMmc":
@@ -370,17 +388,6 @@ def flat_sample_weight(
     if not inner or weights.shape.as_list()[1:] == [1]:
         return tf.reshape(weights, [samples])
     return tf.squeeze(weights, -1) if weights.shape.rank == len(inner) + 2 else weights
-
-
-def _input_problem(x: np.ndarray, bounds: tuple[float, float] | None) -> str | None:
-    if not np.isfinite(x).all():
-        return "`x` must be finite. Received: NaN or infinite values."
-    if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
-        return (
-            f"`x` must lie inside the attack's `bounds` {bounds}. Received: values from {x.min()} "
-            f"to {x.max()}."
-        )
-    return None
 
 
 def logits_problem(outputs: Any) -> str | None:
@@ -536,17 +543,11 @@ def check_dataset(
 
     def checked(*batch: Any) -> tuple[Any, ...]:
         x, y, *given = batch
-        values = _as_floating(only_input(x))
-        indexed = samples is not None and unindexed(x) is not x
-        tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
-        if indexed:
+        values = only_input(x)
+        tests = input_tests(values, bounds)
+        if samples is not None and unindexed(x) is not x:
             message = f"`index` must be at least 0 and below {samples}."
             tests += _below(x["index"], samples, message)
-        if bounds is not None:
-            low, high = (tf.cast(bound, values.dtype) for bound in bounds)
-            message = f"`x` must lie inside the attack's `bounds` {bounds}."
-            tests.append(tf.debugging.assert_greater_equal(values, low, message))
-            tests.append(tf.debugging.assert_less_equal(values, high, message))
         if named is not None:
             for name, own in named(y, "y").items():
                 message = f"`y` of {name!r} must be finite."
@@ -568,6 +569,26 @@ def check_dataset(
             return (tf.nest.map_structure(tf.identity, x), y, *given)
 
     return dataset.map(checked)
+
+
+def input_tests(x: tf.Tensor, bounds: tuple[float, float] | None) -> list[Any]:
+    """Tests inside a graph that inputs are finite and inside bounds.
+
+    Args:
+        x: `[N, ...]` inputs.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Returns:
+        What has to run first, `None` for what is known to hold.
+    """
+    values = _as_floating(x)
+    tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
+    if bounds is not None:
+        low, high = (tf.cast(bound, values.dtype) for bound in bounds)
+        message = f"`x` must lie inside the attack's `bounds` {bounds}."
+        tests.append(tf.debugging.assert_greater_equal(values, low, message))
+        tests.append(tf.debugging.assert_less_equal(values, high, message))
+    return tests
 
 
 def _shaped_as(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

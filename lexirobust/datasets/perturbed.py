@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, classifier_of
-from lexirobust.checks import check_magnitudes, flat_labels
+from lexirobust.checks import check_magnitudes, flat_labels, input_tests
 
 
 def perturb(
@@ -28,7 +28,8 @@ def perturb(
         magnitude: Norm of the perturbations.
 
     Returns:
-        Dataset of the same structure, whose inputs are perturbed.
+        Dataset of the same structure, whose inputs are perturbed. A batch of inputs that are not
+        finite or outside the attack's bounds raises `InvalidArgumentError`.
 
     Raises:
         TypeError: If an argument has another type, or inputs are no floating-point numbers.
@@ -59,6 +60,9 @@ def perturb(
 
     def moved(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         x, y, *rest = batch
+        tests = input_tests(x, attack.bounds)
+        with tf.control_dependencies([test for test in tests if test is not None]):
+            x = tf.identity(x)
         seed = tf.random.experimental.stateless_fold_in(drawn, number)
         norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
         return attack.perturb(frozen, x, flat_labels(y), norms, seed), y, *rest

@@ -20,6 +20,7 @@ from lexirobust.attacks.attack import classification_loss, logits_of
 from lexirobust.checks import (
     check_count,
     check_data,
+    check_inputs,
     check_labels,
     check_magnitudes,
     check_priors,
@@ -72,8 +73,8 @@ def evaluate_robustness(
             to 64 samples.
         genuine: Whether to measure genuine accuracy, under the attack's like that keeps to Voronoi
             cells, with an even number of starts. The attack must be a `PGD`.
-        data: `[M, ...]` the points whose cells they are; `None`: `x`, if that is no dataset. With
-            priors, a pair of points and their `[M]` labels.
+        data: `[M, ...]` the points whose cells they are, inside the bounds; `None`: `x`, if that is
+            no dataset. With priors, a pair of points and their `[M]` labels.
         priors: `[C]` how probable the classes are, above 0, with a sum of 1. Where they are given,
             a sample of class c is perturbed by a norm of the magnitude over `priors[c]`, and cells
             go by distances times the priors of their points. `None`: classes are treated alike.
@@ -122,7 +123,7 @@ def evaluate_robustness(
         "magnitudes": magnitudes,
     }
     if genuine or data is not None:
-        points, weights = _points(x, y, data, genuine, priors)
+        points, weights = _points(x, y, data, genuine, priors, attacks[0].bounds)
         settings["genuine"] = hashlib.sha256(points.tobytes()).hexdigest()[:16]
         attacks = [_in_cells(attack, points, weights) for attack in attacks]
     store = None if backup is None else Backup(pathlib.Path(backup), settings)
@@ -212,7 +213,12 @@ def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
 
 
 def _points(
-    x: Any, y: Any, data: Any | None, genuine: bool, priors: np.ndarray | None
+    x: Any,
+    y: Any,
+    data: Any | None,
+    genuine: bool,
+    priors: np.ndarray | None,
+    bounds: tuple[float, float] | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The points whose cells genuine perturbations keep to, each once, and their weights."""
     if not genuine:
@@ -221,7 +227,7 @@ def _points(
         raise ValueError("`data` must be given where `x` is a dataset and `genuine` is true.")
     if priors is None:
         points = np.asarray(x if data is None else data)
-        check_data(points, np.zeros(len(points), int))
+        check_inputs(points, bounds, "`x`" if data is None else "`data`")
         return np.unique(points.astype(np.float32), axis=0), None
     if data is not None and not (isinstance(data, tuple | list) and len(data) == 2):
         raise ValueError(
@@ -229,6 +235,7 @@ def _points(
             f"{type(data).__name__}."
         )
     points, labels = (np.asarray(each) for each in ((x, y) if data is None else data))
+    check_inputs(points, bounds, "`x`" if data is None else "`data`")
     check_data(points, labels)
     check_labels(labels, len(priors))
     labels = flat_labels(tf.constant(labels)).numpy()

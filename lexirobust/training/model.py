@@ -381,7 +381,7 @@ class LexicographicModel(keras.Model):
         """
         self._assert_compile_called("fit")
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
-        x = self._checked(x, y, call.arguments.get("sample_weight"))
+        x = self._checked(x, y, call.arguments.get("sample_weight"), learns=True)
         call.arguments["x"] = x if self._starts is None else self._starts.indexed(x)
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
@@ -404,15 +404,21 @@ class LexicographicModel(keras.Model):
             )
         super()._maybe_symbolic_build(data_batch=data_batch)
 
-    def _checked(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Checks data and builds the model on it; returns `x`, a dataset with its checks added."""
+    def _checked(
+        self, x: Any, y: Any = None, sample_weight: Any = None, learns: bool = False
+    ) -> Any:
+        """Checks data and builds the model on it; returns `x`, a dataset with its checks added.
+
+        Indices are looked at where the model learns from the data.
+        """
         inputs = only_input(x)
         if inputs is None:
             raise ValueError("`x` must be inputs or a dataset of (inputs, labels). Received: None.")
         if isinstance(x, tf.data.Dataset):
             spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
             self._build_on(only_input(spec).shape)
-            samples = None if self.warm_start is None else self.warm_start.samples
+            known = learns and self.warm_start is not None
+            samples = self.warm_start.samples if known else None  # type: ignore[union-attr]
             weighed = self._weighed
             return check_dataset(x, self.bounds, self._classes, self._named, samples, weighed)
         if hasattr(inputs, "shape"):
@@ -497,9 +503,72 @@ class LexicographicModel(keras.Model):
             return self._measured(batch, seen, scores)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Measures every objective, perturbed as in training; as `keras.Model.evaluate`."""
+        """Measures every objective, perturbed as in training; as `keras.Model.evaluate`.
+
+        Data are checked as by `fit`.
+
+        Args:
+            *args: As of `keras.Model.evaluate`: inputs and labels, or a dataset, as of `fit`.
+            **kwargs: As of `keras.Model.evaluate`.
+
+        Returns:
+            As `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: As `fit`.
+            TypeError: As `fit`.
+        """
+        self._assert_compile_called("evaluate")
+        call = inspect.signature(super().evaluate).bind(*args, **kwargs)
+        # What `fit` measures it has checked before its first epoch.
+        if "_use_cached_eval_dataset" not in call.arguments.get("kwargs", {}):
+            given = (call.arguments.get(name) for name in ("x", "y", "sample_weight"))
+            call.arguments["x"] = self._checked(*given)
         with self._only_evaluating():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(*call.args, **call.kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Takes one step; as `keras.Model.train_on_batch`, after checking the batch as `fit` does.
+
+        Args:
+            x: Inputs, as of `fit`.
+            y: Labels, as of `fit`.
+            *args: As of `keras.Model.train_on_batch`.
+            **kwargs: As of `keras.Model.train_on_batch`.
+
+        Returns:
+            As `keras.Model.train_on_batch`.
+
+        Raises:
+            ValueError: As `fit`.
+            TypeError: As `fit`.
+        """
+        self._assert_compile_called("train_on_batch")
+        call = inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs)
+        self._checked(x, y, call.arguments.get("sample_weight"))
+        return super().train_on_batch(*call.args, **call.kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Measures one batch; as `keras.Model.test_on_batch`, after checking it as `fit` does.
+
+        Args:
+            x: Inputs, as of `fit`.
+            y: Labels, as of `fit`.
+            *args: As of `keras.Model.test_on_batch`.
+            **kwargs: As of `keras.Model.test_on_batch`.
+
+        Returns:
+            As `keras.Model.test_on_batch`.
+
+        Raises:
+            ValueError: As `fit`.
+            TypeError: As `fit`.
+        """
+        self._assert_compile_called("test_on_batch")
+        call = inspect.signature(super().test_on_batch).bind(x, y, *args, **kwargs)
+        self._checked(x, y, call.arguments.get("sample_weight"))
+        with self._only_evaluating():
+            return super().test_on_batch(*call.args, **call.kwargs)
 
     def gradients(self, x: Any, y: Any, batch_size: int = 500) -> list[Gradient]:
         """Differentiates every rank's loss on a whole data set, at the weights as they are.

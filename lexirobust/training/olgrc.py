@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
-from lexirobust.checks import check_magnitudes, only_input
+from lexirobust.checks import check_inputs, check_magnitudes, only_input
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
 from lexirobust.training.parts import over_parts
@@ -137,12 +137,14 @@ class OLGRC(LexicographicModel):
             x: `[M, ...]` inputs; another data set of the same shape may replace them.
 
         Raises:
-            ValueError: If `explored` is not `"nearest"`, or the inputs are empty or not finite.
+            ValueError: If `explored` is not `"nearest"`, or the inputs are empty, not finite or
+                outside the attack's bounds.
         """
         if self._region is None:
             raise ValueError(
                 f"`explored` must be 'nearest' for `adapt`. Received: {self.explored!r}."
             )
+        check_inputs(x, self.bounds)
         with tf.init_scope(), self.distribute_strategy.scope():
             self._region.adapt(x)
 

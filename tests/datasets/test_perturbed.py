@@ -45,6 +45,21 @@ def losses(classifier, x):
     return loss(Y, classifier(x)).numpy()
 
 
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (255 * X, r"`x` must lie inside .*`bounds` \(0.0, 1.0\)"),
+        (X - 0.5, "`x` must lie inside"),
+        (np.where(X > 0.99, np.nan, X), "`x` must be finite"),
+    ],
+)
+def test_inputs_that_no_attack_may_have_are_not_perturbed(x, match):
+    given = tf.data.Dataset.from_tensor_slices((x, Y)).batch(10)
+    step = lr.attacks.PGD("l2", steps=1, seed=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=match):
+        parts(lr.datasets.perturb(given, network(), step, 0.5))
+
+
 @pytest.mark.parametrize(("column", "dtype"), [(True, "int64"), (True, "uint8"), (False, "uint16")])
 def test_labels_of_any_integer_type_flat_or_in_a_column_lead_to_the_same_inputs(column, dtype):
     expected, classifier = None, network()

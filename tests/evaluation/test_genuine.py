@@ -247,3 +247,21 @@ def test_bad_arguments_are_refused(changes, message):
     arguments = {"x": x, "y": y, "attack": attack(), "magnitudes": [1.0], "genuine": True}
     with pytest.raises(ValueError, match=message):
         lr.evaluate_robustness(lr.datasets.toy_classifier("f3"), **{**arguments, **changes})
+
+
+@pytest.mark.parametrize("priors", [None, [0.5, 0.5]])
+def test_points_outside_the_bounds_are_refused(priors):
+    x, y = np.array([[0.25], [0.75]], np.float32), np.array([0, 1])
+    classifier = nearest_neighbour(x, y)
+    for data in (255 * x, x - 0.5):
+        with pytest.raises(ValueError, match=r"`data` must lie inside .*`bounds` \(0.0, 1.0\)"):
+            lr.evaluate_robustness(
+                classifier,
+                x,
+                y,
+                attack(bounds=(0.0, 1.0)),
+                [0.1],
+                genuine=True,
+                data=data if priors is None else (data, y),
+                priors=priors,
+            )

@@ -33,6 +33,13 @@ BAD = {
     "too few labels": (X, Y[:-1], ValueError, r"`y`.*one label a sample.*20.*\(19,\)"),
     "no labels": (X, None, ValueError, "`y` must hold one label"),
 }
+BAD_WEIGHTS = {
+    "two": (np.ones((20, 2)), ValueError, r"\[N\] or \[N, 1\].*\(20, 2\)"),
+    "all pairs": (np.ones((20, 20)), ValueError, r"\[N\] or \[N, 1\].*\(20, 20\)"),
+    "deeper": (np.ones((20, 1, 1)), ValueError, r"\[N\] or \[N, 1\].*\(20, 1, 1\)"),
+    "nan": (changed(np.ones(20), np.nan), ValueError, "must be finite.*NaN"),
+    "text": (np.array(["a"] * 20), TypeError, "must be real numbers"),
+}
 # A dataset knows neither how many samples come nor a batch without labels of its own length.
 IN_DATASETS = {name: BAD[name] for name in BAD if name not in ("too few labels", "no labels")}
 
@@ -96,6 +103,66 @@ def test_labels_of_any_integer_type_train_alike(data, dtype):
 
 
 @pytest.mark.parametrize("case", BAD)
+def test_bad_arrays_are_refused_wherever_they_are_given(model, case):
+    x, y, error, match = BAD[case]
+    for use in (model.evaluate, model.train_on_batch, model.test_on_batch, model.gradients):
+        assert_refused(model, error, match, lambda use=use: use(x, y))
+    assert_refused(model, error, match, lambda: model.evaluate(x=x, y=y, verbose=0))
+    if case == "outside":
+        assert_refused(model, error, match, lambda: model.evaluate({"image": x}, y, verbose=0))
+
+
+@pytest.mark.parametrize("case", IN_DATASETS)
+def test_a_bad_batch_is_not_measured(model, case):
+    x, y, error, match = BAD[case]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    match = "`x` must hold at least one sample.*empty dataset" if case == "empty" else match
+    assert_refused(model, error, match, lambda: model.evaluate(batches, verbose=0))
+
+
+@pytest.mark.parametrize("case", ["nan", "outside", "label too large"])
+def test_a_bad_second_batch_is_not_measured(model, case):
+    x, y, _, match = BAD[case]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=match.split(".*")[0]):
+        model.evaluate(batches, verbose=0)
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_bad_weights_of_samples_are_refused_wherever_they_are_given(model, case):
+    weight, error, match = BAD_WEIGHTS[case]
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weight)).batch(20)
+    for use in (
+        lambda: model.evaluate(X, Y, sample_weight=weight, verbose=0),
+        lambda: model.evaluate(X, Y, 20, 0, weight),
+        lambda: model.evaluate(batches, verbose=0),
+        lambda: model.train_on_batch(X, Y, weight),
+        lambda: model.test_on_batch(X, Y, sample_weight=weight),
+    ):
+        assert_refused(model, error, match, use)
+
+
+def test_good_data_are_measured_in_every_form(model):
+    model.compile("sgd", run_eagerly=True)
+    expected = model.evaluate(X, Y, verbose=0, return_dict=True)
+    weight, batches = np.ones(20), tf.data.Dataset.from_tensor_slices((X, Y)).batch(20)
+    for logs in (
+        model.evaluate(X, Y, 20, 0, weight, None, None, True),
+        model.evaluate(batches, verbose=0, return_dict=True),
+        model.evaluate(batches.repeat(), verbose=0, steps=1, return_dict=True),
+        model.evaluate(((X, Y) for _ in range(1)), verbose=0, return_dict=True),
+        model.test_on_batch(X, Y, weight, True),
+    ):
+        assert logs == pytest.approx(expected, rel=1e-5)
+    fresh = lr.OLSRC(keras.Sequential([keras.layers.Dense(2)]), BOXED, [1.0])
+    with pytest.raises(ValueError, match="compile"):
+        fresh.evaluate(X, Y)
+    compiled(fresh, run_eagerly=True)
+    assert len(fresh.evaluate(X, Y, verbose=0, return_dict=True)) == 5
+
+
+@pytest.mark.parametrize("case", BAD)
 def test_bad_validation_data_is_refused(model, case):
     x, y, error, match = BAD[case]
     assert_refused(model, error, match, lambda: model.fit(X, Y, validation_data=(x, y), verbose=0))
@@ -110,15 +177,6 @@ def test_bad_validation_data_is_refused_wherever_it_stands(model):
         )
     # The eighth argument, as in Keras.
     assert_refused(model, error, match, lambda: model.fit(X, Y, 20, 1, 0, None, 0.0, (x, y)))
-
-
-BAD_WEIGHTS = {
-    "two": (np.ones((20, 2)), ValueError, r"\[N\] or \[N, 1\].*\(20, 2\)"),
-    "all pairs": (np.ones((20, 20)), ValueError, r"\[N\] or \[N, 1\].*\(20, 20\)"),
-    "deeper": (np.ones((20, 1, 1)), ValueError, r"\[N\] or \[N, 1\].*\(20, 1, 1\)"),
-    "nan": (changed(np.ones(20), np.nan), ValueError, "must be finite.*NaN"),
-    "text": (np.array(["a"] * 20), TypeError, "must be real numbers"),
-}
 
 
 @pytest.mark.parametrize("case", BAD_WEIGHTS)

@@ -172,3 +172,15 @@ def test_bad_input_is_named():
         model.fit(dataset, verbose=0)
     model.adapt(x)
     model.fit(dataset, verbose=0)
+
+
+def test_no_region_is_made_of_inputs_outside_the_bounds():
+    x, y = lr.datasets.toy(20, seed=0)
+    boxed = lr.attacks.PGD(norm="l2", steps=1, bounds=(-2.0, 2.0))
+    model = compiled(lr.OLGRC(right_network(), boxed, [0.5], explored="nearest"), run_eagerly=True)
+    for learn in (lambda: fit(model, 255 * x, y), lambda: model.adapt(255 * x)):
+        with pytest.raises(ValueError, match=r"`x` must lie inside .*`bounds` \(-2.0, 2.0\)"):
+            learn()
+    # What was refused has left nothing behind.
+    fit(model, x, y)
+    np.testing.assert_array_equal(model._region.points, x)
