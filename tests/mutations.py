@@ -168,8 +168,8 @@ MUTATIONS: Final = (
     Mutation(
         "gem: margin ignored by the dual",
         "gem/dual.py",
-        "shift = margin * _lower_ones(gram.shape[0])",
-        "shift = 0.0 * _lower_ones(gram.shape[0])",
+        "shift = margin * _lower_ones(count(gram))",
+        "shift = 0.0 * _lower_ones(count(gram))",
         DUAL,
     ),
     Mutation(
@@ -183,7 +183,7 @@ MUTATIONS: Final = (
     Mutation(
         "gem: products with another set are those of the first with itself",
         "gem/gramian.py",
-        "others = flat if columns is rows else _flat(columns)",
+        "others = flat if columns is rows else _flat(columns, shape)",
         "others = flat",
         GRAMIAN,
     ),

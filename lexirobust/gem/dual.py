@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.gem.gramian import cosines
+from lexirobust.gem.gramian import as_floats, cosines, count
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Added to the diagonal of K while multipliers are searched for, in units in which every gradient
@@ -67,17 +67,17 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
         Equation 11 of Lopez-Paz and Ranzato, arXiv 1706.08840, without its constant on K's
         diagonal; Lawson and Hanson, "Solving least squares problems", chapter 23.
     """
-    gram = tf.cast(tf.convert_to_tensor(gram), tf.float64)
-    if gram.shape.rank != 2 or gram.shape[0] is None or gram.shape[0] != gram.shape[1]:
-        raise ValueError(f"`gram` must be a [T, T] matrix. Received: shape {gram.shape}.")
+    gram = as_square(gram)
     if not 0 <= margin < np.inf:
         raise ValueError(f"`margin` must be finite and at least 0. Received: {margin}.")
     if solver not in _SOLVERS:
         raise ValueError(f"`solver` must be one of {sorted(_SOLVERS)}. Received: {solver!r}.")
+    if solver == "cvxopt" and not tf.executing_eagerly():
+        raise ValueError("`solver` must be 'active_set' inside a graph. Received: 'cvxopt'.")
 
     # v >= margin is v = margin + u with u >= 0: the plain problem for g_t + margin * sum_k g_k.
-    shift = margin * _lower_ones(gram.shape[0])
-    raised = tf.eye(gram.shape[0], dtype=tf.float64) + shift
+    shift = margin * _lower_ones(count(gram))
+    raised = tf.eye(count(gram), dtype=tf.float64) + shift
     lengths = tf.sqrt(tf.maximum(_quadratic(raised, gram), 0.0))
     problem = _in_units(gram, tf.linalg.matmul(raised, gram), lengths)
     scaled = _SOLVERS[solver](*problem)
@@ -90,6 +90,22 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
         tf.where(finite, tf.reduce_max(_residuals(scaled, *problem)), nan),
         finite & (scaled > 0),
     )
+
+
+def as_square(gram: Any) -> tf.Tensor:
+    """A `[T, T]` float64 Gramian; T is known where one of both axes is.
+
+    Raises:
+        ValueError: If it is no square matrix.
+    """
+    gram = tf.cast(as_floats(gram), tf.float64)
+    shape = gram.shape if gram.shape.rank is not None else tf.TensorShape([None, None])
+    if shape.rank != 2 or not shape[:1].is_compatible_with(shape[1:]) or shape[0] == 0:
+        raise ValueError(f"`gram` must be a [T, T] matrix. Received: shape {gram.shape}.")
+    if shape.is_fully_defined():
+        return gram
+    known = shape[1] if shape[0] is None else shape[0]
+    return tf.ensure_shape(gram, [known, known])
 
 
 def correction(gram: tf.Tensor, inner: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
@@ -113,7 +129,7 @@ def _in_units(
 
     A vector of zeros keeps zeros. What is not finite gives a problem without any conflict.
     """
-    ranks = gram.shape[0]
+    ranks = count(gram)
     finite = tf.reduce_all(tf.math.is_finite(gram)) & tf.reduce_all(tf.math.is_finite(inner))
     gram = tf.where(finite, gram, tf.eye(ranks, dtype=tf.float64))
     inner = tf.where(finite, inner, 0.0)
@@ -128,9 +144,12 @@ def _per_norm(lengths: tf.Tensor, gram: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(lengths[:, None], tf.sqrt(tf.linalg.diag_part(gram)))
 
 
-def _lower_ones(ranks: int) -> tf.Tensor:
+def _lower_ones(ranks: int | tf.Tensor) -> tf.Tensor:
     """`[T, T]` ones strictly below the diagonal: who ranks above whom."""
-    return tf.constant(np.tri(ranks, k=-1))
+    if isinstance(ranks, int):
+        return tf.constant(np.tri(ranks, k=-1))
+    order = tf.range(ranks)
+    return tf.cast(order[:, None] > order, tf.float64)
 
 
 def _quadratic(rows: tf.Tensor, gram: tf.Tensor) -> tf.Tensor:
@@ -165,7 +184,7 @@ def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tenso
     Returns:
         `[T, T]` one v a problem.
     """
-    ranks = unit.shape[0]
+    ranks = count(unit)
     nobody = tf.zeros((ranks, ranks), tf.bool)
 
     def most_violated(v: tf.Tensor, open_rows: tf.Tensor) -> tf.Tensor:

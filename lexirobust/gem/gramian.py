@@ -5,6 +5,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 Gradients: TypeAlias = Any
@@ -27,8 +28,9 @@ def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> 
     Sums run in float64, so that gradients of any float32 scale keep their angles.
 
     Args:
-        gradients: `[T, p]` tensor, or a list (per loss) of lists (per variable) of tensors.
-            `None` stands for a variable that a loss does not depend on.
+        gradients: `[T, p]` tensor, of which a graph need not know T or p, or a list (per loss) of
+            lists (per variable) of tensors. `None` stands for a variable that a loss does not
+            depend on.
         metric: Positive diagonal of a preconditioner, shaped like one gradient: `[p]`, or a list
             of one tensor per variable. `None` is the Euclidean metric.
 
@@ -36,8 +38,9 @@ def gramian(gradients: Gradients, metric: Sequence[Any] | Any | None = None) -> 
         `[T, T]` float64 tensor, `K[s, t] = <g_s, metric * g_t>`.
 
     Raises:
-        ValueError: If there are no gradients, the losses do not all have the same number of
-            variables, or `metric` is not shaped like one gradient.
+        ValueError: If there are no gradients, they are no real numbers, the losses do not all have
+            the same number of variables and of the same shapes, or `metric` is not shaped like one
+            gradient.
 
     Example:
 
@@ -88,48 +91,105 @@ def inner_products(
                 f"`metric` must hold one tensor per variable. Received: {len(diagonals)} for "
                 f"{len(lefts)} variables."
             )
-    total = tf.zeros((len(lefts[0]), len(rights[0])), tf.float64)
+    total = tf.zeros((count(lefts[0]), count(rights[0])), tf.float64)
     long = []
     for rows, columns, diagonal in zip(lefts, rights, diagonals, strict=True):
+        shape = _shape(rows)
+        if columns is not rows:
+            shape = _merged(shape, _shape(columns), "`left` and `right` must be of the same shapes")
         if diagonal is not None:
-            diagonal = _checked_metric(diagonal, rows)
-        flat = _flat(rows)
-        others = flat if columns is rows else _flat(columns)
+            diagonal = tf.convert_to_tensor(diagonal)
+            _merged(shape, diagonal.shape, "`metric` must be shaped like one gradient")
+        flat = _flat(rows, shape)
+        others = flat if columns is rows else _flat(columns, shape)
         if flat is None or others is None:
             continue
-        if _is_long(flat) and max(len(rows), len(columns)) <= _FEW:
+        if diagonal is not None:
+            rule = "`metric` must be shaped like one gradient."
+            diagonal = _as_vector(diagonal, _size(flat), rule)
+        if _is_long(flat) and _is_few(flat) and _is_few(others):
             long.append((flat, None if others is flat else others, diagonal))
         else:
             total += _variable_products(flat, others, diagonal)
     return total + _pairwise(long) if long else total
 
 
-def _checked_metric(diagonal: Any, column: Sequence[Any]) -> tf.Tensor:
-    """One variable's metric as a vector."""
-    diagonal = tf.convert_to_tensor(diagonal)
+def count(vectors: tf.Tensor | Sequence[Any]) -> int | tf.Tensor:
+    """How many vectors there are, as an integer where that is known."""
+    if not tf.is_tensor(vectors):
+        return len(vectors)
+    known = vectors.shape[0]
+    return tf.shape(vectors)[0] if known is None else int(known)
+
+
+def _shape(column: tf.Tensor | Sequence[Any]) -> tf.TensorShape:
+    """What is known of the shape of one variable's gradients, all of which have it."""
+    if tf.is_tensor(column):
+        return column.shape[1:]
+    shape = tf.TensorShape(None)
     for gradient in column:
-        if gradient is not None and not diagonal.shape.is_compatible_with(gradient.shape):
-            raise ValueError(
-                f"`metric` must be shaped like one gradient. Received: shape {diagonal.shape} for "
-                f"a gradient of shape {gradient.shape}."
-            )
-    return tf.reshape(diagonal, [-1])
+        if gradient is not None:
+            same = "`gradients` must have one shape for each variable"
+            shape = _merged(shape, _static(gradient), same)
+    return shape
 
 
-def _flat(column: Sequence[Any]) -> tf.Tensor | list[tf.Tensor] | None:
+def _static(gradient: Any) -> tf.TensorShape:
+    return tf.TensorShape(gradient.shape if hasattr(gradient, "shape") else np.shape(gradient))
+
+
+def _merged(one: tf.TensorShape, other: tf.TensorShape, rule: str) -> tf.TensorShape:
+    """What is known of a shape that two things must have."""
+    if not one.is_compatible_with(other):
+        raise ValueError(f"{rule}. Received: shapes {one} and {other}.")
+    return one.merge_with(other)
+
+
+def _flat(
+    column: tf.Tensor | Sequence[Any], shape: tf.TensorShape
+) -> tf.Tensor | list[tf.Tensor] | None:
     """One variable's gradients as vectors, a missing one as zeros; `None` where all are missing."""
     if tf.is_tensor(column):
-        return column
-    present = [tf.reshape(g, [-1]) for g in column if g is not None]
+        known = column.shape[1:].is_fully_defined()
+        return column if known else tf.ensure_shape(column, [column.shape[0], *shape])
+    present = [g for g in column if g is not None]
     if not present:
         return None
+    size = shape.num_elements()
+    size = tf.size(present[0]) if size is None else size
+    rule = "`gradients` must have one shape for each variable."
+    present = [_as_vector(g, size, rule) for g in present]
     blank, remaining = tf.zeros_like(present[0]), iter(present)
     return [blank if g is None else next(remaining) for g in column]
 
 
+def _as_vector(values: Any, size: int | tf.Tensor, rule: str) -> tf.Tensor:
+    """Numbers in a row; where a graph does not know how many, what are others fails as it runs."""
+    if isinstance(size, int):
+        return tf.reshape(values, [size])
+    # XLA leaves assertions out and compares the shapes; TensorFlow leaves out the reshaping.
+    values = tf.convert_to_tensor(values)
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.size(values), size, rule)]):
+        return tf.reshape(values, [size])
+
+
+def _size(vectors: tf.Tensor | list[tf.Tensor]) -> int | tf.Tensor:
+    """How many elements each vector has, as an integer where that is known."""
+    if tf.is_tensor(vectors):
+        known = vectors.shape[1]
+        return tf.shape(vectors)[1] if known is None else int(known)
+    known = vectors[0].shape[0]
+    return tf.size(vectors[0]) if known is None else int(known)
+
+
 def _is_long(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
-    size = vectors[0].shape[0]
-    return size is not None and size >= _LONG
+    size = _size(vectors)
+    return isinstance(size, int) and size >= _LONG
+
+
+def _is_few(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
+    number = count(vectors)
+    return isinstance(number, int) and number <= _FEW
 
 
 # Compiled: products, conversions and sums are one pass over each pair of vectors.
@@ -175,18 +235,25 @@ def _variable_products(
     diagonal: tf.Tensor | None,
 ) -> tf.Tensor:
     """`[S, T]` inner products over one variable of n elements, a block of elements at a time."""
-    size = tf.size(rows[0]) if rows[0].shape[0] is None else rows[0].shape[0]
-    width = _BLOCK // max(len(rows), len(columns)) + 1
+    size, counts = _size(rows), (count(rows), count(columns))
+    if not all(isinstance(number, int) for number in counts):
+        # Of how many vectors is unknown, nothing says how many elements are a block.
+        columns = columns if diagonal is None else _block(columns) * tf.cast(diagonal, tf.float64)
+        return tf.linalg.matmul(_block(rows), _block(columns), transpose_b=True)
+    width = _BLOCK // max(counts) + 1
 
-    def products(start: Any, count: Any) -> tf.Tensor:
-        left = _block(rows, start, count)
-        right = left if columns is rows else _block(columns, start, count)
+    def products(start: Any, number: Any) -> tf.Tensor:
+        left = _block(rows, start, number)
+        right = left if columns is rows else _block(columns, start, number)
         if diagonal is not None:
-            right *= tf.cast(tf.slice(diagonal, [start], [count]), tf.float64)
+            right *= tf.cast(tf.slice(diagonal, [start], [number]), tf.float64)
         return tf.linalg.matmul(left, right, transpose_b=True)
 
     if isinstance(size, int) and size <= width:
         return products(0, size)
+    if not isinstance(size, int):
+        # XLA compiles the loop for fewer elements, too, none of whose rounds it takes.
+        width = tf.minimum(width, tf.maximum(size, 1))
 
     def step(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return index + 1, total + products(index * width, width)
@@ -196,33 +263,50 @@ def _variable_products(
     return tf.while_loop(lambda index, _: index < whole, step, (tf.constant(0), rest))[1]
 
 
-def _block(vectors: tf.Tensor | list[tf.Tensor], start: Any, count: Any) -> tf.Tensor:
-    """Elements `start` to `start + count` of T vectors, as `[T, count]` float64."""
+def _block(vectors: tf.Tensor | list[tf.Tensor], start: Any = 0, number: Any = -1) -> tf.Tensor:
+    """Elements `start` to `start + number` of T vectors, -1 is all, as `[T, number]` float64."""
     if tf.is_tensor(vectors):
-        return tf.cast(tf.slice(vectors, [0, start], [len(vectors), count]), tf.float64)
-    parts = [tf.slice(vector, [start], [count]) for vector in vectors]
+        return tf.cast(tf.slice(vectors, [0, start], [count(vectors), number]), tf.float64)
+    parts = [tf.slice(vector, [start], [number]) for vector in vectors]
     if len({part.dtype for part in parts}) > 1:
         parts = [tf.cast(part, tf.float64) for part in parts]
     return tf.cast(tf.stack(parts), tf.float64)
 
 
-def cosines(gram: tf.Tensor) -> tf.Tensor:
+def cosines(gram: Any) -> tf.Tensor:
     """Computes the cosine between every two gradients from their Gramian.
 
     Args:
         gram: `[T, T]` Gramian.
 
     Returns:
-        `[T, T]` tensor of `gram`'s dtype; 0 where a gradient is zero.
+        `[T, T]` tensor of `gram`'s dtype, float64 for integers; 0 where a gradient is zero.
+
+    Raises:
+        ValueError: If `gram` is no matrix.
 
     Example:
 
     >>> cosines(gramian([[2.0, 0.0], [3.0, 4.0]])).numpy().round(3).tolist()
     [[1.0, 0.6], [0.6, 1.0]]
     """
+    gram = as_floats(gram)
+    if gram.shape.rank not in (None, 2):
+        raise ValueError(f"`gram` must be a [T, T] matrix. Received: shape {gram.shape}.")
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     # One division at a time: the product of two tiny norms would underflow first.
     return tf.math.divide_no_nan(tf.math.divide_no_nan(gram, norms[:, None]), norms[None, :])
+
+
+def as_floats(values: Any) -> tf.Tensor:
+    """Numbers as a tensor: of their own type where that is a floating one, otherwise float64.
+
+    Python's own numbers are float64, too: float32 would lose what is far from 1.
+    """
+    if _are_numbers(values):
+        return tf.constant(np.asarray(values, np.float64))
+    values = tf.convert_to_tensor(values)
+    return values if values.dtype.is_floating else tf.cast(values, tf.float64)
 
 
 def per_variable(gradients: Gradients) -> list[Any]:
@@ -231,20 +315,56 @@ def per_variable(gradients: Gradients) -> list[Any]:
     A `[T, p]` tensor is one variable and stays whole.
     """
     if not _is_per_variable(gradients):
-        matrix = tf.convert_to_tensor(gradients)
-        if matrix.shape.rank != 2 or not matrix.shape[0]:
-            raise ValueError(
-                "`gradients` must be a [T, p] tensor, T known and at least 1, or a list (per loss) "
-                f"of lists (per variable). Received: shape {matrix.shape}."
-            )
-        return [matrix]
+        return [matrix_of(gradients)]
     counts = {len(row) for row in gradients}
     if len(counts) != 1 or counts == {0}:
         raise ValueError(
             "`gradients` must hold the same number of variables, at least one, for every loss. "
             f"Received: {[len(row) for row in gradients]} variables."
         )
-    return [list(column) for column in zip(*gradients, strict=True)]
+    columns = [list(column) for column in zip(*gradients, strict=True)]
+    for column in columns:
+        _shape(column)
+        for gradient in column:
+            _check_real(gradient)
+    return columns
+
+
+def matrix_of(gradients: Any) -> tf.Tensor:
+    """A `[T, p]` tensor, as it is or of a list of vectors or of numbers."""
+    try:
+        numbers = _are_numbers(gradients)
+        matrix = as_floats(gradients) if numbers else tf.convert_to_tensor(gradients)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            "`gradients` must be a [T, p] tensor, or vectors of one length. Received: "
+            f"{gradients!r}."
+        ) from error
+    if matrix.shape.rank is None:
+        matrix = tf.ensure_shape(matrix, [None, None])
+    if matrix.shape.rank != 2 or matrix.shape[0] == 0:
+        raise ValueError(
+            "`gradients` must be a [T, p] tensor, T at least 1, or a list (per loss) of lists (per "
+            f"variable). Received: shape {matrix.shape}."
+        )
+    _check_real(matrix)
+    return matrix
+
+
+def _check_real(gradient: Any) -> None:
+    if gradient is None or isinstance(gradient, int | float):
+        return
+    own = gradient.dtype if hasattr(gradient, "dtype") else np.asarray(gradient).dtype
+    dtype = tf.as_dtype(own)
+    if not (dtype.is_floating or dtype.is_integer):
+        raise ValueError(f"`gradients` must be real numbers. Received: {dtype.name}.")
+
+
+def _are_numbers(values: Any) -> bool:
+    """Whether values are lists of Python's own numbers, however deep, or one number."""
+    if isinstance(values, list | tuple):
+        return all(_are_numbers(value) for value in values)
+    return isinstance(values, int | float)
 
 
 def _is_per_variable(gradients: Gradients) -> bool:

@@ -7,8 +7,17 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_alphas
-from lexirobust.gem.dual import correction, solve_dual
-from lexirobust.gem.gramian import Gradients, cosines, gramian, inner_products, per_variable
+from lexirobust.gem.dual import as_square, correction, solve_dual
+from lexirobust.gem.gramian import (
+    Gradients,
+    as_floats,
+    cosines,
+    count,
+    gramian,
+    inner_products,
+    matrix_of,
+    per_variable,
+)
 
 _EPSILON = float(np.finfo(np.float64).eps)
 
@@ -59,17 +68,23 @@ def onestep(gram: Any, alphas: Sequence[float] | tf.Tensor, margin: float = 0.0)
     Reference:
         Section 4.3 of "Finding a human-like classifier".
     """
-    gram = tf.cast(tf.convert_to_tensor(gram), tf.float64)
-    solution = solve_dual(gram, margin=margin)
+    gram = as_square(gram)
     ranks = gram.shape[0]
     if not tf.is_tensor(alphas):
-        alphas = tf.constant(check_alphas(alphas, ranks), tf.float64)
+        # Where a graph does not know how many ranks there are, it is their weights that tell.
+        known = np.size(alphas) if ranks is None else ranks
+        alphas = tf.constant(check_alphas(alphas, known), tf.float64)
     alphas = tf.cast(alphas, tf.float64)
     if not alphas.shape.is_compatible_with([ranks]):
         raise ValueError(
             f"`alphas` must hold one weight for each of {ranks} ranks. Received: shape "
             f"{alphas.shape}."
         )
+    if not alphas.shape.is_fully_defined():
+        alphas = tf.ensure_shape(alphas, [ranks])
+    if ranks is None and alphas.shape[0] is not None:
+        gram = tf.ensure_shape(gram, [alphas.shape[0]] * 2)
+    solution = solve_dual(gram, margin=margin)
     return Onestep(
         weights=alphas + tf.linalg.matvec(solution.multipliers, alphas, transpose_a=True),
         gramian=gram,
@@ -144,15 +159,18 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     Reference:
         Section 4.2 of "Finding a human-like classifier"; Lopez-Paz and Ranzato, arXiv 1706.08840.
     """
-    gradients = tf.convert_to_tensor(gradients)
-    if not gradients.dtype.is_floating:
-        raise ValueError(f"`gradients` must be floats. Received: {gradients.dtype}.")
+    dtype = tf.convert_to_tensor(gradients).dtype
+    if not dtype.is_floating:
+        raise ValueError(f"`gradients` must be floats. Received: {dtype}.")
+    gradients = matrix_of(gradients)
     rows = tf.cast(gradients, tf.float64)
     gram = gramian(rows)
     multipliers = solve_dual(gram, margin=margin).multipliers
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     # Of a vector that is shorter than the rounding of its own sum, no digit is known.
-    rounding = _EPSILON * len(rows) * (norms + tf.linalg.matvec(multipliers, norms))
+    rounding = (
+        _EPSILON * tf.cast(count(rows), tf.float64) * (norms + tf.linalg.matvec(multipliers, norms))
+    )
 
     def moved(vectors: tf.Tensor, multipliers: tf.Tensor) -> tf.Tensor:
         vectors += tf.linalg.matmul(multipliers, rows)
@@ -172,15 +190,16 @@ def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
     """Adds up the gradients of all ranks, each with its weight.
 
     Args:
-        gradients: `[T, p]` tensor, or a list (per loss) of lists (per variable) of tensors.
+        gradients: `[T, p]` tensor, of which a graph need not know T or p, or a list (per loss) of
+            lists (per variable) of tensors.
         weights: `[T]` tensor, as `onestep_weights` gives it.
 
     Returns:
-        List of one tensor per variable, of the gradient's dtype; `None` where no loss depends on
-        the variable.
+        List of one tensor per variable, of the gradients' dtype, float64 where that is an integer
+        or they have several; `None` where no loss depends on the variable.
 
     Raises:
-        ValueError: If there is not one of `weights` for each loss.
+        ValueError: If there is not one of `weights` for each loss, or as `gramian`.
 
     Example:
 
@@ -188,26 +207,37 @@ def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
     >>> combine([[one], [two]], tf.constant([1.0, 0.5]))[0].numpy().tolist()
     [0.5, 0.5]
     """
-    columns, weights = per_variable(gradients), tf.convert_to_tensor(weights)
-    if not weights.shape.is_compatible_with([len(columns[0])]):
+    columns, weights = per_variable(gradients), as_floats(weights)
+    number = count(columns[0])
+    known = number if isinstance(number, int) else None
+    if not weights.shape.is_compatible_with([known]):
         raise ValueError(
-            f"`weights` must hold one weight for each of {len(columns[0])} losses. Received: shape "
+            f"`weights` must hold one weight for each of {known or 'T'} losses. Received: shape "
             f"{weights.shape}."
         )
+    if not weights.shape.is_fully_defined():
+        weights = tf.ensure_shape(weights, [known])
     return _weighted_sums(columns, weights)
 
 
 # Compiled, the sum is one pass over the gradients. Otherwise every product would go to memory.
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _weighted_sums(columns: list[Any], weights: tf.Tensor) -> list[tf.Tensor | None]:
     """The sum of each variable's gradients, those that are missing left out."""
     sums: list[tf.Tensor | None] = []
     for column in columns:
+        if tf.is_tensor(column) and column.shape[0] is None:
+            matrix = as_floats(column)
+            sums.append(tf.reduce_sum(tf.cast(weights, matrix.dtype)[:, None] * matrix, axis=0))
+            continue
         rows = tf.unstack(column) if tf.is_tensor(column) else column
+        present = [g if g is None else as_floats(g) for g in rows]
         terms = [
-            tf.cast(weight, g.dtype) * tf.convert_to_tensor(g)
-            for weight, g in zip(tf.unstack(weights), rows, strict=True)
+            tf.cast(weight, g.dtype) * g
+            for weight, g in zip(tf.unstack(weights), present, strict=True)
             if g is not None
         ]
+        if len({term.dtype for term in terms}) > 1:
+            terms = [tf.cast(term, tf.float64) for term in terms]
         sums.append(tf.add_n(terms) if terms else None)
     return sums

@@ -261,10 +261,18 @@ def test_bad_arguments_are_refused(gram, options, message):
         gem.solve_dual(gram, **options)
 
 
-def test_number_of_ranks_must_be_known():
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float64)])
-    def solve(gram):
-        return gem.solve_dual(gram).multipliers
+@pytest.mark.parametrize("shape", [(None, None), (None, 3), (3, None), None], ids=str)
+def test_number_of_ranks_may_be_unknown(shape):
+    rows = np.array([[1.0, 0.0], [-1.0, 1.0], [-1.0, -3.0]])
+    solve = tf.function(gem.solve_dual, [tf.TensorSpec(shape, tf.float64)], autograph=False)
+    solution, expected = solve(rows @ rows.T), gem.solve_dual(rows @ rows.T)
+    for own, other in zip(solution, expected, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-12, atol=1e-15)
+    if shape == (None, None):
+        assert solve(tf.eye(5, dtype=tf.float64)).multipliers.shape == (5, 5)
 
-    with pytest.raises(ValueError, match="`gram` must be"):
-        solve(tf.eye(2, dtype=tf.float64))
+
+def test_python_numbers_keep_their_scale():
+    small = gem.solve_dual([[1e-60, -1e-60], [-1e-60, 2e-60]])
+    assert small.multipliers.numpy()[1, 0] == pytest.approx(1.0)
+    assert gem.solve_dual([[1, -1], [-1, 2]]).multipliers.numpy().tolist() == [[0, 0], [1, 0]]

@@ -83,6 +83,84 @@ def test_number_of_elements_may_be_unknown():
         )
 
 
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        [[np.ones(3)], [np.ones(2)]],
+        [[np.ones(2)], [np.ones(3)]],
+        [[np.ones((2, 3))], [np.ones((3, 2))]],
+        [[np.ones(6)], [None], [np.ones((2, 3))]],
+        [[np.ones(2), np.ones(1)], [np.ones(2), 1.0]],
+        [[tf.ones(3)], [tf.IndexedSlices(tf.ones((1, 1)), tf.constant([0]), tf.constant([3, 1]))]],
+        [tf.ones(3), tf.ones(2)],
+        [[1.0, 2.0], [3.0]],
+    ],
+    ids=str,
+)
+def test_gradients_of_several_shapes_are_refused(gradients):
+    with pytest.raises(ValueError, match="`gradients` must"):
+        gem.gramian(gradients)
+    with pytest.raises(ValueError, match="`gradients` must"):
+        gem.inner_products(gradients, gradients[:1])
+    with pytest.raises(ValueError, match="`gradients` must"):
+        gem.combine(gradients, np.ones(len(gradients)))
+
+
+def test_two_sets_of_several_shapes_are_refused():
+    for left, right in (
+        ([[np.ones(3)]], [[np.ones(2)]]),
+        ([[np.ones(2)]], [[np.ones(3)], [np.ones(3)]]),
+        (np.ones((2, 3)), np.ones((2, 4))),
+        ([[np.ones((2, 1))]], [[np.ones((1, 2))]]),
+    ):
+        with pytest.raises(ValueError, match="`left` and `right` must be of the same shapes"):
+            gem.inner_products(left, right)
+    with pytest.raises(ValueError, match="`metric` must be shaped like one gradient"):
+        gem.inner_products([[None]], [[np.ones(2)]], metric=[np.ones(3)])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_sizes_that_a_graph_does_not_know_are_compared_when_it_runs(jit_compile):
+    unknown = tf.TensorSpec([None])
+
+    @tf.function(input_signature=[unknown] * 3, autograph=False, jit_compile=jit_compile)
+    def products(one, other, metric):
+        return gem.gramian([[one], [other]], [metric]), gem.combine([[one], [other]], [1.0, 1.0])
+
+    assert products(tf.ones(2), tf.ones(2), tf.ones(2))[0].numpy().tolist() == [[2, 2], [2, 2]]
+    for sizes in ((3, 2, 3), (2, 3, 2), (3, 3, 2), (2, 2, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            products(*map(tf.ones, sizes))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "uint16"])
+def test_whole_numbers_are_not_rounded(dtype):
+    rows = np.array([[100, 0, 3], [100, 7, 100]], dtype)
+    expected = rows.astype(float) @ rows.astype(float).T
+    for gradients in (rows, tf.constant(rows), [[rows[0]], [rows[1]]], rows.tolist()):
+        gram = gem.gramian(gradients)
+        assert gram.dtype == tf.float64
+        np.testing.assert_array_equal(gram, expected)
+        np.testing.assert_array_equal(gem.gramian(gradients, [np.full(3, 2)]), 2 * expected)
+    np.testing.assert_allclose(
+        gem.cosines(np.array([[4, 2], [2, 4]], dtype)), [[1, 0.5], [0.5, 1]], rtol=1e-12
+    )
+
+
+def test_python_numbers_keep_their_scale():
+    rows = [[3e-60, 0.0], [1e-60, 2e-60]]
+    np.testing.assert_allclose(gem.gramian(rows) / 1e-120, [[9, 3], [3, 5]], rtol=1e-12)
+    np.testing.assert_allclose(gem.cosines([[4e-80, 2e-80], [2e-80, 4e-80]])[0, 1], 0.5)
+
+
+def test_what_is_no_real_number_is_refused():
+    for gradients in (np.ones((2, 2), complex), np.ones((2, 2), bool), [["a"], ["b"]]):
+        with pytest.raises(ValueError, match="`gradients` must be"):
+            gem.gramian(gradients)
+    with pytest.raises(ValueError, match="`gram` must be a"):
+        gem.cosines([1.0, 2.0])
+
+
 def test_inner_products_between_two_sets():
     matrix = np.random.default_rng(0).normal(size=(5, 11))
     expected = matrix[:2] @ matrix[2:].T

@@ -1,6 +1,7 @@
 import functools
 
 import hypothesis
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -150,6 +151,110 @@ def test_nan_is_passed_on_in_a_graph(jit_compile, bad):
     assert not np.any(active)
 
 
+ROWS = np.random.default_rng(0).normal(size=(3, 5)) - [[0.0], [2.0], [1.0]] * np.eye(1, 5)
+MATRICES = {
+    "gramian": lambda g: gem.gramian(g),
+    "in a metric": lambda g: gem.gramian(g, tf.range(1.0, 6.0)),
+    "inner_products": lambda g: gem.inner_products(g, g[:2]),
+    "project": lambda g: gem.project(g),
+    "combine": lambda g: gem.combine(g, [0.5, 0.3, 0.2])[0],
+    "cosines": lambda g: gem.cosines(gem.gramian(g)),
+    "multipliers": lambda g: gem.solve_dual(gem.gramian(g), 0.5).multipliers,
+    "weights": lambda g: gem.onestep_weights(gem.gramian(g), ALPHAS_OF_THREE),
+    "weights by a tensor": lambda g: (
+        gem.onestep(gem.gramian(g), tf.gather([0.2, 0.4], [1, 0, 1])).weights
+    ),
+}
+
+
+def every_matrix(g):
+    return {name: make(g) for name, make in MATRICES.items()}
+
+
+@pytest.fixture(scope="module")
+def of_rows():
+    return every_matrix(tf.constant(ROWS))
+
+
+def assert_same(results, expected):
+    for own, other in zip(tf.nest.flatten(results), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, None), (None, 5), (None, None), None], ids=str)
+def test_symbolic_matrices_of_any_shape(of_rows, shape):
+    spec = tf.TensorSpec(shape, tf.float64)
+    for autograph in (False, True) if shape == (None, None) else (False,):
+        function = tf.function(every_matrix, input_signature=[spec], autograph=autograph)
+        assert_same(function(tf.constant(ROWS)), of_rows)
+
+
+@pytest.mark.parametrize("shape", [(3, None), (None, None)], ids=str)
+def test_symbolic_matrices_are_compiled(of_rows, shape):
+    spec = tf.TensorSpec(shape, tf.float64)
+    function = tf.function(every_matrix, [spec], autograph=False, jit_compile=True)
+    assert_same(function(tf.constant(ROWS)), of_rows)
+
+
+def test_matrices_longer_than_a_block_of_unknown_size():
+    rows = np.random.default_rng(0).normal(size=(3, 300_000))
+    for shape in ((3, None), (None, None)):
+        spec = [tf.TensorSpec(shape, tf.float64)]
+        gram = tf.function(gem.gramian, spec, autograph=False)(tf.constant(rows))
+        np.testing.assert_allclose(gram, rows @ rows.T, rtol=1e-12, atol=1e-7)
+
+
+def test_functions_are_mapped_over_a_dataset(of_rows):
+    dataset = tf.data.Dataset.from_tensors(ROWS).map(every_matrix)
+    assert_same(next(iter(dataset)), of_rows)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_train_step_of_the_users_own(jit_compile):
+    """Two losses in one Keras model, their gradients stacked to `[T, p]`."""
+
+    class Ranked(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="ones")
+
+        def call(self, x):
+            return self.dense(x)
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape(persistent=True) as tape:
+                outputs = self(x, training=True)
+                losses = [tf.reduce_mean(outputs), tf.reduce_mean((outputs - y) ** 2)]
+            (variable,) = self.trainable_variables
+            rows = tf.stack(
+                [tf.reshape(tape.gradient(loss, variable.value), [-1]) for loss in losses]
+            )
+            weights = gem.onestep_weights(gem.gramian(rows), [0.5, 0.5])
+            (update,) = gem.combine(rows, weights)
+            projected = gem.project(rows)
+            cosine = gem.cosines(gem.inner_products(projected, projected))[0, 1]
+            self.optimizer.apply([tf.reshape(update, variable.shape)], [variable])
+            return {"cosine": cosine}
+
+    x, y = np.array([[1.0, 2.0]], np.float32), np.array([[9.0, 9.0]], np.float32)
+    model = Ranked()
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+    logs = model.fit(x, y, verbose=0).history
+    first = np.repeat([0.5, 1.0], 2)
+    rows = np.stack([first, -12.0 * first])
+    step = gem.onestep_weights(rows @ rows.T, [0.5, 0.5]).numpy() @ rows
+    np.testing.assert_allclose(np.ravel(model.dense.kernel), 1 - 0.1 * step, rtol=1e-5)
+    assert logs["cosine"][0] >= -1e-6
+
+
+def test_what_a_graph_must_know_is_said():
+    with pytest.raises(ValueError, match=r"`gram` must be a \[T, T\] matrix.*\(None, 2, 2\)"):
+        tf.function(gem.solve_dual, [tf.TensorSpec((None, 2, 2))])(tf.ones((1, 2, 2)))
+    with pytest.raises(ValueError, match="`solver` must be 'active_set' inside a graph"):
+        tf.function(lambda g: gem.solve_dual(g, solver="cvxopt"))(tf.eye(2))
+
+
 def opposed(vectors, rows):
     """The lowest cosine between a vector and a gradient of higher rank."""
     return np.min(np.tril(units(vectors) @ units(rows).T, -1))
@@ -189,6 +294,25 @@ def test_combine_adds_up_every_variable():
     combined = gem.combine([[one, None, None], [three, two, None]], weights)
     assert [None if c is None else c.numpy().tolist() for c in combined] == [[2.5, 3], [[1]], None]
     assert combined[0].dtype == tf.float32
+
+
+def test_combine_takes_whole_numbers():
+    assert gem.combine([[1, 0], [-1, 1]], [1.0, 0.5])[0].numpy().tolist() == [0.5, 0.5]
+    for dtype in ("int8", "uint8", "int32", "int64"):
+        rows = np.array([[1, 0], [3, 5]], dtype)
+        one, two = rows
+        for gradients in (rows, [one, two], [[one], [two]], [[one], [tf.constant(two)]]):
+            (combined,) = gem.combine(gradients, tf.constant([0.25, 0.5]))
+            assert combined.dtype == tf.float64
+            assert combined.numpy().tolist() == [1.75, 2.5]
+    # Types of a variable's gradients may differ, and weights be whole numbers.
+    mixed = [[tf.constant([1, 0])], [tf.constant([0.5, 0.25])], [None]]
+    assert gem.combine(mixed, [2, -1, 5])[0].numpy().tolist() == [1.5, -0.25]
+    assert gem.combine([[1.0, 0.0], [3.0, 4.0]], np.array([1, -2]))[0].numpy().tolist() == [-5, -8]
+
+
+def test_weights_that_are_pythons_numbers_are_not_rounded():
+    assert gem.combine(tf.constant([[1.0]], tf.float64), [0.1])[0].numpy().tolist() == [0.1]
 
 
 def test_combine_takes_a_matrix():
