@@ -114,17 +114,17 @@ def inner_products(
     return total + _pairwise(long) if long else total
 
 
-def count(vectors: tf.Tensor | Sequence[Any]) -> int | tf.Tensor:
+def count(vectors: tf.Tensor | list[Any]) -> int | tf.Tensor:
     """How many vectors there are, as an integer where that is known."""
-    if not tf.is_tensor(vectors):
+    if isinstance(vectors, list):
         return len(vectors)
     known = vectors.shape[0]
     return tf.shape(vectors)[0] if known is None else int(known)
 
 
-def _shape(column: tf.Tensor | Sequence[Any]) -> tf.TensorShape:
+def _shape(column: tf.Tensor | list[Any]) -> tf.TensorShape:
     """What is known of the shape of one variable's gradients, all of which have it."""
-    if tf.is_tensor(column):
+    if not isinstance(column, list):
         return column.shape[1:]
     shape = tf.TensorShape(None)
     for gradient in column:
@@ -146,10 +146,10 @@ def _merged(one: tf.TensorShape, other: tf.TensorShape, rule: str) -> tf.TensorS
 
 
 def _flat(
-    column: tf.Tensor | Sequence[Any], shape: tf.TensorShape
+    column: tf.Tensor | list[Any], shape: tf.TensorShape
 ) -> tf.Tensor | list[tf.Tensor] | None:
     """One variable's gradients as vectors, a missing one as zeros; `None` where all are missing."""
-    if tf.is_tensor(column):
+    if not isinstance(column, list):
         known = column.shape[1:].is_fully_defined()
         return column if known else tf.ensure_shape(column, [column.shape[0], *shape])
     present = [g for g in column if g is not None]
@@ -175,7 +175,7 @@ def _as_vector(values: Any, size: int | tf.Tensor, rule: str) -> tf.Tensor:
 
 def _size(vectors: tf.Tensor | list[tf.Tensor]) -> int | tf.Tensor:
     """How many elements each vector has, as an integer where that is known."""
-    if tf.is_tensor(vectors):
+    if not isinstance(vectors, list):
         known = vectors.shape[1]
         return tf.shape(vectors)[1] if known is None else int(known)
     known = vectors[0].shape[0]

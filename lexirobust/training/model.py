@@ -522,8 +522,8 @@ class LexicographicModel(keras.Model):
         call = inspect.signature(super().evaluate).bind(*args, **kwargs)
         # What `fit` measures it has checked before its first epoch.
         if "_use_cached_eval_dataset" not in call.arguments.get("kwargs", {}):
-            given = (call.arguments.get(name) for name in ("x", "y", "sample_weight"))
-            call.arguments["x"] = self._checked(*given)
+            x, y = call.arguments.get("x"), call.arguments.get("y")
+            call.arguments["x"] = self._checked(x, y, call.arguments.get("sample_weight"))
         with self._only_evaluating():
             return super().evaluate(*call.args, **call.kwargs)
 
