@@ -19,7 +19,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from lexirobust.attacks import attack
+from lexirobust.attacks import graph_cache
 from tests.helpers import mirrored_strategy
 
 # Results are held against closed forms; a GPU would round the factors of products to 10 bits.
@@ -54,8 +54,7 @@ def strategy():
 def _forget():
     """What a file's tests have compiled is not kept for the rest: it came to 20 MB a test."""
     yield
-    attack._graph.cache_clear()
-    attack._KNOWN.clear()
+    graph_cache.clear()
     keras.backend.clear_session()
     gc.collect()
     libc = ctypes.CDLL(None)

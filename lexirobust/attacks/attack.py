@@ -1,10 +1,8 @@
 """What every attack is: settings, a perturbation in the graph, and one compiled call."""
 
 import abc
-import collections
 import contextlib
 import copy
-import functools
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Self, TypeAlias
@@ -14,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import geometry
+from lexirobust.attacks import geometry, graph_cache
 from lexirobust.checks import (
     check_count,
     check_data,
@@ -28,10 +26,7 @@ from lexirobust.checks import (
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
 
-# The latest classifiers, and shapes of their inputs, whose outputs have been looked at, and how
-# many classes they have.
-_KNOWN: Final[collections.OrderedDict[tuple[Any, ...], int]] = collections.OrderedDict()
-_MOST_KNOWN: Final = 16
+_FIXED: Final = (bool, int, float, str, type)
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
@@ -48,6 +43,7 @@ class Base(abc.ABC):
     """
 
     values: ClassVar[tuple[str, ...]] = ()
+    untraced: ClassVar[tuple[str, ...]] = ("seed", "_generator")
     norms: ClassVar[tuple[str, ...]] = geometry.NORMS
     """What magnitudes may be of. A subclass whose magnitudes are no norms names them here, and
     writes `measure` and `feasible`."""
@@ -86,12 +82,36 @@ class Base(abc.ABC):
         numbers = {name: given.pop(name, getattr(self, name)) for name in self.values}
         numbers = {name: tf.constant(value) for name, value in numbers.items() if value is not None}
         tensors = {"seed": tf.cast(self._next_seed(), tf.int32), **given, **numbers}
-        specs = {name: _spec_of(name, tensor) for name, tensor in tensors.items()}
+        kinds = tuple([_kind_of(name, tensor) for name, tensor in tensors.items()])
+        structure = self.structure()
         # Another device has its own copies of mirrored weights, which its own graph reads.
         device = tf.zeros([]).device
-        shared = _Shared(self, self.structure())
-        graph = _graph(shared, classifier, tuple(specs.items()), tuple(numbers), device)
+        graph = graph_cache.known(classifier).graph(
+            (structure, kinds, tuple(numbers), device),
+            _objects_in(structure),
+            lambda: self._compile(classifier, kinds, tuple(numbers)),
+        )
         return graph(**tensors)
+
+    def _compile(
+        self,
+        classifier: Classifier,
+        kinds: Iterable[tuple[str, Sequence[int | None] | None, tf.DType]],
+        numbers: Iterable[str],
+    ) -> Callable[..., Any]:
+        """Compiles for all attacks that equal this one but for numbers, tensors in the graph."""
+        held = [(classifier, copy.copy(self))]
+
+        def perturb(**given: tf.Tensor) -> Any:
+            classifier, attack = held[0]
+            for name in numbers:
+                setattr(attack, name, given.pop(name))
+            return attack._traced(classifier, **given)
+
+        specs = {name: tf.TensorSpec(shape, dtype) for name, shape, dtype in kinds}
+        graph = tf.function(perturb, autograph=False).get_concrete_function(**specs)
+        held.clear()  # The graph reads weights; it needs the classifier no more.
+        return graph
 
     @abc.abstractmethod
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
@@ -151,7 +171,11 @@ class Attack(Base):
     in `values` those settings that reach the graph as tensors, and so may differ.
 
     The first call on a classifier warns if that gives probabilities in place of logits, or is
-    randomised.
+    randomised. What it compiles serves later calls for as long as the classifier is made of what it
+    was: layers, attributes, closures, globals and the entries of arrays are compared before every
+    call, and weights are read as it runs. What Python does not show, such as the state of an
+    extension module or of a library's own globals, is not seen: after such a change attack a new
+    callable, as in `lambda x: classifier(x)`.
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
@@ -180,6 +204,7 @@ class Attack(Base):
             The perturbed inputs, shaped like `x`.
         """
 
+    @graph_cache.looks_once
     def __call__(
         self, classifier: Classifier, x: Any, y: Any, magnitude: Any, batch_size: int | None = None
     ) -> tf.Tensor:
@@ -208,6 +233,7 @@ class Attack(Base):
         moved = [self._run(classifier, *part) for part in _shown(parts, len(parts))]
         return tf.concat(moved, axis=0)
 
+    @graph_cache.looks_once
     def sweep(
         self,
         classifier: Classifier,
@@ -406,56 +432,28 @@ def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def _known_classes(classifier: Classifier, x: tf.Tensor) -> int:
     """The number of classes; the first time, warns if accuracy under attack cannot be trusted."""
-    known = (classifier, tuple(x.shape[1:]))
-    if known not in _KNOWN:
-        first, second = logits_of(classifier, x), logits_of(classifier, x)
+    known, shape = graph_cache.known(classifier), tuple(x.shape[1:])
+    if shape not in known.classes:
+        with known.calling():
+            first, second = logits_of(classifier, x), logits_of(classifier, x)
         for problem in (logits_problem(first), randomness_problem(first, second)):
             if problem:
-                warnings.warn(problem, UserWarning, stacklevel=4)  # At the attack's call.
-        _KNOWN[known] = int(first.shape[-1])
-        if len(_KNOWN) > _MOST_KNOWN:
-            _KNOWN.popitem(last=False)
-    return _KNOWN[known]
+                warnings.warn(problem, UserWarning, stacklevel=5)  # At the attack's call.
+        known.classes[shape] = int(first.shape[-1])
+    return known.classes[shape]
 
 
-class _Shared:
-    """An attack that equals all those of its structure, as a key of the cache of graphs."""
-
-    def __init__(self, attack: Base, structure: Hashable) -> None:
-        self.attack = attack
-        self.structure = structure
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Shared) and self.structure == other.structure
-
-    def __hash__(self) -> int:
-        return hash(self.structure)
-
-
-@functools.lru_cache(maxsize=16)  # The most recent ones: each holds on to its classifier.
-def _graph(
-    shared: _Shared,
-    classifier: Classifier,
-    specs: tuple[tuple[str, tf.TensorSpec], ...],
-    numbers: tuple[str, ...],
-    device: str,
-) -> Callable[..., tf.Tensor]:
-    """Compiles an attack once for all that equal it but for numbers, which are tensors here."""
-    del device  # The one that is compiled on.
-
-    def perturb(**given: tf.Tensor) -> tf.Tensor:
-        attack = copy.copy(shared.attack)
-        for name in numbers:
-            setattr(attack, name, given.pop(name))
-        return attack._traced(classifier, **given)
-
-    return tf.function(perturb, autograph=False).get_concrete_function(**dict(specs))
-
-
-def _spec_of(name: str, tensor: tf.Tensor) -> tf.TensorSpec:
+def _kind_of(name: str, tensor: tf.Tensor) -> tuple[str, tuple[int | None, ...] | None, tf.DType]:
     """What a graph knows of a tensor: the first axis of what has any is that of the samples."""
-    shape = [None, *tensor.shape[1:]] if tensor.shape.rank and name != "seed" else tensor.shape
-    return tf.TensorSpec(shape, tensor.dtype)
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
+    return name, (None, *shape[1:]) if shape and name != "seed" else shape, tensor.dtype
+
+
+def _objects_in(structure: Any) -> list[Any]:
+    """What is in a structure that may change, and equal itself all the same."""
+    if isinstance(structure, tuple | frozenset):
+        return [found for each in structure for found in _objects_in(each)]
+    return [] if structure is None or isinstance(structure, _FIXED) else [structure]
 
 
 def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:

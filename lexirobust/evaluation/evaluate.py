@@ -7,6 +7,7 @@ import hashlib
 import operator
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -131,6 +132,8 @@ def evaluate_robustness(
     # The drawn ones too are the same when a backup is gone on with.
     seeds = seeds if store is None else store.seeds(seeds)
 
+    # Where several devices draw from an attack at the same time, each thread has its own.
+    by_thread = {threading.get_ident(): attacks}
     digest = Digest()
     first: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -138,9 +141,10 @@ def evaluate_robustness(
         known = None if store is None else store.read(number, so_far)
         if known is None:
             scale = None if priors is None else 1.0 / priors[y]
+            own = by_thread.setdefault(threading.get_ident(), [*map(copy.copy, attacks)])
             known = [
                 _measure(classifier, attack, x, y, magnitudes, scale, seed=(seed, number))
-                for attack, seed in zip(attacks, seeds, strict=True)
+                for attack, seed in zip(own, seeds, strict=True)
             ]
             if store is not None:
                 store.write(number, so_far, known)
@@ -322,7 +326,6 @@ def _measure(
     seed: tuple[int, int],
 ) -> dict[str, np.ndarray]:
     """All that a curve holds, `[K, n]` each, for one batch, and a few perturbed samples."""
-    attack = copy.copy(attack)  # Another device may be drawing from it, too.
     attacked = [magnitude for magnitude in magnitudes if magnitude > 0]
     swept: Iterator[Any] = iter(())
     if attacked:

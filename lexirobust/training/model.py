@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust import gem, serving
+from lexirobust.attacks.graph_cache import Watch
 from lexirobust.checks import (
     Weighed,
     check_alphas,
@@ -216,6 +217,7 @@ class LexicographicModel(keras.Model):
         self._training_means = Means([*self._reported.names, *self.auxiliary_names])
         self._evaluating = False
         self._differentiated: Any = None
+        self._watch = Watch()
 
     @property
     def _terms(self) -> list[Objective]:
@@ -325,6 +327,7 @@ class LexicographicModel(keras.Model):
         if self.micro_batch_size is not None:
             check_mean(loss)
         super().compile(optimizer=optimizer, loss=check_loss(loss), metrics=metrics, **kwargs)
+        self._differentiated = None
         if self.built:
             self._build_on_compiled()
         elif isinstance(getattr(self.classifier, "input_shape", None), tuple):
@@ -603,7 +606,9 @@ class LexicographicModel(keras.Model):
         self._assert_compile_called("gradients")
         check_count("batch_size", batch_size)
         self._checked(x, y)
-        if self._differentiated is None:
+        # What was traced holds for as long as what it was traced from.
+        if self._differentiated is None or self._watch.sees_change():
+            self._watch = Watch(self.classifier, self.loss, *self.objectives)
             self._differentiated = tf.function(self._rows, reduce_retracing=True)
         inputs = only_input(x)
         sums: list[Gradient] = []

@@ -536,3 +536,32 @@ def test_gradients_on_a_data_set_are_those_of_one_batch_and_leave_no_trace():
     assert model.remembered == []
     with pytest.raises(ValueError, match="`batch_size` must be an integer"):
         model.gradients(x, y, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.classifier.layers[0], "trainable", False),
+        lambda model: setattr(model.classifier.layers[0], "activation", keras.activations.tanh),
+        lambda model: setattr(model.objectives[1].attack, "steps", 4),
+        lambda model: compiled(model, loss=lambda y, logits: tf.norm(logits, axis=-1)),
+    ],
+    ids=["trainable", "activation", "attack", "loss"],
+)
+def test_gradients_are_of_the_model_as_it_is(change, data):
+    attack = {"norm": "l2", "steps": 1, "step_size": 0.5, "constraint": "maximum", "bounds": None}
+
+    def made():
+        classifier = right_network()
+        return compiled(lr.OLSRC(classifier, lr.attacks.BIM(**attack), [2.0]))
+
+    def gradients(model):
+        return [[None if g is None else g.numpy() for g in r] for r in model.gradients(*data)]
+
+    model, fresh = made(), made()
+    before = gradients(model)
+    change(model)
+    change(fresh)
+    after = gradients(model)
+    np.testing.assert_equal(after, gradients(fresh))
+    assert str(after) != str(before)
