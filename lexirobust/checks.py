@@ -88,6 +88,40 @@ def check_count(
         raise ValueError(f"`{argument}` must be an integer {allowed}. Received: {value!r}.")
 
 
+def check_seed(seed: Any) -> int | None:
+    """Checks a seed of random numbers.
+
+    Args:
+        seed: Integer from 0 to 2**32 - 1 of any type, or `None`.
+
+    Returns:
+        The same as a Python integer, which JSON and Keras take, or `None`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    check_count("seed", seed, least=0, most=2**32 - 1, optional=True)
+    return None if seed is None else int(seed)
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """Checks what is true or false.
+
+    Args:
+        argument: Its name.
+        value: A bool, Python's or NumPy's.
+
+    Returns:
+        The same as Python's.
+
+    Raises:
+        TypeError: If it is something else: what a string or a number would mean is a guess.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{argument}` must be a bool. Received: {value!r}.")
+    return bool(value)
+
+
 def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -> None:
     """Checks how an attack is to climb.
 

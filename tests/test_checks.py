@@ -366,3 +366,14 @@ def test_randomness_is_told_from_rounding_at_every_scale(scale):
 def test_zeros_and_what_is_not_a_number_are_not_random():
     assert checks.randomness_problem(np.zeros((2, 3)), np.zeros((2, 3))) is None
     assert checks.randomness_problem(np.full((2, 3), np.nan), np.full((2, 3), np.nan)) is None
+
+
+@pytest.mark.parametrize("seed", [0, 3, np.int64(3), np.uint8(3), 2**32 - 1, None])
+def test_seed_of_any_integer_type_becomes_pythons(seed):
+    assert checks.check_seed(seed) == seed
+    assert type(checks.check_seed(seed)) in (int, type(None))
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(True), np.bool_(False)])
+def test_flag_of_any_bool_becomes_pythons(value):
+    assert checks.check_flag("free", value) is bool(value)

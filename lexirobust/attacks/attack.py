@@ -18,6 +18,7 @@ from lexirobust.checks import (
     check_data,
     check_labels,
     check_magnitudes,
+    check_seed,
     flat_labels,
     logits_problem,
     randomness_problem,
@@ -36,7 +37,8 @@ class Base(abc.ABC):
     Args:
         norm: Norm of the perturbation: one of `norms`.
         bounds: Lowest and highest value an input may take, both finite, or `None`.
-        seed: Integer seed of the attack's own random generator. `None` draws one.
+        seed: Integer seed of the attack's own random generator, from 0 to 2**32 - 1. `None` draws
+            one, by what `keras.utils.set_random_seed` has set.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -58,8 +60,28 @@ class Base(abc.ABC):
                     f"{bounds!r}."
                 )
         self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
-        self.seed = seed
+        self.seed = check_seed(seed)
         self._generator: keras.random.SeedGenerator | None = None
+
+    def __copy__(self) -> Self:
+        """Returns an attack that draws from the same generator."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a pickle holds: where the generator is, and not its variable."""
+        drawn = None if self._generator is None else np.asarray(self._generator.state)
+        return {**vars(self), "_generator": drawn}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Goes on drawing from where the attack was that was pickled or copied."""
+        drawn = state["_generator"]
+        vars(self).update(state, _generator=None)
+        if drawn is not None:
+            with tf.init_scope():
+                self._generator = keras.random.SeedGenerator(0)
+                self._generator.state.assign(drawn)
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -150,7 +172,7 @@ class Base(abc.ABC):
         >>> bool(tf.reduce_all(moved[0] == moved[1]))
         True
         """
-        kept, self._generator = self._generator, keras.random.SeedGenerator(seed)
+        kept, self._generator = self._generator, keras.random.SeedGenerator(check_seed(seed))
         try:
             yield
         finally:

@@ -67,7 +67,7 @@ class DAA(PGD):
                 f"`interaction` must be finite and at least 0, or None. Received: {interaction}."
             )
         self.variant = variant
-        self.interaction = interaction
+        self.interaction = None if interaction is None else float(interaction)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""

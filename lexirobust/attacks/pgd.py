@@ -9,7 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import Goal, choose, climb, ranked
 from lexirobust.attacks.losses import LOSSES, most_likely
-from lexirobust.checks import check_steps
+from lexirobust.checks import check_flag, check_steps
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
@@ -98,9 +98,9 @@ class PGD(Attack):
         self.constraint = constraint
         self.goal = goal
         self.restarts = int(restarts)
-        self.random_start = random_start
+        self.random_start = check_flag("random_start", random_start)
         self.loss = loss
-        self.early_stop = early_stop
+        self.early_stop = check_flag("early_stop", early_stop)
         self.sign = 1.0 if goal == "maximize" else -1.0
 
     def get_config(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lexirobust.attacks import warp
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import climb
 from lexirobust.attacks.losses import cross_entropy
-from lexirobust.checks import check_steps
+from lexirobust.checks import check_flag, check_steps
 
 
 class _OfImages(Attack):
@@ -218,7 +218,7 @@ class Flow(_OfImages):
         self.step_size = None if step_size is None else float(step_size)
         self.smoothness = float(smoothness)
         self.restarts = int(restarts)
-        self.random_start = random_start
+        self.random_start = check_flag("random_start", random_start)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import json
 import operator
 import os
 import pathlib
@@ -141,7 +142,7 @@ def evaluate_robustness(
         known = None if store is None else store.read(number, so_far)
         if known is None:
             scale = None if priors is None else 1.0 / priors[y]
-            own = by_thread.setdefault(threading.get_ident(), [*map(copy.copy, attacks)])
+            own = by_thread.setdefault(threading.get_ident(), [copy.copy(each) for each in attacks])
             known = [
                 _measure(classifier, attack, x, y, magnitudes, scale, seed=(seed, number))
                 for attack, seed in zip(own, seeds, strict=True)
@@ -179,7 +180,7 @@ def evaluate_robustness(
         "samples": sum(part[0]["correct"].shape[1] for part in parts),
         "data": digest.hex(),
         "seeds": seeds,
-        "checks": checks,
+        "checks": bool(checks),
         "versions": {
             "lexirobust": __version__,
             "tensorflow": tf.__version__,
@@ -410,7 +411,19 @@ def _flagged(
 def _describe(attack: Attack) -> dict[str, Any]:
     """An attack's class and settings, as JSON holds them."""
     content = keras.saving.serialize_keras_object(attack)
-    return {"class_name": content["class_name"], "config": content["config"]}
+    try:
+        config = json.loads(json.dumps(content["config"], default=_plain, allow_nan=False))
+    except ValueError as error:
+        raise ValueError(
+            "`attack` must have finite settings, as the curve is written with them. Received: "
+            f"{content['config']!r}."
+        ) from error
+    return {"class_name": content["class_name"], "config": config}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, and of anything else what it is shown as."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else repr(value)
 
 
 def _digest_weights(classifier: Classifier) -> str | None:

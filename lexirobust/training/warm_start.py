@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, Classifier
-from lexirobust.checks import check_count, check_index, only_input, unindexed
+from lexirobust.checks import check_count, check_flag, check_index, only_input, unindexed
 from lexirobust.datasets import with_index
 from lexirobust.training import stored
 from lexirobust.training.objectives import Batch, Objective
@@ -59,11 +59,9 @@ class WarmStart:
     def __init__(
         self, *, free: bool = False, reset_every: int | None = None, samples: int | None = None
     ) -> None:
-        if not isinstance(free, bool):
-            raise TypeError(f"`free` must be a bool. Received: {free!r}.")
+        self.free = check_flag("free", free)
         check_count("reset_every", reset_every, optional=True)
         check_count("samples", samples, optional=True)
-        self.free = free
         self.reset_every = None if reset_every is None else int(reset_every)
         self.samples = None if samples is None else int(samples)
 

@@ -1,3 +1,6 @@
+import copy
+import json
+import pickle
 import warnings
 
 import keras
@@ -6,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.attacks import Attack
+from lexirobust import attacks
+from lexirobust.attacks import FGSM, Attack
 
 
 class Still(Attack):
@@ -135,3 +139,89 @@ def test_in_a_data_pipeline_nothing_is_looked_at():
     )
     assert found == []
     assert moved[0].shape == (5, *x.shape[1:])
+
+
+INT, FLOAT, BOOL = np.int64, np.float32, np.bool_
+OF_NUMPY = {
+    "PGD": lambda: attacks.PGD(
+        steps=INT(2), restarts=np.uint8(2), step_size=FLOAT(0.5), seed=INT(3), early_stop=BOOL(1)
+    ),
+    "BIM": lambda: attacks.BIM(steps=INT(2), bounds=np.array([0, 1])),
+    "DAA": lambda: attacks.DAA(steps=INT(2), interaction=FLOAT(1.5), random_start=BOOL(0)),
+    "IntervalAttack": lambda: attacks.IntervalAttack(moves=INT(2), seed=np.uint32(2**32 - 1)),
+    "Square": lambda: attacks.Square(queries=INT(5), share=FLOAT(0.5), seed=np.int8(3)),
+    "Spatial": lambda: attacks.Spatial(rotations=INT(3), translations=INT(1), fill=FLOAT(0.5)),
+    "Flow": lambda: attacks.Flow(steps=INT(2), random_start=BOOL(1), seed=INT(3)),
+    "DeepFool": lambda: attacks.DeepFool(steps=INT(2), overshoot=FLOAT(0.5)),
+    "FAB": lambda: attacks.FAB(steps=INT(2), restarts=INT(2), bias=FLOAT(0.5), seed=INT(3)),
+    "HopSkipJump": lambda: attacks.HopSkipJump(steps=INT(2), probes=INT(3), seed=INT(3)),
+    "BoundaryAttack": lambda: attacks.BoundaryAttack(steps=INT(2), tries=INT(3), seed=INT(3)),
+    "Worst": lambda: attacks.Worst(
+        [attacks.PGD(seed=INT(1)), attacks.PGD("linf")], np.array([1, 2]), seed=INT(3)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", OF_NUMPY.values(), ids=OF_NUMPY)
+def test_settings_of_numpy_are_what_pythons_are(make):
+    attack = make()
+    config = json.loads(json.dumps(attack.get_config()))
+    assert attack.get_config() == config
+    assert attack.seed in (None, 2**32 - 1, 3)
+    assert type(attack).from_config(config).get_config() == config
+
+
+@pytest.mark.parametrize("seed", ["3", 1.5, np.float64(3), True, -1, 2**32, [3]])
+@pytest.mark.parametrize("kind", [attacks.PGD, attacks.Square, attacks.FAB, attacks.Flow])
+def test_seed_that_is_none_is_refused_at_once(kind, seed):
+    with pytest.raises(ValueError, match="`seed` must be an integer from 0 to 4294967295 or None"):
+        kind(seed=seed)
+
+
+@pytest.mark.parametrize("name", ["random_start", "early_stop"])
+@pytest.mark.parametrize("value", ["False", 1, None])
+def test_setting_that_is_neither_true_nor_false_is_refused_at_once(name, value):
+    with pytest.raises(TypeError, match=f"`{name}` must be a bool"):
+        attacks.PGD(**{name: value})
+
+
+def twins(attack):
+    return copy.deepcopy(attack), pickle.loads(pickle.dumps(attack))
+
+
+@pytest.mark.parametrize("make", OF_NUMPY.values(), ids=OF_NUMPY)
+def test_attack_that_has_drawn_can_be_copied_and_pickled(make):
+    attack = make()
+    assert attack._next_seed().shape == (2,)
+    for twin in twins(attack):
+        assert twin.get_config() == attack.get_config()
+        np.testing.assert_array_equal(twin._next_seed(), copy.deepcopy(attack)._next_seed())
+        # Each goes on by itself.
+        twin._next_seed()
+    assert copy.copy(attack)._generator is attack._generator
+
+
+def test_attack_that_was_called_can_be_copied_and_pickled_and_goes_on_as_it_would_have():
+    classifier, (x, y) = network(), samples()
+    attack = attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
+    union = attacks.Worst([attack, attacks.PGD("linf", steps=1, bounds=None)], [1.0, 1.0])
+    for each in (attack, union):
+        before = each(classifier, x, y, 0.5)
+        copies = twins(each)
+        after = each(classifier, x, y, 0.5)
+        assert not np.array_equal(before, after)
+        for twin in copies:
+            np.testing.assert_array_equal(twin(classifier, x, y, 0.5), after)
+
+
+def test_attacks_of_data_can_be_copied_and_pickled():
+    points = np.array([[0.0], [2.0]], np.float32)
+    cells = attacks.VoronoiPGD(attacks.VoronoiCells(points), norm="l2", steps=1, bounds=None)
+    region = attacks.ExploredRegion("l2")
+    region.adapt(points)
+    guided = attacks.GuidedPGD(region, norm="l2", steps=1, bounds=None, seed=0)
+    y = np.array([0, 1])
+    for attack in (cells, guided):
+        moved = [attack(lambda x: tf.concat([-x, x], 1), points, y, 0.5)]
+        moved += [twin(lambda x: tf.concat([-x, x], 1), points, y, 0.5) for twin in twins(attack)]
+        assert np.all(np.abs(np.abs(moved - points) - 0.5) < 1e-5)

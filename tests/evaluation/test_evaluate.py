@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -182,3 +183,47 @@ def test_a_folder_of_other_things_is_no_backup(classifier, samples, tmp_path):
     with pytest.raises(ValueError, match="`backup` must be a new or empty folder"):
         measure(classifier, *samples, backup=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "dear"
+
+
+class Numbered(FGSM):
+    """An attack of somebody else's, whose settings are NumPy's."""
+
+    def __init__(self, number=3, table=(1, 2), **settings):
+        super().__init__(**settings)
+        self.number, self.table = np.float64(number), np.asarray(table)
+
+    def get_config(self):
+        return {**super().get_config(), "number": self.number, "table": self.table}
+
+    def structure(self):
+        return type(self)
+
+
+@pytest.mark.parametrize("make", [lambda: PGD("linf", 2, seed=np.int64(3)), Numbered])
+def test_curve_of_an_attack_with_numbers_of_numpy_can_be_written(classifier, samples, make):
+    curve = measure(classifier, *samples, make(), checks=np.bool_(False))
+    assert lr.AccuracyCurve.from_json(curve.to_json()).settings == curve.settings
+
+
+def test_setting_that_cannot_be_written_is_refused_before_anything_runs(samples):
+    def classifier(x):
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="`attack` must have finite settings"):
+        measure(classifier, *samples, Numbered(number=float("nan")))
+
+
+@dataclasses.dataclass
+class Scaled:
+    """A classifier without a hash, as dataclasses are."""
+
+    scale: float
+
+    def __call__(self, x):
+        return self.scale * x[:, :3]
+
+
+def test_dataclass_is_a_classifier(samples):
+    one, other = (measure(Scaled(scale), *samples) for scale in (1.0, -1.0))
+    assert_equal(one, measure(lambda x: x[:, :3], *samples))
+    assert not np.array_equal(one.correct, other.correct)
