@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, classifier_of, logits_of
+from lexirobust.attacks.attack import Attack, classifier_of, draw_seed, logits_of
 
 
 def export(
@@ -140,10 +140,9 @@ def _endpoints(
         "serve": (serve, [inputs]),
     }
     if attack is not None:
-        generator = (
-            tf.random.Generator.from_non_deterministic_state()
-            if attack.seed is None
-            else tf.random.Generator.from_seed(attack.seed)
+        # No state that is drawn as it is made: deterministic operations would not allow it.
+        generator = tf.random.Generator.from_seed(
+            draw_seed() if attack.seed is None else attack.seed
         )
 
         def perturb(

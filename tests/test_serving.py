@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
+from tests.training.by_hand import run_python
 
 X = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -87,6 +88,46 @@ def attack(**settings):
 @pytest.fixture(scope="module")
 def olgrc():
     return lr.OLGRC(network(), attack(), [0.5, 1.0])
+
+
+# Everything that draws or scatters, where TensorFlow allows nothing that may differ.
+DETERMINISTIC = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+import lexirobust as lr
+
+tf.config.experimental.enable_op_determinism()
+keras.utils.set_random_seed(3)
+x = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
+y = np.array([0, 1, 2, 0, 1, 2])
+layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+classifier = keras.Sequential(layers)
+lr.export(classifier, sys.argv[1], lr.attacks.PGD())
+served = tf.saved_model.load(sys.argv[1])
+moved = [served.perturb(x, y.astype(np.int64), 0.5)["perturbed"] for _ in range(2)]
+for attack in (
+    lr.attacks.PGD(steps=2),
+    lr.attacks.DAA(steps=2),
+    lr.attacks.Square("l2", queries=5),
+    lr.attacks.Flow(steps=2),
+    lr.attacks.Spatial(rotations=3, translations=3),
+):
+    moved.append(attack(classifier, x, y, 0.5))
+for attack in (lr.attacks.FAB(steps=2), lr.attacks.HopSkipJump(steps=2)):
+    moved.append(attack(classifier, x, y).inputs)
+moved.append(lr.attacks.BoundaryAttack(steps=2)(classifier, x, y).inputs)
+curve = lr.evaluate_robustness(classifier, x, y, lr.attacks.PGD("linf", steps=2), [0.1])
+moved += [curve.losses, curve.settings["seeds"]]
+batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(3)
+perturbed = lr.datasets.perturb(batches, classifier, lr.attacks.PGD(steps=2), 0.5)
+moved += [part for part, _ in perturbed]
+model = lr.OLSRC(classifier, lr.attacks.PGD(steps=2), [0.5])
+model.compile("adam")
+model.fit(x, y, verbose=0)
+np.save(sys.argv[2], np.concatenate([np.ravel(each) for each in [*moved, *model.get_weights()]]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +353,28 @@ def test_a_saved_model_that_was_cut_off_is_refused(folder, name, share, tmp_path
     # What TensorFlow says: no meta graph, cannot parse, no such file, too short, read less.
     with pytest.raises((ValueError, OSError, IndexError, tf.errors.OpError)):
         tf.saved_model.load(str(path))
+
+
+def test_with_deterministic_operations_everything_runs_and_repeats(tmp_path):
+    results = []
+    for name in ("1", "2"):
+        path = tmp_path / f"{name}.npy"
+        finished = run_python("-c", DETERMINISTIC, tmp_path / name, path, TF_CPP_MIN_LOG_LEVEL="2")
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        results.append(np.load(path))
+    np.testing.assert_array_equal(*results)
+    assert np.isfinite(results[0]).all()
+
+
+def test_perturbation_that_is_exported_draws_by_the_seed_of_keras(olgrc, tmp_path):
+    def drawn(name, *seed):
+        for one in seed:
+            keras.utils.set_random_seed(one)
+        lr.export(olgrc, tmp_path / name, lr.attacks.PGD("l2", steps=1, step_size=0.01))
+        served = tf.saved_model.load(tmp_path / name)
+        return [served.perturb(X, Y.astype(np.int64), 0.5)["perturbed"] for _ in range(2)]
+
+    one, again, more = drawn("1", 5), drawn("2", 5), drawn("3")
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one[0], one[1])
+    assert not np.allclose(one, more)

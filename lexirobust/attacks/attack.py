@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import copy
+import random
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Self, TypeAlias
@@ -398,6 +399,15 @@ class Attack(Base):
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
         """What a graph gives."""
         return self.perturb(classifier, **given)
+
+
+def draw_seed() -> int:
+    """Draws a seed where a user gives none; `keras.utils.set_random_seed` makes it repeat.
+
+    Returns:
+        An integer from 0 to 2**31 - 1, from the source that Keras draws its seeds from.
+    """
+    return random.randrange(2**31)
 
 
 def classifier_of(model: keras.Model) -> keras.Model:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier, classifier_of
+from lexirobust.attacks.attack import Attack, Classifier, classifier_of, draw_seed
 from lexirobust.checks import check_magnitudes, flat_labels, input_tests
 
 
@@ -56,7 +56,8 @@ def perturb(
     _check_batches(dataset.element_spec)
     (magnitude,) = check_magnitudes([magnitude], ranked=False, name="magnitude")
     frozen = _frozen(classifier) if isinstance(classifier, keras.Model) else classifier
-    drawn = np.random.default_rng(attack.seed).integers(2**31, size=2).astype(np.int32)
+    source = np.random.default_rng(draw_seed() if attack.seed is None else attack.seed)
+    drawn = source.integers(2**31, size=2).astype(np.int32)
 
     def moved(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         x, y, *rest = batch

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tqdm
 
 from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
-from lexirobust.attacks.attack import classification_loss, logits_of
+from lexirobust.attacks.attack import classification_loss, draw_seed, logits_of
 from lexirobust.checks import (
     check_count,
     check_data,
@@ -129,7 +129,7 @@ def evaluate_robustness(
         settings["genuine"] = hashlib.sha256(points.tobytes()).hexdigest()[:16]
         attacks = [_in_cells(attack, points, weights) for attack in attacks]
     store = None if backup is None else Backup(pathlib.Path(backup), settings)
-    seeds = [_draw_seed() if attack.seed is None else attack.seed for attack in attacks]
+    seeds = [draw_seed() if attack.seed is None else attack.seed for attack in attacks]
     # The drawn ones too are the same when a backup is gone on with.
     seeds = seeds if store is None else store.seeds(seeds)
 
@@ -199,10 +199,6 @@ def evaluate_robustness(
     if store is not None:
         store.remove()
     return functools.reduce(operator.add, curves)
-
-
-def _draw_seed() -> int:
-    return int(np.random.default_rng().integers(2**31))
 
 
 def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
@@ -400,9 +396,9 @@ def _flagged(
         magnitude,
         np.full(len(y), magnitude) if priors is None else magnitude / priors[y],
         curve.correct[row, : len(y)],
+        seed,
     )
-    with attack.drawing_from(seed):
-        flags: list[Flag] = list(find_flags(probe))
+    flags: list[Flag] = list(find_flags(probe))
     exact = getattr(attack, "constraint", "exact") == "exact"
     found = infeasible(curve.feasible, curve.magnitudes, exact)
     return dataclasses.replace(curve, flags=(*flags, *([found] if found else [])))

@@ -43,6 +43,7 @@ class Probe(NamedTuple):
         magnitude: A magnitude at which some samples resist and some do not, if there is one.
         norms: `[n]` what it comes to for each sample: the same, unless classes have priors.
         resists: `[n]` bool: what was classified as labelled under the attack.
+        seed: What all attacks that the checks make draw from.
     """
 
     classifier: Classifier
@@ -52,6 +53,7 @@ class Probe(NamedTuple):
     magnitude: float
     norms: np.ndarray
     resists: np.ndarray
+    seed: int
 
     def right(self, x: tf.Tensor) -> np.ndarray:
         """`[n]` bool: whether inputs `[n, ...]` are classified as labelled."""
@@ -60,7 +62,8 @@ class Probe(NamedTuple):
     def under(self, attack: Attack, norms: Any | None = None) -> np.ndarray:
         """`[n]` bool: what is classified as labelled under an attack."""
         norms = self.norms if norms is None else norms
-        return self.right(attack(self.classifier, self.x, self.y, norms))
+        with attack.drawing_from(self.seed):
+            return self.right(attack(self.classifier, self.x, self.y, norms))
 
     def broken(self, right: np.ndarray) -> float:
         """The share of samples that resist the attack and are wrong here, from 0 to 1."""

@@ -87,6 +87,20 @@ def test_inputs_move_by_the_magnitude_and_what_follows_is_handed_through():
     assert lr.datasets.perturb(batches().repeat(), classifier, attack(), 0.5).cardinality() < 0
 
 
+def test_seed_of_keras_makes_what_is_drawn_repeat():
+    classifier = network()
+
+    def drawn(*seed):
+        for one in seed:
+            keras.utils.set_random_seed(one)
+        attack = lr.attacks.PGD("l2", steps=1, step_size=0.01)
+        return parts(lr.datasets.perturb(batches(), classifier, attack, 1.0))[0]
+
+    one, more, again = drawn(5), drawn(), drawn(5)
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one, more)
+
+
 def test_every_pass_draws_the_same_and_seeds_differ():
     classifier = network()
 

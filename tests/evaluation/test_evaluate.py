@@ -227,3 +227,35 @@ def test_dataclass_is_a_classifier(samples):
     one, other = (measure(Scaled(scale), *samples) for scale in (1.0, -1.0))
     assert_equal(one, measure(lambda x: x[:, :3], *samples))
     assert not np.array_equal(one.correct, other.correct)
+
+
+def test_seed_of_keras_makes_an_evaluation_and_its_flags_repeat(samples):
+    seen = []
+
+    def classifier(x):
+        if tf.executing_eagerly():
+            seen.append(np.array(x))
+        return x[:, :3] * x[:, 3:]
+
+    attack = PGD("l2", steps=1, restarts=3, bounds=None)
+
+    def measured(*seed):
+        seen.clear()
+        for one in seed:
+            keras.utils.set_random_seed(one)
+        curve = measure(classifier, *samples, attack, checks=True)
+        return curve, np.concatenate([np.ravel(x) for x in seen])
+
+    _, (one, saw), (again, saw_again), (other, _), (unset, _) = (
+        measured(*seed)
+        for seed in ([4], [5], [5], [6], [])  # At first sight more is asked.
+    )
+    assert_equal(one, again)
+    assert one.flags == again.flags
+    assert one.settings == again.settings
+    np.testing.assert_array_equal(saw, saw_again)
+    assert len({str(curve.settings["seeds"]) for curve in (one, other, unset)}) == 3
+    # With a seed of its own nothing else is drawn from.
+    attack = PGD("l2", steps=1, restarts=3, bounds=None, seed=3)
+    (_, saw), (_, saw_again) = measured(5), measured(6)
+    np.testing.assert_array_equal(saw, saw_again)
