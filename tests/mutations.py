@@ -353,8 +353,8 @@ MUTATIONS: Final = (
     Mutation(
         "passes: regularization counts in every rank",
         "training/passes.py",
-        "if training and index == 0 and self._penalized:",
-        "if training and self._penalized:",
+        "if index == 0 and self._penalized:",
+        "if self._penalized:",
         MODEL,
     ),
     Mutation(

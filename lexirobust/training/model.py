@@ -81,9 +81,10 @@ class LexicographicModel(keras.Model):
     normalization and other state: the ranks below see the same dropout mask and leave no trace.
     Attacks see the classifier as it is in use (`training=False`).
 
-    The logs of `fit` and `evaluate` hold `loss` (the ranks' losses weighted by `alphas`), the
-    compiled metrics on clean inputs, `loss@NAME` for each objective and `accuracy@NAME` for each
-    that gives logits, such as `accuracy@l2=4`, and while training `min_cosine`, the smallest cosine
+    The logs of `fit` and `evaluate` hold `loss` (the ranks' losses weighted by `alphas`, with the
+    classifier's regularization losses, as of any Keras model), the compiled metrics on clean
+    inputs, `loss@NAME` for each objective and `accuracy@NAME` for each that gives logits, such as
+    `accuracy@l2=4`, and while training `min_cosine`, the smallest cosine
     between two ranks' gradients in the metric they are ranked in: below 0 they conflict; and
     `step_cosine@NAME`, the cosine between the step that reached the weights and the descent
     direction of each rank. With `report=True` also, for each pair of ranks, `cosine@HIGHER,LOWER`,

@@ -242,7 +242,7 @@ class Passes:
         forward = Forward(self.classifier, training, self.named)
         weights = self._weights[index]
         scores = score_rank(rank, forward, batch, seen, self.score, weights)
-        if training and index == 0 and self._penalized:
+        if index == 0 and self._penalized:
             scores = scores._replace(total=scores.total + forward.regularization())
         return scores
 

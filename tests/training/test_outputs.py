@@ -8,6 +8,7 @@ import tensorflow as tf
 import lexirobust as lr
 from tests.training.by_hand import (
     ATTACK,
+    METHODS,
     compiled,
     cross_entropy,
     fit,
@@ -81,6 +82,81 @@ def test_regularization_is_a_rank_of_its_own_and_counts_once(data, options, ways
     assert logs["loss@regularization"] == pytest.approx(value, abs=1e-5)
     assert logs["loss"] == pytest.approx((loss + value) / 2, abs=1e-5)
     assert "accuracy@regularization" not in logs
+
+
+class Charged(keras.layers.Layer):
+    """Adds a loss of its own, as a user's layer may."""
+
+    def call(self, x):
+        self.add_loss(0.3 * tf.reduce_mean(tf.abs(x)))
+        return x
+
+
+def charged_network():
+    """Penalties of all three kinds in one classifier."""
+    penalized = keras.layers.Dense(8, kernel_regularizer="l2", activity_regularizer=L2)
+    layers = [keras.Input((1,)), penalized, Charged(), keras.layers.Dense(2, bias_regularizer="l1")]
+    return keras.Sequential(layers)
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 3}], ids=str)
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_what_is_measured_is_penalized_as_in_keras(data, options, run_eagerly):
+    x, y = data
+    classifier, weight = charged_network(), np.linspace(0, 2, 20)
+    twin = keras.models.clone_model(classifier)
+    twin.set_weights(classifier.get_weights())
+    model = compiled(lr.Standard(classifier, **options), 0.0, run_eagerly=run_eagerly)
+    compiled(twin, 0.0, loss=CROSS_ENTROPY, run_eagerly=run_eagerly)
+    given = {"batch_size": 8, "sample_weight": weight, "verbose": 0}
+    expected = twin.evaluate(x, y, **given)
+    logs = model.evaluate(x, y, **given, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+    assert logs["loss@natural"] < 0.95 * logs["loss"]
+    single = [each.test_on_batch(x, y, return_dict=True)["loss"] for each in (model, twin)]
+    assert single[0] == pytest.approx(single[1], rel=1e-5)
+    both = [
+        each.fit(x, y, **given, shuffle=False, validation_data=(x, y, weight)).history
+        for each in (model, twin)
+    ]
+    for name in ("loss", "val_loss"):
+        assert both[0][name] == pytest.approx(both[1][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["olsrc", "trades", "own rank", "adversarial first"])
+def test_what_is_measured_is_penalized_as_in_training(data, method):
+    classifier = penalized_network(kernel_regularizer=L2)
+    ranks = [lr.objectives.Natural(), lr.objectives.Regularization()]
+    make = {
+        "own rank": lambda c: lr.LexicographicModel(c, ranks, [0.9, 0.1]),
+        "adversarial first": lambda c: lr.LexicographicModel(
+            c, [lr.objectives.Adversarial(ATTACK, 1.0), lr.objectives.Natural()], [0.9, 0.1]
+        ),
+    }
+    # At rate 0 the weights that are measured are those that were trained on.
+    model = compiled({**METHODS, **make}[method](classifier), 0.0, run_eagerly=True)
+    trained = fit(model, *data)
+    measured = model.evaluate(*data, verbose=0, return_dict=True)
+    assert measured == pytest.approx({name: trained[name] for name in measured}, rel=1e-5)
+    penalty = penalty_at(classifier, data[0])().numpy()
+    plain = sum(
+        alpha * measured[f"loss@{rank.name}"]
+        for alpha, rank in zip(model.alphas, model.objectives, strict=True)
+        if f"loss@{rank.name}" in measured
+    )
+    share = 0.0 if method == "own rank" else model.alphas[0]
+    if method != "trades":
+        assert measured["loss"] == pytest.approx(plain + share * penalty, rel=1e-5)
+
+
+def test_two_replicas_measure_the_penalty_once(data, strategy):
+    models = [compiled(lr.Standard(charged_network()))]
+    with strategy.scope():
+        models.append(compiled(lr.Standard(charged_network())))
+    models[1].set_weights(models[0].get_weights())
+    logs = [model.evaluate(*data, verbose=0, return_dict=True) for model in models]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+    assert logs[0]["loss@natural"] < 0.95 * logs[0]["loss"]
 
 
 def test_regularization_may_be_ranked_first_or_weighed(data):
