@@ -424,6 +424,27 @@ def flat_sample_weight(
     return tf.squeeze(weights, -1) if weights.shape.rank == len(inner) + 2 else weights
 
 
+def classes_of(logits: Any) -> tf.Tensor:
+    """Says which class each row of logits decides for.
+
+    Args:
+        logits: `[N, C]` array or tensor.
+
+    Returns:
+        `[N]` int32 classes; -1, which equals no label, where a logit is not a number.
+
+    Example:
+
+    >>> classes_of([[0.0, 1.0], [2.0, float("nan")]]).numpy().tolist()
+    [1, -1]
+    """
+    logits = tf.convert_to_tensor(logits)
+    classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    if not logits.dtype.is_floating:
+        return classes
+    return tf.where(tf.reduce_any(tf.math.is_nan(logits), axis=-1), -1, classes)
+
+
 def logits_problem(outputs: Any) -> str | None:
     """Says what is wrong with a classifier that gives probabilities.
 

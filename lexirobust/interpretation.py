@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.attack import Classifier, logits_of
 from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
-from lexirobust.checks import check_priors
+from lexirobust.checks import check_priors, classes_of
 
 
 def nearest_boundary(
@@ -36,7 +36,7 @@ def nearest_boundary(
         Points just past the boundary, their distances, where any was found, and what they cost.
 
     Raises:
-        ValueError: If the inputs or priors are not as above.
+        ValueError: If the inputs or priors are not as above, or logits are not numbers.
         TypeError: If the method is no attack of least norm, or inputs are no numbers.
 
     Example: two classes meet at 0, the neutral boundary is on the side of the more probable one.
@@ -58,7 +58,12 @@ def nearest_boundary(
             f"BoundaryAttack. Received: {method!r}."
         )
     x = tf.convert_to_tensor(np.asarray(x, np.float32))
-    given = np.argmax(logits_of(classifier, x), axis=1)
+    given = np.asarray(classes_of(logits_of(classifier, x)))
+    if np.any(given < 0) and np.all(np.isfinite(x)):
+        raise ValueError(
+            "`classifier` must give numbers: what is not a number is no class, and has no "
+            f"boundary. Received: NaN in the logits of {np.sum(given < 0)} of {len(given)} inputs."
+        )
     if priors is None:
         return method(classifier, x, given, batch_size)
     logits = logits_of(classifier, x[:1])
@@ -68,7 +73,7 @@ def nearest_boundary(
         neutral.label.assign(label)
         rows = np.flatnonzero(given == label)
         some = tf.gather(x, rows)
-        side = np.argmax(neutral(some), axis=1)
+        side = np.asarray(classes_of(neutral(some)))
         found.append((rows, method(neutral, some, side, batch_size)))
     order = np.argsort(np.concatenate([rows for rows, _ in found]))
     columns = zip(*(points for _, points in found), strict=True)

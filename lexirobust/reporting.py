@@ -73,6 +73,11 @@ class _Perturbed(NamedTuple):
     image: str
     perturbation: str
 
+    @property
+    def decided(self) -> str:
+        """The decision in words: there is none where logits are not numbers."""
+        return "not a number" if self.decision < 0 else str(self.decision)
+
 
 class _Sample(NamedTuple):
     """A clean sample, and what an attack made of it."""

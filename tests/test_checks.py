@@ -377,3 +377,20 @@ def test_seed_of_any_integer_type_becomes_pythons(seed):
 @pytest.mark.parametrize("value", [True, False, np.bool_(True), np.bool_(False)])
 def test_flag_of_any_bool_becomes_pythons(value):
     assert checks.check_flag("free", value) is bool(value)
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "XLA"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_logits_that_are_not_numbers_are_no_class(jit_compile, dtype):
+    nan, inf = np.nan, np.inf
+    rows = [[1, 2, 0], [nan, 2, 0], [1, nan, 0], [1, 2, nan], [nan] * 3, [inf, 2, 0], [-inf, 2, 0]]
+    decide = checks.classes_of
+    if jit_compile is not None:
+        decide = tf.function(decide, jit_compile=jit_compile, autograph=False)
+    classes = decide(tf.constant(rows, dtype))
+    assert classes.dtype == tf.int32
+    assert classes.numpy().tolist() == [1, -1, -1, -1, -1, 0, 1]
+
+
+def test_whole_numbers_are_logits():
+    assert checks.classes_of(np.array([[3, 4], [4, 3]])).numpy().tolist() == [1, 0]

@@ -118,3 +118,14 @@ def test_bad_input_is_named():
         lr.nearest_boundary(linear, X, fab, [0.5, 0.6])
     with pytest.raises(ValueError, match="finite"):
         lr.nearest_boundary(linear, np.full((1, 6), np.nan), fab)
+
+
+@pytest.mark.parametrize("priors", [None, [0.5, 0.5]])
+def test_what_is_not_a_number_is_no_class_to_be_explained(priors):
+    def classifier(x):
+        return tf.math.log(linear(x))
+
+    undefined = np.isnan(classifier(X)).any(axis=1).sum()
+    assert 0 < undefined < len(X)
+    with pytest.raises(ValueError, match=f"NaN in the logits of {undefined} of {len(X)} inputs"):
+        lr.nearest_boundary(classifier, X, DeepFool(bounds=None), priors)

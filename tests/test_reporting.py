@@ -279,7 +279,9 @@ def test_images_are_shown_with_their_perturbations(shape, tmp_path):
     x[:, 1, 1], x[:, 2, 2] = 0.0, 1.0
     norms = np.full((3, 40), 0.123, np.float32)
     norms[2, 1] = np.nan
-    measured = dataclasses.replace(curve(), norms=norms, shown=shown(x))
+    samples = shown(x)
+    samples.decisions[0, 3] = -1
+    measured = dataclasses.replace(curve(), norms=norms, shown=samples)
     page = written({"a": measured}, tmp_path)
     clean = page.images("Clean image")
     assert len(clean) == 4
@@ -299,6 +301,7 @@ def test_images_are_shown_with_their_perturbations(shape, tmp_path):
     # Rows of magnitudes 1, 0 and 0.25 add 0, 1 and 2 to the label.
     assert told.count("1 → 1") == told.count("1 → 3") == 1
     assert "1 → 2" not in told
+    assert told.count("3 → not a number") == 1
     assert told.index("1 → 3") < told.index("1 → 1")
 
 

@@ -58,7 +58,7 @@ def margin(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
     """
     del targeted
     own, others = _split(logits, most_likely(y))
-    return tf.reduce_max(others, axis=-1) - own
+    return tf.reduce_max(others, axis=-1) - own + _poison(logits)
 
 
 def dlr(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
@@ -89,7 +89,8 @@ def dlr(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
         )
     largest = tf.math.top_k(logits, min(classes, 4)).values
     floor = tf.where(targeted, tf.reduce_mean(largest[:, 2:], axis=-1), largest[:, 2])
-    return tf.math.divide_no_nan(margin(logits, y, targeted), largest[:, 0] - floor)
+    ratio = tf.math.divide_no_nan(margin(logits, y, targeted), largest[:, 0] - floor)
+    return ratio + _poison(logits)
 
 
 LOSSES: Final[dict[str, AttackLoss]] = {
@@ -102,6 +103,12 @@ LOSSES: Final[dict[str, AttackLoss]] = {
 def most_likely(y: tf.Tensor) -> tf.Tensor:
     """Returns `[N]` int32 labels: those given, or the class of largest probability."""
     return tf.argmax(y, -1, tf.int32) if y.shape.rank == 2 else tf.cast(y, tf.int32)
+
+
+def _poison(logits: tf.Tensor) -> tf.Tensor:
+    """0, and not a number where a logit is none: maxima leave such logits out on some devices."""
+    logits = tf.stop_gradient(logits)
+    return tf.reduce_sum(tf.where(tf.math.is_nan(logits), logits, 0.0), axis=-1)
 
 
 def _log_odds(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

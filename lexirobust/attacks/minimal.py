@@ -11,6 +11,7 @@ from lexirobust.attacks import geometry, graph_cache
 from lexirobust.attacks.attack import Base, Classifier, _batches, _shown, logits_of
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import most_likely
+from lexirobust.checks import classes_of
 
 TOLERANCE: Final = 1e-5
 """How near the last points are to the boundary, relative to their distances from the inputs."""
@@ -189,9 +190,9 @@ def decide(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
         x: `[N, ...]` tensor.
 
     Returns:
-        `[N]` int32 classes.
+        `[N]` int32 classes, -1 where logits are not numbers.
     """
-    return tf.argmax(logits_of(classifier, x), axis=-1, output_type=tf.int32)
+    return classes_of(logits_of(classifier, x))
 
 
 def halve(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import Goal, choose, climb, ranked
 from lexirobust.attacks.losses import LOSSES, most_likely
-from lexirobust.checks import check_flag, check_steps
+from lexirobust.checks import check_flag, check_steps, classes_of
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
@@ -149,6 +149,8 @@ class PGD(Attack):
     def solved(self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Says which inputs are misclassified, or classified as the label where that is the goal.
 
+        Inputs whose logits are not numbers are misclassified, as whatever they are labelled.
+
         Args:
             classifier: Maps inputs to logits.
             x: `[N, ...]` perturbed inputs.
@@ -158,7 +160,7 @@ class PGD(Attack):
             `[N]` bool tensor.
         """
         labels = most_likely(y)
-        given = tf.argmax(logits_of(classifier, x), axis=-1, output_type=tf.int32)
+        given = classes_of(logits_of(classifier, x))
         return tf.equal(given == labels, tf.less(self.sign, 0.0))
 
     def mix(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -9,8 +9,8 @@ import tensorflow as tf
 from lexirobust.attacks import warp
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import climb
-from lexirobust.attacks.losses import cross_entropy
-from lexirobust.checks import check_flag, check_steps
+from lexirobust.attacks.losses import cross_entropy, most_likely
+from lexirobust.checks import check_flag, check_steps, classes_of
 
 
 class _OfImages(Attack):
@@ -53,8 +53,7 @@ class _OfImages(Attack):
         if self.bounds is not None:
             moved = tf.clip_by_value(moved, *self.bounds)  # Weighing pixels rounds.
         logits = logits_of(classifier, moved)
-        labels = y if y.shape.rank == 1 else tf.argmax(y, axis=-1)
-        wrong = tf.argmax(logits, axis=-1) != tf.cast(labels, tf.int64)
+        wrong = classes_of(logits) != most_likely(y)
         loss = _log_odds(logits, y)
         if worst is None:
             return [moved, wrong, loss]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from keras import ops
 
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, classes_of
 
 
 class Interval(NamedTuple):
@@ -296,7 +296,8 @@ def decision_boundaries(
         points: int, number of grid points, at least 2.
 
     Returns:
-        Sorted list of floats, in input units, each within about 1e-6 of a change of the argmax.
+        Sorted list of floats, in input units, each within about 1e-6 of a change of the argmax, or
+        of an end of where logits are not numbers.
 
     Raises:
         ValueError: if the range is empty or `points` is less than 2.
@@ -314,7 +315,7 @@ def decision_boundaries(
 
     def decide(x: np.ndarray) -> np.ndarray:
         logits = classifier(tf.constant(x[:, None], dtype=tf.float32))
-        return np.argmax(ops.convert_to_numpy(logits), axis=-1)
+        return np.asarray(classes_of(logits))
 
     grid = np.linspace(low, high, points)
     decisions = decide(grid)

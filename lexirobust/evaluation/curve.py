@@ -23,7 +23,8 @@ class Shown:
         x: `[n, ...]` clean inputs.
         y: `[n]` labels.
         moved: `[K, n, ...]` perturbed inputs.
-        decisions: `[K, n]` the classes that the classifier gives them.
+        decisions: `[K, n]` the classes that the classifier gives them; -1 for logits that are not
+            numbers.
     """
 
     x: np.ndarray

@@ -26,12 +26,13 @@ from lexirobust.checks import (
     check_labels,
     check_magnitudes,
     check_priors,
+    classes_of,
     flat_labels,
 )
 from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.curve import AccuracyCurve, Shown
 from lexirobust.evaluation.devices import on_devices
-from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible
+from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible, not_finite
 from lexirobust.version import __version__
 
 _SHOWN: Final = 8
@@ -333,7 +334,7 @@ def _measure(
     for magnitude in magnitudes:
         moved = next(swept) if magnitude > 0 else tf.constant(x)
         logits = logits_of(classifier, moved)
-        decisions = np.argmax(logits, axis=-1)
+        decisions = np.asarray(classes_of(logits))
         size = magnitude if scale is None else magnitude * scale
         counted = attack.counted(x, moved, size) if magnitude > 0 else None
         values = {
@@ -398,10 +399,12 @@ def _flagged(
         curve.correct[row, : len(y)],
         seed,
     )
-    flags: list[Flag] = list(find_flags(probe))
+    flags: list[Flag | None] = list(find_flags(probe))
     exact = getattr(attack, "constraint", "exact") == "exact"
-    found = infeasible(curve.feasible, curve.magnitudes, exact)
-    return dataclasses.replace(curve, flags=(*flags, *([found] if found else [])))
+    flags.insert(0, not_finite(curve.losses, curve.magnitudes))
+    flags.append(infeasible(curve.feasible, curve.magnitudes, exact))
+    found = [flag for flag in flags if flag is not None]
+    return dataclasses.replace(curve, flags=tuple(found))
 
 
 def _describe(attack: Attack) -> dict[str, Any]:

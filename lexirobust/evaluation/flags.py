@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import FGSM, PGD, Attack, Classifier, Square, geometry, losses
 from lexirobust.attacks.attack import logits_of
-from lexirobust.checks import logits_problem, randomness_problem
+from lexirobust.checks import classes_of, logits_problem, randomness_problem
 
 SHARE: Final = 0.03
 """Of the samples looked at; what a stronger attack may break more without a flag."""
@@ -57,7 +57,7 @@ class Probe(NamedTuple):
 
     def right(self, x: tf.Tensor) -> np.ndarray:
         """`[n]` bool: whether inputs `[n, ...]` are classified as labelled."""
-        return np.argmax(logits_of(self.classifier, x), axis=-1) == self.y
+        return np.asarray(classes_of(logits_of(self.classifier, x))) == self.y
 
     def under(self, attack: Attack, norms: Any | None = None) -> np.ndarray:
         """`[n]` bool: what is classified as labelled under an attack."""
@@ -282,18 +282,43 @@ def infeasible(feasible: np.ndarray, magnitudes: np.ndarray, exact: bool) -> Fla
     Returns:
         A flag, or `None`.
     """
-    shares = np.mean(~feasible, axis=1)
-    if not exact or not np.any(shares):
+    told = _told(np.mean(~feasible, axis=1), magnitudes)
+    if not exact or not told:
         return None
-    told = ", ".join(
-        f"{share:.1%} at {m:g}" for m, share in zip(magnitudes, shares, strict=True) if share
-    )
     return Flag(
         "exact norms out of reach",
         f"The bounds leave no room for a perturbation of the exact norm for some samples: {told}. "
         "Those are perturbed by less.",
         "Read those accuracies as of a smaller magnitude, or measure smaller ones.",
     )
+
+
+def not_finite(losses: np.ndarray, magnitudes: np.ndarray) -> Flag | None:
+    """Says where logits are not numbers, or infinite.
+
+    Args:
+        losses: `[K, N]` cross entropies.
+        magnitudes: `[K]`.
+
+    Returns:
+        A flag, or `None`.
+    """
+    told = _told(np.mean(~np.isfinite(losses), axis=1), magnitudes)
+    if not told:
+        return None
+    return Flag(
+        "logits not finite",
+        "The classifier's logits are not numbers, or infinite, for some samples: "
+        f"{told}. What is not a number counts as wrong.",
+        "Look at the weights, and for roots, logarithms and divisions; "
+        "`tf.debugging.enable_check_numerics()` finds the first operation at fault.",
+    )
+
+
+def _told(shares: np.ndarray, magnitudes: np.ndarray) -> str:
+    """Which share of the samples is concerned at which magnitude, where any is."""
+    pairs = zip(magnitudes, shares, strict=True)
+    return ", ".join(f"{share:.1%} at {m:g}" for m, share in pairs if share)
 
 
 def _flag(name: str, problem: str | None, advice: str) -> Flag | None:

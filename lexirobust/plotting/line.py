@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lexirobust import datasets
+from lexirobust.checks import classes_of
 from lexirobust.plotting.style import BLUE, CLASS_COLOURS, CLASS_NAMES, RED, check_not_empty
 
 
@@ -200,8 +201,9 @@ def _probability(classifier: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
 
 
 def decision(classifier: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
-    """The classes `[M]` of inputs `[M]` on the line."""
-    return np.argmax(ops.convert_to_numpy(_logits(classifier, x)), axis=-1)
+    """The classes `[M]` of inputs `[M]` on the line; not a number where logits are not."""
+    classes = np.asarray(classes_of(_logits(classifier, x)))
+    return np.where(classes < 0, np.nan, classes)
 
 
 def _curve_style(label: str) -> dict[str, Any]:

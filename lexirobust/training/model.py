@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from lexirobust import gem, serving
 from lexirobust.attacks.graph_cache import Watch
+from lexirobust.attacks.losses import most_likely
 from lexirobust.checks import (
     Weighed,
     check_alphas,
@@ -21,6 +22,7 @@ from lexirobust.checks import (
     check_mean,
     check_outputs,
     check_sample_weight,
+    classes_of,
     flat_labels,
     flat_sample_weight,
     one_weighed,
@@ -887,10 +889,10 @@ def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:
 
 def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The accuracy of logits `[N, C]`, and the sum of the samples' weights."""
-    labels = tf.argmax(batch.y, axis=-1) if batch.y.shape.rank == 2 else batch.y
+    labels = most_likely(batch.y)
     weights = tf.ones(tf.shape(batch.x)[0])
     if batch.sample_weight is not None:
         weights = tf.cast(batch.sample_weight, tf.float32)
-    right = tf.cast(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
+    right = tf.cast(classes_of(logits) == labels, tf.float32)
     counted = tf.reduce_sum(weights)
     return tf.math.divide_no_nan(tf.reduce_sum(right * weights), counted), counted

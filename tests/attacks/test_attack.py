@@ -225,3 +225,65 @@ def test_attacks_of_data_can_be_copied_and_pickled():
         moved = [attack(lambda x: tf.concat([-x, x], 1), points, y, 0.5)]
         moved += [twin(lambda x: tf.concat([-x, x], 1), points, y, 0.5) for twin in twins(attack)]
         assert np.all(np.abs(np.abs(moved - points) - 0.5) < 1e-5)
+
+
+def right_or_not_a_number(x):
+    """Classifies all inputs as 0 whose mean is below 0.6, and nothing beyond."""
+    mean = tf.reduce_mean(tf.reshape(x, (tf.shape(x)[0], -1)), axis=1)
+    # That of another class: a maximum may leave it out.
+    return tf.stack([0.0 * mean + 1.0, -1.0 - tf.sqrt(0.6 - mean), 0.0 * mean - 2.0], axis=1)
+
+
+BROKEN_BY = {
+    "PGD": attacks.PGD("linf", steps=5, seed=0),
+    "margin": attacks.PGD("l2", steps=5, loss="margin", seed=0),
+    "dlr": attacks.PGD("l1", steps=5, loss="dlr", seed=0),
+    "maximum": attacks.PGD("linf", 5, constraint="maximum", restarts=3, early_stop=True, seed=0),
+    "FGSM": FGSM(),
+    "DAA": attacks.DAA(norm="linf", steps=5, seed=0),
+    "Square": attacks.Square(queries=30, seed=0),
+    "Worst": attacks.Worst([FGSM(), FGSM("l2")], [1.0, 0.01]),
+}
+
+
+@pytest.mark.parametrize("sweep", [False, True], ids=["call", "sweep"])
+@pytest.mark.parametrize("attack", BROKEN_BY.values(), ids=BROKEN_BY)
+def test_attack_that_reaches_what_is_not_a_number_has_succeeded(attack, sweep):
+    x = np.random.default_rng(0).uniform(0.4, 0.5, size=(4, 2, 3, 1)).astype(np.float32)
+    magnitude = {"l1": 2.0, "l2": 0.8}.get(attack.norm, 0.3)
+    args = right_or_not_a_number, x, np.zeros(4, int)
+    moved = attack.sweep(*args, [0.01, magnitude])[1] if sweep else attack(*args, magnitude)
+    assert np.isfinite(moved).all()
+    assert np.isnan(right_or_not_a_number(moved)).any(axis=1).all()
+    curve = lr.evaluate_robustness(*args, attack, [0.0, magnitude])
+    assert curve.accuracy.tolist() == [1.0, 0.0]
+    assert curve.flags[0].name == "logits not finite"
+    assert f": 100.0% at {magnitude:g}." in curve.flags[0].message  # And none at 0.
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.DeepFool(),
+        attacks.FAB(steps=5),
+        attacks.HopSkipJump(steps=2, probes=5, seed=0),
+        attacks.BoundaryAttack(steps=5, seed=0),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_attack_of_least_norm_ends_where_nothing_is_a_number(attack):
+    x = np.random.default_rng(0).uniform(0.4, 0.5, size=(4, 3)).astype(np.float32)
+    x[3] = 0.7
+    found = attack(right_or_not_a_number, x, np.zeros(4, int))
+    assert found.success.numpy().all()
+    assert found.distances[3] == 0
+    assert np.isnan(right_or_not_a_number(found.inputs)).any(axis=1).all()
+
+
+def test_weights_that_are_not_numbers_leave_no_accuracy():
+    classifier, (x, _) = network(), samples()
+    classifier.layers[0].kernel.assign(np.full((4, 8), np.nan))
+    curve = lr.evaluate_robustness(classifier, x, np.zeros(10, int), FGSM(), [0, 0.1])
+    assert curve.accuracy.tolist() == [0.0, 0.0]
+    assert curve.flags[0].name == "logits not finite"
+    assert lr.AccuracyCurve.from_json(curve.to_json()).flags == curve.flags

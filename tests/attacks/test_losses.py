@@ -140,3 +140,17 @@ def test_inputs_with_tiny_gradients_are_moved_alike():
     scaled = network(5, 1 / unit)
     far = moved_by(PGD(**given), lambda x: scaled(x / unit), unit * x, y, 0.3 * unit)
     np.testing.assert_allclose(far / unit, near, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_logits_that_are_not_numbers_have_a_loss_that_is_none(name, jit_compile):
+    rows = np.full((9, 4), [1.0, 1.0, 3.0, 2.0], np.float32)
+    rows[:4][np.eye(4, dtype=bool)] = np.nan
+    rows[4:8][np.eye(4, dtype=bool)] = np.inf  # Those are left to what they were.
+    loss = tf.function(losses.LOSSES[name], jit_compile=jit_compile, autograph=False)
+    values = loss(tf.constant(rows), tf.ones(9, tf.int32), FREE).numpy()
+    assert np.isnan(values[:4]).all()
+    assert np.isfinite(values[8])
+    if name == "margin":
+        assert values[4:8].tolist() == [np.inf, -np.inf, np.inf, np.inf]

@@ -211,3 +211,13 @@ def test_inputs_that_are_no_images_are_refused(attack, shape):
     message = r"`x` must hold images \[N, height, width, channels\]. Received: shape \(4, "
     with pytest.raises(ValueError, match=message):
         attack(one_pixel(0, 0), np.zeros(shape), np.zeros(4, int), 1.0)
+
+
+def test_image_whose_logits_are_not_numbers_is_the_worst():
+    def classifier(x):
+        corner = x[:, 0, 0, 0]
+        return tf.stack([1.0 + tf.sqrt(corner - 0.1), 0.0 * corner], axis=1)
+
+    x = images(4, 4, 4, 1) * 0.5 + 0.3
+    moved = Spatial(rotations=1, translations=3)(classifier, x, np.zeros(4, int), 1.0)
+    assert np.isnan(classifier(moved)).any(axis=1).all()  # What comes in from outside is 0.

@@ -455,3 +455,10 @@ def test_subset_refuses_unequal_lengths():
         datasets.subset(np.zeros((3, 2)), np.zeros(2), 1, seed=0)
     with pytest.raises(ValueError, match="equal length"):
         datasets.subset(np.zeros(()), np.zeros(()), 1, seed=0)
+
+
+def test_boundaries_are_where_logits_are_no_longer_numbers_too():
+    def classifier(x):
+        return tf.concat([1.0 - x, 0.0 * tf.sqrt(4.0 - x)], axis=1)
+
+    np.testing.assert_allclose(datasets.decision_boundaries(classifier), [1.0, 4.0], atol=1e-5)

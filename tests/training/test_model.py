@@ -565,3 +565,12 @@ def test_gradients_are_of_the_model_as_it_is(change, data):
     after = gradients(model)
     np.testing.assert_equal(after, gradients(fresh))
     assert str(after) != str(before)
+
+
+def test_logits_that_are_not_numbers_are_never_right(data):
+    x, _ = data
+    model = compiled(lr.OLSRC(network(), ATTACK, [4.0]))
+    model.classifier.layers[-1].bias.assign([np.nan, 0.0])
+    for y in (np.zeros(20, int), np.ones(20, int)):
+        logs = model.evaluate(x, y, verbose=0, return_dict=True)
+        assert [logs["accuracy@natural"], logs["accuracy@l2=4"]] == [0.0, 0.0]
