@@ -28,7 +28,6 @@ from lexirobust.checks import (
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
 
-_FIXED: Final = (bool, int, float, str, type)
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
@@ -109,9 +108,10 @@ class Base(abc.ABC):
         structure = self.structure()
         # Another device has its own copies of mirrored weights, which its own graph reads.
         device = tf.zeros([]).device
-        graph = graph_cache.known(classifier).graph(
+        graph = graph_cache.keep(
+            classifier,
             (structure, kinds, tuple(numbers), device),
-            _objects_in(structure),
+            (structure,),
             lambda: self._compile(classifier, kinds, tuple(numbers)),
         )
         return graph(**tensors)
@@ -123,18 +123,15 @@ class Base(abc.ABC):
         numbers: Iterable[str],
     ) -> Callable[..., Any]:
         """Compiles for all attacks that equal this one but for numbers, tensors in the graph."""
-        held = [(classifier, copy.copy(self))]
+        attack = copy.copy(self)
 
         def perturb(**given: tf.Tensor) -> Any:
-            classifier, attack = held[0]
             for name in numbers:
                 setattr(attack, name, given.pop(name))
             return attack._traced(classifier, **given)
 
         specs = {name: tf.TensorSpec(shape, dtype) for name, shape, dtype in kinds}
-        graph = tf.function(perturb, autograph=False).get_concrete_function(**specs)
-        held.clear()  # The graph reads weights; it needs the classifier no more.
-        return graph
+        return tf.function(perturb, autograph=False).get_concrete_function(**specs)
 
     @abc.abstractmethod
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
@@ -227,7 +224,6 @@ class Attack(Base):
             The perturbed inputs, shaped like `x`.
         """
 
-    @graph_cache.looks_once
     def __call__(
         self, classifier: Classifier, x: Any, y: Any, magnitude: Any, batch_size: int | None = None
     ) -> tf.Tensor:
@@ -256,7 +252,6 @@ class Attack(Base):
         moved = [self._run(classifier, *part) for part in _shown(parts, len(parts))]
         return tf.concat(moved, axis=0)
 
-    @graph_cache.looks_once
     def sweep(
         self,
         classifier: Classifier,
@@ -464,28 +459,21 @@ def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def _known_classes(classifier: Classifier, x: tf.Tensor) -> int:
     """The number of classes; the first time, warns if accuracy under attack cannot be trusted."""
-    known, shape = graph_cache.known(classifier), tuple(x.shape[1:])
-    if shape not in known.classes:
-        with known.calling():
-            first, second = logits_of(classifier, x), logits_of(classifier, x)
+
+    def look() -> int:
+        first, second = logits_of(classifier, x), logits_of(classifier, x)
         for problem in (logits_problem(first), randomness_problem(first, second)):
             if problem:
-                warnings.warn(problem, UserWarning, stacklevel=5)  # At the attack's call.
-        known.classes[shape] = int(first.shape[-1])
-    return known.classes[shape]
+                warnings.warn(problem, UserWarning, stacklevel=6)  # At the attack's call.
+        return int(first.shape[-1])
+
+    return graph_cache.keep(classifier, ("classes", *x.shape[1:]), (), look)
 
 
 def _kind_of(name: str, tensor: tf.Tensor) -> tuple[str, tuple[int | None, ...] | None, tf.DType]:
     """What a graph knows of a tensor: the first axis of what has any is that of the samples."""
     shape = None if tensor.shape.rank is None else tuple(tensor.shape)
     return name, (None, *shape[1:]) if shape and name != "seed" else shape, tensor.dtype
-
-
-def _objects_in(structure: Any) -> list[Any]:
-    """What is in a structure that may change, and equal itself all the same."""
-    if isinstance(structure, tuple | frozenset):
-        return [found for each in structure for found in _objects_in(each)]
-    return [] if structure is None or isinstance(structure, _FIXED) else [structure]
 
 
 def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:

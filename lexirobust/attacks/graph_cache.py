@@ -1,9 +1,8 @@
-"""Compiled graphs of attacks, each kept for as long as what it was traced from stays as it was."""
+"""Graphs of attacks, each kept for as long as what it was traced from stays as it was."""
 
 import argparse
 import collections
 import contextlib
-import dis
 import enum
 import functools
 import pathlib
@@ -11,49 +10,29 @@ import sys
 import sysconfig
 import threading
 import types
-import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeAlias, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-Graph: TypeAlias = Callable[..., Any]
-"""A compiled attack on one classifier."""
-
-_Given = ParamSpec("_Given")
-_Result = TypeVar("_Result")
-_Parts: TypeAlias = dict[Any, Any]
+_Kept = TypeVar("_Kept")
+_Parts: TypeAlias = dict[Hashable, Any]
 """What an object is made of, by name."""
 
-# How many classifiers are remembered, and how many graphs of all of them: the latest.
-_MOST_CLASSIFIERS: Final = 16
-_MOST_GRAPHS: Final = 16
+_MOST_KEPT: Final = 32  # The latest: each holds on to its classifier.
 
-# What has no parts, and is the same where type and value are.
-_PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, type(None), type(...)})
-
-# How what an object is made of is found. What is whole is told apart by identity: a graph reads it
-# as it runs, or it cannot change.
-_KINDS: Final[dict[str, tuple[type, ...]]] = {
-    "whole": (tf.Tensor, tf.Variable, keras.Variable, np.generic, enum.Enum, types.ModuleType),
-    "array": (np.ndarray,),
-    "method": (types.MethodType,),
-    "fixed": (tuple, frozenset),
-    "items": (list, set, collections.deque),
-    "dict": (dict,),
-    "function": (types.FunctionType,),
-    "partial": (functools.partial,),
-    "layer": (keras.Operation,),  # A layer, a model, or a function in a graph of them.
-    "class": (type,),
-    "object": (types.SimpleNamespace, argparse.Namespace),
-}
+# What is the same where type and value are. Of all else but arrays it is identity that tells.
+_PLAIN: Final = (int, float, complex, bool, str, bytes, type(None), type(...))
+# What has no parts that a graph could have been traced from: it reads tensors as it runs.
+_WHOLE: Final = (tf.Tensor, tf.Variable, keras.Variable, np.generic, enum.Enum, types.ModuleType)
 _LIBRARIES: Final = sys.stdlib_module_names | {"keras", "numpy", "tensorflow", "tqdm"}
 _LIBRARY_PATHS: Final = (
     sysconfig.get_path("stdlib"),
     str(pathlib.Path(__file__).resolve().parents[1]),
 )
+_LENGTH: Final = object()
 
 # What a Keras layer or model knows of itself besides what it computes: how it is trained, saved and
 # called, and what it was called on.
@@ -77,339 +56,175 @@ _NAMES: Final = """
 """
 _BOOKKEEPING: Final = frozenset(_NAMES.split())
 
-
-class Known:
-    """What is known of a classifier for as long as it stays what it is.
-
-    Args:
-        classifier: The classifier.
-        parts: What it consists of for as long as it lives: a method is an object's.
-        forget: Called once one of these is no more.
-
-    Attributes:
-        classes: How many classes it has, by the shape of an input.
-    """
-
-    def __init__(self, classifier: Any, parts: Sequence[Any], forget: Callable[[], object]) -> None:
-        self.classes: dict[tuple[int | None, ...], int] = {}
-        self.graphs: collections.OrderedDict[Hashable, tuple[Graph, Watch]] = (
-            collections.OrderedDict()
-        )
-        self._parts = [_Part(part, lambda _: forget()) for part in parts]
-        self._watch = Watch(classifier)
-
-    def is_up_to_date(self, parts: Sequence[Any]) -> bool:
-        """Whether the classifier is made of these parts, and all of them are what they were."""
-        same = [held.value is part for held, part in zip(self._parts, parts, strict=True)]
-        return all(same) and not self._watch.sees_change()
-
-    @contextlib.contextmanager
-    def calling(self) -> Iterator[None]:
-        """Has what the classifier changes about itself in here count as bookkeeping from now on.
-
-        A count of its calls, for one, would otherwise never be what it was.
-        """
-        yield
-        with _LOCK:
-            self._watch.ignore_changes()
-
-    def graph(self, key: Hashable, attacks: Iterable[Any], compiled: Callable[[], Graph]) -> Graph:
-        """Returns the graph of a key, compiled anew if there is none, or the attack has changed.
-
-        Args:
-            key: What tells graphs of this classifier apart, all that is equal in equal attacks.
-            attacks: What else graphs of this key are made of, and may change.
-            compiled: Compiles one.
-        """
-        with _LOCK:
-            found = self.graphs.get(key)
-            if found is not None and not found[1].sees_change():
-                self.graphs.move_to_end(key)
-                return found[0]
-        watch = Watch(*attacks)
-        with self.calling():
-            graph = compiled()
-        with _LOCK:
-            watch.ignore_changes()
-            self.graphs[key] = graph, watch
-            self.graphs.move_to_end(key)
-            _drop_oldest()
-        return graph
-
-
+_KEPT: Final[collections.OrderedDict[Hashable, tuple[Any, "Snapshot", Any]]] = (
+    collections.OrderedDict()
+)
 _LOCK: Final = threading.RLock()
-_KNOWN: Final[collections.OrderedDict[tuple[int, ...], Known]] = collections.OrderedDict()
 
 
-class _Looked(threading.local):
-    """What a thread has looked at in the call that it is in, if it is in one."""
-
-    known: dict[int, tuple[Any, Known]] | None = None
-
-
-_LOOKED: Final = _Looked()
-
-
-def looks_once(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Makes a function take classifiers as they are when they are first met in a call of it."""
-
-    @functools.wraps(function)
-    def looking(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        if _LOOKED.known is not None:
-            return function(*args, **kwargs)
-        _LOOKED.known = {}
-        try:
-            return function(*args, **kwargs)
-        finally:
-            _LOOKED.known = None
-
-    return looking
-
-
-def known(classifier: Any) -> Known:
-    """Returns what is known of a classifier: nothing, if it is not what it was.
+def keep(
+    classifier: Any, key: Hashable, others: tuple[Any, ...], make: Callable[[], _Kept]
+) -> _Kept:
+    """Returns what was made for a classifier, made anew if that or something else has changed.
 
     Args:
-        classifier: Any callable. It is forgotten with its last reference.
+        classifier: Any callable.
+        key: What tells apart what is made for one classifier.
+        others: What else it is made of, and may change.
+        make: Makes it.
     """
-    looked = _LOOKED.known
-    if looked is not None and id(classifier) in looked:
-        return looked[id(classifier)][1]
     # A method is a new object wherever it is asked for.
-    is_method = isinstance(classifier, types.MethodType)
-    parts = (classifier.__self__, classifier.__func__) if is_method else (classifier,)
-    key = tuple(map(id, parts))
+    bound = isinstance(classifier, types.MethodType)
+    own = (classifier.__self__, classifier.__func__) if bound else (classifier,)
+    place = (*map(id, own), key)
     with _LOCK:
-        found = _KNOWN.get(key)
-        if found is None or not found.is_up_to_date(parts):
-            found = _KNOWN[key] = Known(classifier, parts, lambda: _KNOWN.pop(key, None))
-            while len(_KNOWN) > _MOST_CLASSIFIERS:
-                _KNOWN.popitem(last=False)
-        _KNOWN.move_to_end(key)
-    if looked is not None:
-        looked[id(classifier)] = classifier, found
-    return found
+        found = _KEPT.get(place)
+        if found is not None and found[1].still_holds():
+            _KEPT.move_to_end(place)
+            return found[2]
+    snapshot = Snapshot(*own, *others)
+    made = make()
+    snapshot.ignore_changes()
+    with _LOCK:
+        _KEPT[place] = own, snapshot, made
+        _KEPT.move_to_end(place)
+        if len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+    return made
 
 
 def clear() -> None:
-    """Forgets all classifiers, and what was compiled for them."""
+    """Forgets all classifiers, and what was made for them."""
     with _LOCK:
-        _KNOWN.clear()
+        _KEPT.clear()
 
 
-def _drop_oldest() -> None:
-    """Drops graphs of those classifiers first that were attacked last the longest ago."""
-    many = sum(len(each.graphs) for each in _KNOWN.values()) - _MOST_GRAPHS
-    for each in [*_KNOWN.values()]:
-        while many > 0 and each.graphs:
-            each.graphs.popitem(last=False)
-            many -= 1
-
-
-class Watch:
+class Snapshot:
     """Tells whether some objects, and all that they are made of, are what they were.
 
     Looked at are attributes, of all that is reached through them; items of lists, dicts, sets and
     tuples; entries of NumPy arrays; what functions have in their closures, their defaults and the
-    globals that they name; and what classes define, those of libraries aside. Tensors, variables
-    and modules are told apart by identity. Of Keras layers what training, saving and calls leave
-    behind is left out, and of other objects what their `untraced` names.
-
-    It keeps none of the objects alive, lists and the like aside.
+    globals that they name; and what classes define that is called, those of libraries aside.
+    Tensors, variables and modules are told apart by identity. Of Keras layers what training, saving
+    and calls leave behind is left out, and of other objects what their `untraced` names.
 
     Args:
-        *roots: The objects.
+        *roots: The objects, which are kept alive.
 
     Example:
 
     >>> scaled = types.SimpleNamespace(scale=2.0, shift=[0.0])
-    >>> watch = Watch(scaled)
-    >>> watch.sees_change()
-    False
-    >>> scaled.shift[0] = 1.0
-    >>> watch.sees_change()
+    >>> snapshot = Snapshot(scaled)
+    >>> snapshot.still_holds()
     True
+    >>> scaled.shift[0] = 1.0
+    >>> snapshot.still_holds()
+    False
     """
 
     def __init__(self, *roots: Any) -> None:
-        self._places: list[_Place] = []
-        self._gone: list[Any] = []
-        met: set[int] = set()
-        waiting = [*roots]
-        while waiting:
-            value = waiting.pop()
-            if type(value) in _PLAIN or id(value) in met:
-                continue
-            met.add(id(value))
-            kind: Any = type(value)
-            how = _way_to_look(kind)
-            if how == "fixed":
-                waiting += value
-            elif how == "method":
-                called = _code_of(type(value.__self__), value.__func__.__name__)
-                waiting += (value.__self__, value.__func__, *called)
-            elif how == "partial":
-                waiting += (value.func, value.args, value.keywords)
-            elif how != "whole":
-                place = _Place(value, how, self._gone.append)
-                if place.parts:
-                    self._places.append(place)
-                waiting += place.inner(value)
+        self._roots = roots
+        self._ignored: set[Hashable] = set()
+        self._parts = self._look()
 
-    def sees_change(self) -> bool:
-        """Whether a part is not what it was."""
-        # What is gone may have left its id to what took its place.
-        sure = not self._gone
-        self._gone.clear()
-        for place in self._places:
-            if not (sure and place.looks_the_same()) and place.changes():
-                self._gone.append(None)
-                return True
-        return False
+    def still_holds(self) -> bool:
+        """Whether all parts are what they were."""
+        return not self._changed(self._look())
 
     def ignore_changes(self) -> None:
-        """Leaves out from now on what is not what it was."""
-        for place in self._places:
-            place.ignore_changes()
+        """Leaves out from now on what is not what it was.
 
+        A classifier that counts its calls would otherwise never be the same.
+        """
+        self._ignored |= self._changed(self._look())
+        self._parts = self._look()
 
-class _Place:
-    """An object, and the parts that it had: plain values, and references to all others.
-
-    Args:
-        owner: The object.
-        how: How its parts are found.
-        gone: Told of a part, or the object, that is no more.
-    """
-
-    def __init__(self, owner: Any, how: str, gone: Callable[[Any], object]) -> None:
-        self._how = how
-        self._parts_of, self._ids_of = _LOOKS[how]
-        self._gone = gone
-        self._owner = _Part(owner, gone)
-        self._ignored: set[Any] = set()
-        self._is_ignored = False
-        self._note(owner, self._parts_of(owner))
-
-    def _note(self, owner: Any, parts: _Parts) -> None:
-        self.parts = {name: _Part(part, self._gone) for name, part in parts.items()}
-        self._ids = self._ids_of(owner)
-
-    def inner(self, owner: Any) -> list[Any]:
-        """What is to be looked at besides."""
-        if self._how == "array":
-            return []
-        parts = self._parts_of(owner)
-        if self._how == "class":  # Its code is looked at where it is called.
-            return [part for part in parts.values() if _function_in(part) is None]
-        if self._how in ("layer", "object") and len(classes := _classes_of(type(owner))):
-            return [*parts.values(), *classes, *_code_of(type(owner), "__call__", "call")]
-        return [*parts.values()]
-
-    def looks_the_same(self) -> bool:
-        """Whether all parts have the ids that they had."""
-        owner = self._owner.value
-        return owner is None or self._is_ignored or self._ids_of(owner) == self._ids
-
-    def changes(self) -> set[Any]:
-        """The names of parts that are not what they were."""
-        owner = self._owner.value
-        # Of what is gone, whatever it was a part of has changed, if anything.
-        if owner is None or self._is_ignored:
-            return set()
-        now = self._parts_of(owner)
-        names = (now.keys() | self.parts.keys()) - self._ignored
-        changed = {
-            name
-            for name in names
-            if not (name in now and name in self.parts and self.parts[name].equals(now[name]))
+    def _changed(self, now: _Parts) -> set[Hashable]:
+        """The names of parts that are others, are new, or are no more."""
+        before = self._parts
+        changed = now.keys() ^ before.keys()
+        return changed | {
+            name for name in now.keys() & before.keys() if not _same(now[name], before[name])
         }
-        if not changed:  # What has been ignored, or replaced by an equal, has new ids.
-            self._note(owner, now)
-        return changed
 
-    def ignore_changes(self) -> None:
-        """Leaves out what has changed; all of it, if it is what grows."""
-        changed = self.changes()
-        if changed:
-            grows = self._how in ("items", "dict") and not changed <= self.parts.keys()
-            self._is_ignored = grows or self._how == "items"
-            self._ignored |= changed
-            self.changes()
-
-
-class _Part:
-    """A reference to a part, or the part itself if it is plain or a container."""
-
-    __slots__ = ("_held", "_reference")
-
-    def __init__(self, part: Any, gone: Callable[[Any], object]) -> None:
-        self._held = self._reference = None
-        if type(part) in _PLAIN:
-            self._held = part
-            return
-        try:
-            self._reference = weakref.ref(part, gone)
-        except TypeError:
-            self._held = part
-
-    @property
-    def value(self) -> Any:
-        """The part; `None` once it is gone."""
-        return self._held if self._reference is None else self._reference()
-
-    def equals(self, part: Any) -> bool:
-        """Whether a part is this one; plain values are by what they are."""
-        value = self.value
-        if value is part:
-            return True
-        return type(part) in _PLAIN and type(part) is type(value) and bool(part == value)
+    def _look(self) -> _Parts:
+        """All parts, each by what it is a part of and the name that it has there."""
+        found: _Parts = {}
+        met: set[int] = set()
+        waiting = [*self._roots]
+        while waiting:
+            owner = waiting.pop()
+            if isinstance(owner, _PLAIN) or id(owner) in met:
+                continue
+            met.add(id(owner))
+            parts = _parts_of(owner)
+            if parts is None or (id(owner), _LENGTH) in self._ignored:
+                continue
+            if isinstance(owner, list | dict | set | collections.deque):
+                parts[_LENGTH] = len(owner)
+            for name, part in parts.items():
+                place = id(owner), name
+                if place not in self._ignored:
+                    found[place] = part
+                    waiting.append(part)
+        return found
 
 
-@functools.lru_cache(maxsize=256)
-def _way_to_look(kind: type) -> str:
-    """How what an object of a kind is made of is found."""
-    for how, kinds in _KINDS.items():
-        if issubclass(kind, kinds):
-            return how
-    return "whole" if _package(kind.__module__) in _LIBRARIES else "object"
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (
+        type(one) is type(other) and isinstance(one, _PLAIN) and bool(one == other)
+    )
 
 
-def _parts_of_items(items: Any) -> _Parts:
-    return dict(enumerate(items))
-
-
-def _parts_of_array(array: np.ndarray) -> _Parts:
-    return {"entries": _digest(array)}
+def _parts_of(owner: Any) -> _Parts | None:
+    """What an object is made of, as far as a graph may have been traced from it."""
+    if isinstance(owner, _WHOLE):
+        return None
+    if isinstance(owner, np.ndarray):
+        return {"entries": _digest(owner)}
+    if isinstance(owner, dict):
+        return dict(owner)
+    if isinstance(owner, set | frozenset):
+        return {id(item): item for item in owner}
+    if isinstance(owner, list | tuple | collections.deque):
+        return dict(enumerate(owner))
+    if isinstance(owner, types.MethodType):
+        return {
+            "self": owner.__self__,
+            "function": owner.__func__,
+            **_code_of(type(owner.__self__), owner.__name__),
+        }
+    if isinstance(owner, types.FunctionType):
+        return _parts_of_function(owner)
+    if isinstance(owner, functools.partial):
+        return {"function": owner.func, "args": owner.args, "keywords": owner.keywords}
+    if isinstance(owner, keras.Operation):  # A layer, a model, or a function in a graph of them.
+        if hasattr(owner, "objectives"):  # This package's models are what they train.
+            return {"classifier": owner.classifier}
+        parts = {name: part for name, part in vars(owner).items() if name not in _BOOKKEEPING}
+        return parts | _code_of(type(owner), "call")
+    known = types.SimpleNamespace, argparse.Namespace
+    if isinstance(owner, type) or (_is_library(type(owner)) and not isinstance(owner, known)):
+        return None
+    return _parts_of_object(owner)
 
 
 def _digest(array: np.ndarray) -> int | None:
+    """A number that is another where entries are; what cannot change has none."""
     fixed = array.base is None and not array.flags.writeable
     return None if fixed or array.dtype.hasobject else hash((array.shape, array.tobytes()))
 
 
-def _parts_of_layer(layer: Any) -> _Parts:
-    parts = {name: part for name, part in vars(layer).items() if name not in _BOOKKEEPING}
-    # This package's models are what they train.
-    return {"classifier": layer.classifier} if "objectives" in parts else parts
-
-
-def _parts_of_object(value: Any) -> _Parts:
-    parts = dict(getattr(value, "__dict__", {}))
-    for base in type(value).__mro__:
+def _parts_of_object(owner: Any) -> _Parts:
+    parts = dict(getattr(owner, "__dict__", {}))
+    for base in type(owner).__mro__:
         slots = vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, name):
-                parts[name] = getattr(value, name)
-    for name in getattr(type(value), "untraced", ()):
+            if hasattr(owner, name):
+                parts[name] = getattr(owner, name)
+    for name in getattr(owner, "untraced", ()):
         parts.pop(name, None)
-    return parts
-
-
-def _parts_of_class(kind: type) -> _Parts:
-    if _package(kind.__module__) in _LIBRARIES:
-        return {}
-    return {name: part for name, part in vars(kind).items() if not name.startswith("__")}
+    return parts | _code_of(type(owner), "__call__")
 
 
 def _parts_of_function(function: types.FunctionType) -> _Parts:
@@ -421,70 +236,39 @@ def _parts_of_function(function: types.FunctionType) -> _Parts:
     if _is_library_code(code):
         return parts
     parts |= {".defaults": function.__defaults__, ".keywords": function.__kwdefaults__}
-    if function.__dict__:
-        parts[".attributes"] = function.__dict__
-    known, (named, attributes) = function.__globals__, _names_in(code)
-    for name in named:
-        if name in known:
-            parts[f"global {name}"] = part = known[name]
-            if isinstance(part, types.ModuleType) and _package(part.__name__) not in _LIBRARIES:
-                settings = vars(part)
-                parts |= {f"{name}.{one}": settings[one] for one in attributes if one in settings}
+    parts[".attributes"] = function.__dict__
+    known, names = function.__globals__, _names_in(code)
+    for name in names & known.keys():
+        parts[f"global {name}"] = part = known[name]
+        if isinstance(part, types.ModuleType) and not _is_library_module(part.__name__):
+            settings = vars(part)
+            parts |= {f"{name}.{each}": settings[each] for each in names & settings.keys()}
     return parts
 
 
-_LOOKS: Final[dict[str, tuple[Callable[[Any], _Parts], Callable[[Any], Any]]]] = {
-    "array": (_parts_of_array, _digest),
-    "items": (_parts_of_items, lambda items: [*map(id, items)]),
-    "dict": (dict, lambda items: [*map(id, items), *map(id, items.values())]),
-    "function": (_parts_of_function, lambda value: [*map(id, _parts_of_function(value).values())]),
-    "layer": (_parts_of_layer, lambda layer: [*map(id, vars(layer).values())]),
-    "class": (_parts_of_class, lambda kind: [*map(id, vars(kind).values())]),
-    "object": (_parts_of_object, lambda value: [*map(id, _parts_of_object(value).values())]),
-}
-"""What things are made of, and quickly found numbers that are others where that is."""
-
-
-def _classes_of(kind: type) -> tuple[type, ...]:
-    """A class and its bases, without those of libraries and of this package."""
-    ours = _LIBRARIES | {"lexirobust"}
-    return tuple(base for base in kind.__mro__ if _package(base.__module__) not in ours)
-
-
-def _code_of(kind: type, *names: str) -> list[types.FunctionType]:
-    """The methods of these names, and those that they name, of a class and its bases."""
-    classes, found, waiting = _classes_of(kind), {}, [*names]
+def _code_of(kind: type, *names: str) -> _Parts:
+    """What a class and its bases define by some names, and by those that code found there names."""
+    classes = [base for base in kind.__mro__ if not _is_library(base)]
+    found: _Parts = {}
+    waiting = [*names] if classes else []
     while waiting:
         name = waiting.pop()
         for base in classes:
-            function = _function_in(vars(base).get(name))
-            if function is not None and (base, name) not in found:
-                found[base, name] = function
-                waiting += _names_in(function.__code__)[1]
-    return [*found.values()]
-
-
-def _function_in(part: Any) -> types.FunctionType | None:
-    """The function of a method or property."""
-    part = getattr(part, "fget", None) or getattr(part, "__func__", part)
-    return part if isinstance(part, types.FunctionType) else None
+            part = vars(base).get(name)
+            part = getattr(part, "fget", None) or getattr(part, "__func__", part)
+            place = f"{base.__qualname__}.{name}"
+            if part is not None and place not in found:
+                found[place] = part
+                if isinstance(part, types.FunctionType):
+                    waiting += _names_in(part.__code__)
+    return found
 
 
 @functools.lru_cache(maxsize=256)
-def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """The globals and the attributes that code names, and code inside of it."""
-    named: set[str] = set()
-    attributes: set[str] = set()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            named.add(step.argval)
-        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes.add(step.argval)
-        elif isinstance(step.argval, types.CodeType):
-            more_named, more_attributes = _names_in(step.argval)
-            named |= more_named
-            attributes |= more_attributes
-    return frozenset(named), frozenset(attributes)
+def _names_in(code: types.CodeType) -> frozenset[str]:
+    """The globals and attributes that code names, and code inside of it."""
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return frozenset(code.co_names).union(*map(_names_in, inner))
 
 
 @functools.lru_cache(maxsize=256)
@@ -492,5 +276,9 @@ def _is_library_code(code: types.CodeType) -> bool:
     return code.co_filename.startswith(_LIBRARY_PATHS) or "site-packages" in code.co_filename
 
 
-def _package(module: str) -> str:
-    return module.partition(".")[0]
+def _is_library(kind: type) -> bool:
+    return _is_library_module(kind.__module__)
+
+
+def _is_library_module(module: str) -> bool:
+    return module.partition(".")[0] in _LIBRARIES

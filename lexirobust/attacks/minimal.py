@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry, graph_cache
+from lexirobust.attacks import geometry
 from lexirobust.attacks.attack import Base, Classifier, _batches, _shown, logits_of
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import most_likely
@@ -92,7 +92,6 @@ class MinimalAttack(Base):
         ValueError: If a setting is not one of those above.
     """
 
-    @graph_cache.looks_once
     def __call__(
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None = None
     ) -> NearestPoints:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust import gem, serving
-from lexirobust.attacks.graph_cache import Watch
+from lexirobust.attacks.graph_cache import Snapshot
 from lexirobust.attacks.losses import most_likely
 from lexirobust.checks import (
     Weighed,
@@ -220,7 +220,7 @@ class LexicographicModel(keras.Model):
         self._training_means = Means([*self._reported.names, *self.auxiliary_names])
         self._evaluating = False
         self._differentiated: Any = None
-        self._watch = Watch()
+        self._traced_from = Snapshot()
 
     @property
     def _terms(self) -> list[Objective]:
@@ -610,8 +610,8 @@ class LexicographicModel(keras.Model):
         check_count("batch_size", batch_size)
         self._checked(x, y)
         # What was traced holds for as long as what it was traced from.
-        if self._differentiated is None or self._watch.sees_change():
-            self._watch = Watch(self.classifier, self.loss, *self.objectives)
+        if self._differentiated is None or not self._traced_from.still_holds():
+            self._traced_from = Snapshot(self.classifier, self.loss, *self.objectives)
             self._differentiated = tf.function(self._rows, reduce_retracing=True)
         inputs = only_input(x)
         sums: list[Gradient] = []
