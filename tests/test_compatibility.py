@@ -21,13 +21,14 @@ def test_the_table_has_every_feature_and_every_method():
 
 
 @pytest.mark.parametrize("row", LIGHT, ids=lambda row: row[0])
-@pytest.mark.parametrize("method", ["adversarial", TRACED])
-def test_a_weighted_sum_and_a_ranking_are_as_the_table_says(method, row):
-    assert (FEATURES[row[0]](method) or "yes") == row[1 + [*METHODS].index(method)]
+def test_a_ranking_is_as_the_table_says(row):
+    assert (FEATURES[row[0]](TRACED) or "yes") == row[1 + [*METHODS].index(TRACED)]
 
 
 @pytest.mark.release
 @pytest.mark.parametrize("row", ROWS[2:], ids=lambda row: row[0])
-def test_every_cell_of_the_table_is_true(row):
+def test_every_other_cell_of_the_table_is_true(row):
     feature, *cells = row
-    assert [FEATURES[feature](method) or "yes" for method in METHODS] == cells
+    for method, cell in zip(METHODS, cells, strict=True):
+        if row not in LIGHT or method != TRACED:
+            assert (FEATURES[feature](method) or "yes") == cell, method

@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.graphs import traced_once
+
 Box: TypeAlias = tuple[tf.Tensor, tf.Tensor]
 
 NORMS: Final = ("l1", "l2", "linf")
@@ -111,11 +113,8 @@ def project_ball(
         Duchi et al., "Efficient projections onto the l1-ball", 2008, for the case without a box.
     """
     flat, radius, low, high = _prepare(perturbation, radius, norm, box)
-    inside = tf.clip_by_value(flat, low, high)
-    if norm != "linf":
-        edge = _grow(flat, radius, norm, low, high)
-        inside = tf.where(_norm(inside, norm)[:, None] > radius, edge, inside)
-    return tf.reshape(inside, tf.shape(perturbation)), tf.ones_like(radius[:, 0], tf.bool)
+    point = _in_ball(flat, radius, low, high, norm)
+    return tf.reshape(point, tf.shape(perturbation)), tf.ones_like(radius[:, 0], tf.bool)
 
 
 def project_sphere(
@@ -146,22 +145,7 @@ def project_sphere(
     >>> print(point.numpy().round(3), feasible.numpy())
     [[ 0.866 -0.5  ]] [ True]
     """
-    flat, radius, low, high = _prepare(perturbation, radius, norm, box)
-    if norm == "linf":
-        point, feasible = _linf_sphere(flat, radius, low, high)
-    else:
-        point = _grow(flat, radius, norm, low, high)
-        _, room = _sides(flat, low, high)
-        # A coordinate at 0 has no direction to be scaled along; for l1 it grows with the others.
-        reach = _norm(room if norm == "l1" else tf.abs(tf.sign(flat)) * room, norm)
-        short = reach < radius[:, 0]
-        point = tf.cond(
-            tf.reduce_any(short),
-            lambda: tf.where(short[:, None], _cross(flat, point, radius, norm, low, high), point),
-            lambda: point,
-        )
-        reach = _norm(tf.maximum(-low, high), norm)
-        feasible = reach >= radius[:, 0] * _ENOUGH
+    point, feasible = _on_sphere(*_prepare(perturbation, radius, norm, box), norm)
     return tf.reshape(point, tf.shape(perturbation)), feasible
 
 
@@ -222,6 +206,7 @@ def leave_ball(
     return tf.reshape(out, tf.shape(perturbation))
 
 
+@traced_once
 def steepest_direction(gradient: tf.Tensor, norm: str, box: Box | None = None) -> tf.Tensor:
     """Computes the direction in which steps, projected back, raise a linear function fastest.
 
@@ -280,14 +265,23 @@ def random_perturbation(
         Tensor shaped like `like`.
     """
     flat = _flat(like)
-    seeds = tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 3)
+    seed = tf.cast(seed, tf.int32)
+    drawn = _drawn(flat, _per_sample(radius, flat), norm, seed, surface)
+    return tf.reshape(drawn, tf.shape(like))
+
+
+@traced_once
+def _drawn(
+    flat: tf.Tensor, radius: tf.Tensor, norm: str, seed: tf.Tensor, surface: bool
+) -> tf.Tensor:
+    """What `random_perturbation` gives, for rows."""
+    seeds = tf.random.experimental.stateless_split(seed, 3)
     shape = tf.shape(flat)
-    radius = _per_sample(radius, flat)
     if norm == "linf":
         draw = tf.random.stateless_uniform(shape, seeds[0], -1.0, 1.0, flat.dtype)
         if surface:
             draw = _divide(draw, tf.reduce_max(tf.abs(draw), axis=-1, keepdims=True))
-        return tf.reshape(draw * radius, tf.shape(like))
+        return draw * radius
     if norm == "l2":
         draw = tf.random.stateless_normal(shape, seeds[0], dtype=flat.dtype)
     else:
@@ -300,7 +294,7 @@ def random_perturbation(
     if not surface:
         share = tf.random.stateless_uniform((shape[0], 1), seeds[1], dtype=flat.dtype)
         draw *= share ** (1.0 / flat.shape[-1])
-    return tf.reshape(draw * radius, tf.shape(like))
+    return draw * radius
 
 
 _norm = norm  # The argument of the same name hides it inside the functions above.
@@ -469,6 +463,39 @@ def _cross(
     size = tf.where(taken > 0, near**power + taken, 1.0) ** (1.0 / power)
     moved = tf.where(taken > 0, far_side * tf.minimum(size, far) * unit, corner)
     return tf.clip_by_value(moved, low, high)
+
+
+@traced_once
+def _in_ball(
+    flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor, norm: str
+) -> tf.Tensor:
+    """What `project_ball` gives, for rows."""
+    inside = tf.clip_by_value(flat, low, high)
+    if norm == "linf":
+        return inside
+    edge = _grow(flat, radius, norm, low, high)
+    return tf.where(_norm(inside, norm)[:, None] > radius, edge, inside)
+
+
+@traced_once
+def _on_sphere(
+    flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor, norm: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What `project_sphere` gives, for rows."""
+    if norm == "linf":
+        return _linf_sphere(flat, radius, low, high)
+    point = _grow(flat, radius, norm, low, high)
+    _, room = _sides(flat, low, high)
+    # A coordinate at 0 has no direction to be scaled along; for l1 it grows with the others.
+    reach = _norm(room if norm == "l1" else tf.abs(tf.sign(flat)) * room, norm)
+    short = reach < radius[:, 0]
+    point = tf.cond(
+        tf.reduce_any(short),
+        lambda: tf.where(short[:, None], _cross(flat, point, radius, norm, low, high), point),
+        lambda: point,
+    )
+    reach = _norm(tf.maximum(-low, high), norm)
+    return point, reach >= radius[:, 0] * _ENOUGH
 
 
 def _linf_sphere(

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.gem.gramian import as_floats, cosines, count
+from lexirobust.graphs import traced_once
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Added to the diagonal of K while multipliers are searched for, in units in which every gradient
@@ -75,6 +76,12 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
     if solver == "cvxopt" and not tf.executing_eagerly():
         raise ValueError("`solver` must be 'active_set' inside a graph. Received: 'cvxopt'.")
 
+    return _solved(gram, tf.constant(margin, tf.float64), solver)
+
+
+@traced_once
+def _solved(gram: tf.Tensor, margin: tf.Tensor, solver: str) -> DualSolution:
+    """What `solve_dual` gives."""
     # v >= margin is v = margin + u with u >= 0: the plain problem for g_t + margin * sum_k g_k.
     shift = margin * _lower_ones(count(gram))
     raised = tf.eye(count(gram), dtype=tf.float64) + shift
@@ -108,6 +115,7 @@ def as_square(gram: Any) -> tf.Tensor:
     return tf.ensure_shape(gram, [known, known])
 
 
+@traced_once
 def correction(gram: tf.Tensor, inner: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     """Multipliers that turn T given vectors, and not the gradients, to where they oppose none.
 

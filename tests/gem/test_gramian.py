@@ -95,7 +95,6 @@ def test_number_of_elements_may_be_unknown():
         [tf.ones(3), tf.ones(2)],
         [[1.0, 2.0], [3.0]],
     ],
-    ids=str,
 )
 def test_gradients_of_several_shapes_are_refused(gradients):
     with pytest.raises(ValueError, match="`gradients` must"):

@@ -224,7 +224,10 @@ def test_a_memory_of_other_ranks_is_refused(tmp_path):
         compiled(other).load_weights(tmp_path / "model.weights.h5")
 
 
-@pytest.mark.parametrize("options", [{"micro_batch_size": 3}, {"jit_compile": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"micro_batch_size": 3}, pytest.param({"jit_compile": True}, marks=pytest.mark.release)],
+)
 def test_options_change_nothing(options):
     keras.utils.set_random_seed(1)
     model = model_of(**options)
@@ -235,6 +238,7 @@ def test_options_change_nothing(options):
     np.testing.assert_allclose(weights(model), weights(other), atol=1e-5)
 
 
+@pytest.mark.release
 def test_two_replicas_remember_what_one_device_does(strategy):
     single = model_of(right_network(), optimizer=keras.optimizers.Adam(0.01))
     logs = train(single, epochs=2)

@@ -96,6 +96,7 @@ def test_free_steps_stay_outside():
     assert fit(model, x, y, epochs=3)["accuracy@l2=0.05"] == logs["accuracy@l2=0.05"]
 
 
+@pytest.mark.release
 def test_two_replicas_do_what_one_device_does(strategy):
     x, y = lr.datasets.toy(24, seed=0)
     # Fewer samples count on the first replica, evenly spaced, than on the second.

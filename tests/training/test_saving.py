@@ -120,6 +120,7 @@ def saved(tmp_path_factory):
     return folder, expected
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("method", MAKERS)
 def test_another_process_goes_on_where_this_one_stopped(saved, method):
     folder, expected = saved

@@ -195,7 +195,8 @@ def test_perturbations_of_other_attacks_are_refused(tmp_path, data):
         other.load_weights(tmp_path / "model.weights.h5")
 
 
-@pytest.mark.parametrize("free", [True, pytest.param(False, marks=pytest.mark.release)])
+@pytest.mark.release
+@pytest.mark.parametrize("free", [True, False])
 def test_two_replicas_keep_what_one_device_does(strategy, free):
     x, y = lr.datasets.toy(24, seed=0)
     attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)

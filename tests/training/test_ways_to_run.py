@@ -21,7 +21,13 @@ from tests.training.by_hand import (
 )
 
 ALL_OPTIONS = {"safeguard": True, "micro_batch_size": 6, "report": True}
-SETTINGS = [{}, ALL_OPTIONS, {"keep_gradients": False}, {"update": "per_rank"}]
+SETTINGS = [
+    {},
+    *(
+        pytest.param(settings, marks=pytest.mark.release)
+        for settings in (ALL_OPTIONS, {"keep_gradients": False}, {"update": "per_rank"})
+    ),
+]
 
 
 @pytest.fixture
@@ -38,11 +44,7 @@ def trained(data, settings, name="Adam", **how):
     return model, fit(model, *data, epochs=5)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [*SETTINGS[:2], *(pytest.param(each, marks=pytest.mark.release) for each in SETTINGS[2:])],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_graph_takes_the_steps_of_eager_code(data, settings):
     model, logs = trained(data, settings)
     graph, graph_logs = trained(data, settings, run_eagerly=False)
@@ -50,11 +52,7 @@ def test_a_graph_takes_the_steps_of_eager_code(data, settings):
     assert graph_logs == pytest.approx(logs, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [ALL_OPTIONS, *(pytest.param(each, marks=pytest.mark.release) for each in ({}, *SETTINGS[2:]))],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_compiled_by_xla_the_weights_are_the_same(data, settings):
     model, _ = trained(data, settings)
     by_xla, _ = trained(data, settings, jit_compile=True)
@@ -64,9 +62,9 @@ def test_compiled_by_xla_the_weights_are_the_same(data, settings):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("Adam", ALL_OPTIONS),
         ("Adam with clipvalue", {}),
-        ("loss scaling", {}),
+        pytest.param("loss scaling", {}, marks=pytest.mark.release),
+        pytest.param("Adam", ALL_OPTIONS, marks=pytest.mark.release),
         pytest.param("Adam", {}, marks=pytest.mark.release),
         pytest.param("Adam with global_clipnorm", {}, marks=pytest.mark.release),
         pytest.param("SGD with momentum", {"update": "per_rank"}, marks=pytest.mark.release),
@@ -82,6 +80,7 @@ def test_two_replicas_take_the_step_of_one_device(strategy, data, name, settings
     assert mirrored_logs == pytest.approx(logs, abs=1e-3)
 
 
+@pytest.mark.release
 def test_state_is_kept_on_replicas_that_work_in_micro_batches(strategy, data):
     with strategy.scope():
         model = lr.OLSRC(stochastic_network(), ATTACK, [1.0], micro_batch_size=5)
