@@ -48,10 +48,10 @@ def ranked_gradients(draw, max_ranks=8, least_sine=1e-12):
     return rows * 10.0 ** draw(st.sampled_from([-12, -3, 0, 12]))
 
 
-def store_mnist(folder, **splits):
-    """Writes rows of "image" and "label" to disk under MNIST's name, in their order."""
+def store_mnist(folder, name="mnist", **splits):
+    """Writes rows of "image" and "label" to disk under a data set's name, in their order."""
     tfds.dataset_builders.store_as_tfds_dataset(
-        name="mnist",
+        name=name,
         version="3.0.1",
         features=tfds.features.FeaturesDict(
             {

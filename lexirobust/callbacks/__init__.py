@@ -1,5 +1,6 @@
 """What watches `fit`: curves, conflicts and pictures by epoch, backups, and the best model kept."""
 
+from lexirobust.callbacks.attack_check import AttackCheck
 from lexirobust.callbacks.backup import Backup
 from lexirobust.callbacks.checkpoint import LexicographicCheckpoint
 from lexirobust.callbacks.conflict_monitor import ConflictMonitor
@@ -7,6 +8,7 @@ from lexirobust.callbacks.figure_callback import FigureCallback
 from lexirobust.callbacks.robustness_curve import RobustnessCurve
 
 __all__ = [
+    "AttackCheck",
     "Backup",
     "ConflictMonitor",
     "FigureCallback",

@@ -1,6 +1,6 @@
 """Data: the paper's toy problem in closed form, MNIST, and what is made of data sets."""
 
-from lexirobust.datasets.mnist import mnist
+from lexirobust.datasets.mnist import fashion_mnist, mnist
 from lexirobust.datasets.perturbed import perturb
 from lexirobust.datasets.samples import subset, with_index
 from lexirobust.datasets.toy import (
@@ -20,6 +20,7 @@ __all__ = [
     "ToyClassifier",
     "circle_and_line",
     "decision_boundaries",
+    "fashion_mnist",
     "mnist",
     "perturb",
     "subset",

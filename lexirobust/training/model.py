@@ -1,7 +1,9 @@
 """A Keras model whose losses are ranked."""
 
 import contextlib
+import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from lexirobust.checks import (
     unindexed,
 )
 from lexirobust.training import stored
+from lexirobust.training.augmentation import Augmentation, find_augmentation
 from lexirobust.training.gradients import Averaged, Kept, RankedGradients, Recomputed
 from lexirobust.training.means import Means
 from lexirobust.training.memory import (
@@ -47,6 +50,7 @@ from lexirobust.training.passes import Gradient, Passes, Scores, Seen, average_o
 from lexirobust.training.report import Report
 from lexirobust.training.update import Taken, take_step
 from lexirobust.training.warm_start import (
+    RANDOM_STARTS,
     START,
     Starts,
     WarmStart,
@@ -66,6 +70,7 @@ OPTIONS: Final = (
     "report",
     "warm_start",
     "memory",
+    "augmentation",
 )
 """The constructor's arguments that all methods share."""
 
@@ -82,6 +87,12 @@ class LexicographicModel(keras.Model):
     among the objectives, and its pass alone (in a weighted sum, those of its terms) updates batch
     normalization and other state: the ranks below see the same dropout mask and leave no trace.
     Attacks see the classifier as it is in use (`training=False`).
+
+    Random augmentation runs once a batch, before anything is attacked, and all ranks see the same
+    draw. Random layers at the classifier's head (`RandomFlip`, `RandomTranslation` and so on, alone
+    or in a model, after `Rescaling`, `Normalization` or `Reshape`) are found and run so. Those
+    further on move inputs after these have been perturbed: a warning names them. What leaves the
+    attacks' bounds is clipped to them. Dropout and noise layers stay where they are.
 
     The logs of `fit` and `evaluate` hold `loss` (the ranks' losses weighted by `alphas`, with the
     classifier's regularization losses, as of any Keras model), the compiled metrics on clean
@@ -124,6 +135,9 @@ class LexicographicModel(keras.Model):
             `WarmStart`; `None`: they begin afresh.
         memory: What ranks are compared by, a `RunningMean` of their gradients; `None`: by their
             gradients on the batch, which say little of the data set where batches are small.
+        augmentation: A Keras layer that every training batch runs through before it is attacked,
+            such as `keras.layers.RandomFlip()`, or a `Sequential` of several; not a part of the
+            classifier. `None`: none but the classifier's own.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -162,6 +176,7 @@ class LexicographicModel(keras.Model):
         report: bool = False,
         warm_start: WarmStart | None = None,
         memory: RunningMean | None = None,
+        augmentation: keras.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -192,6 +207,12 @@ class LexicographicModel(keras.Model):
         self.report = bool(report)
         self.warm_start = warm_start
         self.memory = memory
+        if not (augmentation is None or isinstance(augmentation, keras.Layer)):
+            raise TypeError(
+                f"`augmentation` must be a Keras layer or None. Received: {augmentation!r}."
+            )
+        self.augmentation = augmentation
+        self._augmentation = Augmentation([], classifier, [])
         self._starts: Starts | None = None
         if warm_start is not None:
             check_warm_start(warm_start, self._terms)
@@ -217,7 +238,8 @@ class LexicographicModel(keras.Model):
             full=self.report,
             averaged=memory is not None,
         )
-        self._training_means = Means([*self._reported.names, *self.auxiliary_names])
+        started = [] if warm_start is None else [RANDOM_STARTS]
+        self._training_means = Means([*self._reported.names, *self.auxiliary_names, *started])
         self._evaluating = False
         self._differentiated: Any = None
         self._traced_from = Snapshot()
@@ -257,8 +279,25 @@ class LexicographicModel(keras.Model):
         self._classes = None if self._outputs else self._checked_classes(outputs)
         if self._outputs:
             self._outputs.check(self._terms)
+        self._augmentation = self._found_augmentation(tuple(input_shape))
+        self._check_augmentation()
         if self.compiled:
             self._build_on_compiled()
+
+    def _found_augmentation(self, shape: tuple[int | None, ...]) -> Augmentation:
+        """What training batches run through, and the classifier without it."""
+        found = Augmentation([], self.classifier, [])
+        if any(term.attack is not None for term in self._terms):
+            found = find_augmentation(self.classifier)
+        if self.augmentation is None:
+            return found
+        given = self.augmentation(keras.KerasTensor(shape)).shape
+        if tuple(given[1:]) != shape[1:]:
+            raise ValueError(
+                "`augmentation` must give inputs of the shape that it is given. Received: shape "
+                f"{given} for {shape}."
+            )
+        return dataclasses.replace(found, layers=[self.augmentation, *found.layers])
 
     @property
     def _named(self) -> Callable[..., dict[str, Any]] | None:
@@ -394,7 +433,48 @@ class LexicographicModel(keras.Model):
             call.arguments["validation_data"] = self._checked(validation)
         elif isinstance(validation, tuple | list):
             self._checked(*keras.utils.unpack_x_y_sample_weight(validation))
-        return super().fit(*call.args, **call.kwargs)
+        history = super().fit(*call.args, **call.kwargs)
+        shares = history.history.get(RANDOM_STARTS, [])
+        reset = self.warm_start is not None and self.warm_start.reset_every == 1
+        if len(shares) > 1 and min(shares) > 0.5 and not reset:
+            warnings.warn(
+                f"In every epoch attacks began at random for {min(shares):.0%} of the samples or "
+                "more in spite of `warm_start`: inputs, or indices, were others than on the visit "
+                "before. Attacks get no more than their own steps then; give them more, and leave "
+                "`warm_start` out.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return history
+
+    def _check_augmentation(self) -> None:
+        """Says what augmentation leaves of attacks, before anything is learned."""
+        if self._augmentation.left:
+            warnings.warn(
+                f"Random layers {', '.join(map(repr, self._augmentation.left))} cannot be taken "
+                "out of the classifier. They move inputs after these have been perturbed, so that "
+                "perturbations no longer fit: accuracies under attack come out too high, and "
+                "training by them gives little robustness. Put them at the head of the "
+                "classifier, before all but Rescaling, Normalization and Reshape, or pass them as "
+                "`augmentation`.",
+                UserWarning,
+                stacklevel=4,
+            )
+        if self.warm_start is None or not self._augmentation.layers:
+            return
+        if self.warm_start.free:
+            raise ValueError(
+                "`warm_start` with free=True needs inputs that are the same on every visit: "
+                "attacks that begin at random and take no steps are noise. Received: random layers "
+                f"{', '.join(layer.name for layer in self._augmentation.layers)}."
+            )
+        warnings.warn(
+            "`warm_start` has no use here: with random augmentation an input is another on every "
+            "visit, so that attacks begin at random. They get no more than their own steps; give "
+            "them more, and leave `warm_start` out.",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds metrics by a replica's batch, where Keras would average those of all replicas.
@@ -445,11 +525,13 @@ class LexicographicModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one ranked step on a batch, and returns the metrics."""
-        batch = self._batch(data)
+        batch = self._augmented(self._batch(data))
         seed = self.seed_generator.next()
         first, auxiliary = None, None
+        started = []
         if self._starts is not None:
-            first, auxiliary = self._starts.of(batch)
+            first, auxiliary, share = self._starts.of(batch)
+            started = [share]
         learned, auxiliary = self.learn_auxiliaries(batch, seed, auxiliary)
         scale = self.optimizer.scale_loss(1.0)
         seen = self._perturbed(batch, seed, first)
@@ -457,8 +539,8 @@ class LexicographicModel(keras.Model):
         taken, scores = self._update(passes)
         passes.settle()
         if self._starts is not None:
-            self._starts.keep(batch.index, [*self._next_starts(batch, passes), *auxiliary])
-        told = [*self._reported.values(taken), *learned]
+            self._starts.keep(batch, [*self._next_starts(batch, passes), *auxiliary])
+        told = [*self._reported.values(taken), *learned, *started]
         if told:
             self._training_means.update_state(told, [tf.shape(batch.x)[0]] * len(told))
         return self._measured(batch, seen, scores)
@@ -654,6 +736,15 @@ class LexicographicModel(keras.Model):
         y = tf.nest.map_structure(tf.convert_to_tensor, self._outputs.named(y, "y"))
         return Batch(x, y, self._outputs.flat_weights(sample_weight, samples))
 
+    def _augmented(self, batch: Batch) -> Batch:
+        """The batch that all ranks see; inside the attacks' bounds."""
+        if not self._augmentation.layers:
+            return batch
+        x = tf.cast(self._augmentation(batch.x), batch.x.dtype)
+        if self.bounds is not None:
+            x = tf.clip_by_value(x, *self.bounds)
+        return batch._replace(x=tf.ensure_shape(x, batch.x.shape))
+
     @property
     def metrics(self) -> list[keras.Metric]:
         """All metrics; while evaluating, those that need no training step."""
@@ -734,7 +825,7 @@ class LexicographicModel(keras.Model):
         self, batch: Batch, seen: list[list[Seen]], scale: Any = 1.0, training: bool = False
     ) -> Passes:
         return Passes(
-            self.classifier,
+            self._augmentation.trained,
             self.objectives,
             batch,
             seen,

@@ -119,6 +119,12 @@ class OLGRC(LexicographicModel):
     def build(self, input_shape: Any) -> None:
         """Builds the classifier and the discriminator, and checks what they give."""
         super().build(input_shape)
+        if self._region is not None and self._augmentation.layers:
+            raise ValueError(
+                "`explored` must be 'discriminator' where inputs are augmented: 'nearest' knows "
+                "the points that it was given, and no others. Received: random layers "
+                f"{', '.join(layer.name for layer in self._augmentation.layers)}."
+            )
         if self.discriminator is None:
             return
         outputs = self.discriminator(keras.KerasTensor(tuple(input_shape)))
@@ -160,7 +166,9 @@ class OLGRC(LexicographicModel):
                     "`x` must be an array where explored='nearest', or `adapt` be called before. "
                     f"Received: {x!r}."
                 )
-            self.adapt(inputs)
+            # Keras holds back the last samples.
+            learned = int(len(inputs) * (1.0 - (kwargs.get("validation_split") or 0.0)))
+            self.adapt(inputs[:learned])
         return super().fit(x, y, *args, **kwargs)
 
     def log_unexplored(self, x: tf.Tensor, magnitude: Any) -> tf.Tensor:

@@ -6,9 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.training.augmentation import find_augmentation
+
 
 def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
     """Makes a discriminator like the classifier, with fresh weights and its own last layer.
+
+    The classifier's random augmentation is left out: what it sees has been augmented.
 
     Args:
         classifier: Built sequential or functional model that ends in a dense layer.
@@ -27,7 +31,7 @@ def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
             f"functional model with a dense last layer. Received: {classifier!r}."
         )
     features = keras.Model(classifier.inputs, classifier.layers[-1].input)
-    features = keras.models.clone_model(features)
+    features = keras.models.clone_model(find_augmentation(features).trained)
     return keras.Sequential([features, keras.layers.Dense(classes)], name="discriminator")
 
 

@@ -14,6 +14,10 @@ from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.parts import over_parts
 
 START: Final = "start_"
+RANDOM_STARTS: Final = "random_starts"
+"""What the logs call the share of samples whose attacks began at random."""
+_SAME: Final = 1e-5
+"""Marks of inputs that differ by less, relative to what they could be, are of the same input."""
 _NO_INDEX: Final = (
     "`x` must come with the indices of its samples where `warm_start` is set; see "
     "lexirobust.datasets.with_index."
@@ -29,6 +33,10 @@ class WarmStart:
     counts the samples of arrays by itself; a dataset carries the indices that
     `lexirobust.datasets.with_index` gives it. What `OLGRC` shows its discriminator begins where it
     ended, too, and takes its steps even where `free` is set.
+
+    A perturbation belongs to the input that it was found for. Where a sample comes back as another
+    one, since it was augmented, its attacks begin at random; the log `random_starts` is the share
+    of samples for which they did.
 
     Args:
         free: Whether the objectives' attacks take no steps of their own. The backward pass that
@@ -159,11 +167,12 @@ class Starts:
         self._strategy = tf.distribute.get_strategy()
         self._kept: list[tf.Variable] = []
         self._visits: tf.Variable | None = None
+        self._marks: tf.Variable | None = None
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All that is to be saved."""
-        return [] if self._visits is None else [*self._kept, self._visits]
+        return [] if self._visits is None else [*self._kept, self._visits, self._marks]
 
     def make(self, shape: Sequence[int | None], samples: int | None = None) -> None:
         """Makes room for perturbations, once.
@@ -200,6 +209,7 @@ class Starts:
             self._kept = [zeros((samples, *shape[1:]), floats) for _ in range(count)]
             # Not int32: TensorFlow keeps such variables off the GPU, where XLA cannot reach them.
             self._visits = zeros((samples,), tf.int64)
+            self._marks = zeros((samples,), floats)
 
     def indexed(self, x: Any) -> Any:
         """Numbers the samples of arrays, and makes room for perturbations.
@@ -229,7 +239,7 @@ class Starts:
         self.make(inputs.shape, samples)
         return x
 
-    def of(self, batch: Batch) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    def of(self, batch: Batch) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
         """Reads the perturbations that the attacks on a batch begin with.
 
         Args:
@@ -237,7 +247,7 @@ class Starts:
 
         Returns:
             One `[n, ...]` tensor an objective, and one each other attack; zeros where a sample is
-            to start at random.
+            to start at random; and the share of samples that are.
 
         Raises:
             ValueError: If the batch has no indices.
@@ -245,24 +255,32 @@ class Starts:
         if batch.index is None:
             raise ValueError(_NO_INDEX)
         self.make(batch.x.shape)
-        starts = [tf.gather(kept, batch.index) for kept in self._kept]
+        assert self._visits is not None
+        assert self._marks is not None
+        visits = tf.gather(self._visits, batch.index)
+        mark, size = _mark(batch.x)
+        goes_on = tf.abs(mark - tf.gather(self._marks, batch.index)) <= _SAME * size
+        goes_on &= visits > 0
         if self._settings.reset_every is not None:
-            goes_on = tf.gather(self._visits, batch.index) % self._settings.reset_every != 0
-            goes_on = tf.reshape(goes_on, [-1] + [1] * (batch.x.shape.rank - 1))
-            starts = [tf.where(goes_on, start, 0.0) for start in starts]
-        return starts[: self._attacked], starts[self._attacked :]
+            goes_on &= visits % self._settings.reset_every != 0
+        rows = tf.reshape(goes_on, [-1] + [1] * (batch.x.shape.rank - 1))
+        starts = [tf.gather(kept, batch.index) for kept in self._kept]
+        starts = [tf.where(rows, start, tf.zeros_like(start)) for start in starts]
+        share = 1.0 - tf.reduce_mean(tf.cast(goes_on, tf.float32))
+        return starts[: self._attacked], starts[self._attacked :], share
 
-    def keep(self, index: tf.Tensor, perturbations: Sequence[tf.Tensor]) -> None:
+    def keep(self, batch: Batch, perturbations: Sequence[tf.Tensor]) -> None:
         """Writes perturbations, and counts the visit.
 
         Args:
-            index: `[n]` integer tensor.
+            batch: The clean batch.
             perturbations: One `[n, ...]` tensor an attack.
         """
         assert self._visits is not None
-        index, *perturbations = (_of_all_replicas(t) for t in (index, *perturbations))
-        for kept, perturbation in zip(self._kept, perturbations, strict=True):
-            kept.scatter_update(tf.IndexedSlices(tf.cast(perturbation, kept.dtype), index))
+        given = (batch.index, *perturbations, _mark(batch.x)[0])
+        index, *values = (_of_all_replicas(tensor) for tensor in given)
+        for kept, value in zip([*self._kept, self._marks], values, strict=True):
+            kept.scatter_update(tf.IndexedSlices(tf.cast(value, kept.dtype), index))
         self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int64), index))
 
     def save(self, store: Any) -> None:
@@ -284,11 +302,19 @@ class Starts:
         if len(values) != len(self.variables):
             raise ValueError(
                 "A file must hold perturbations of as many attacks as the model has; give it the "
-                f"objectives that it was saved with. Received: {len(values) - 1} in the file, "
+                f"objectives that it was saved with. Received: {len(values) - 2} in the file, "
                 f"{len(self._kept)} in the model."
             )
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
+
+
+def _mark(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`[N]` numbers by which inputs `[N, ...]` are told apart, and how large they could be."""
+    rows = tf.reshape(x, [tf.shape(x)[0], -1])
+    seed = tf.constant([0, 0])
+    weights = tf.random.stateless_uniform(tf.shape(rows)[1:], seed, 0.5, 1.5, rows.dtype)
+    return tf.linalg.matvec(rows, weights), tf.reduce_sum(tf.abs(rows), axis=1)
 
 
 def _of_all_replicas(tensor: tf.Tensor) -> tf.Tensor:

@@ -376,6 +376,19 @@ def assert_one_line_about_data_dir(caught, folder):
     assert str(folder) in message
 
 
+def test_fashion_mnist_is_read_alike(digits, tmp_path, monkeypatch):
+    _, images, labels = digits
+    monkeypatch.setattr("urllib.request.urlopen", refuse(OSError("offline")))
+    with pytest.raises(
+        FileNotFoundError, match=r"Fashion-MNIST is not in .*'fashion_mnist/3\.0\.1'"
+    ):
+        datasets.fashion_mnist(data_dir=tmp_path)
+    store_mnist(tmp_path, "fashion_mnist", test={"image": images, "label": labels})
+    x, y = datasets.fashion_mnist("test[:3]", data_dir=tmp_path)
+    np.testing.assert_array_equal(x, images[:3] / np.float32(255))
+    assert y.tolist() == labels[:3].tolist()
+
+
 def test_mnist_without_network_says_what_to_do_and_starts_no_download(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse(urllib.error.URLError("no\nroute")))
 

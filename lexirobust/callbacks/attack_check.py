@@ -1,0 +1,118 @@
+"""Whether the attack that trains is as strong as its accuracy says."""
+
+import copy
+import math
+import warnings
+from typing import Any, Final
+
+from lexirobust.attacks import PGD
+from lexirobust.attacks.attack import classifier_of
+from lexirobust.callbacks.board import Periodic
+from lexirobust.checks import check_count, check_data
+from lexirobust.evaluation import evaluate_robustness
+
+_MARGIN: Final = 0.1
+"""How much lower accuracy may be under the stronger attack without a warning, besides chance."""
+
+
+class AttackCheck(Periodic):
+    """Warns where the attack that trains is much weaker than the accuracy under it looks.
+
+    After an epoch, some training samples are attacked afresh, by a PGD of the same norm and
+    magnitude with more steps and a random start. Where far fewer of them resist than
+    `accuracy@NAME` says, training fools itself: perturbations do not fit the images (augmentation
+    after the attack), gradients vanish, or there are too few steps. The logs, and with them
+    `history`, hold `fresh_accuracy@NAME`, as `fresh_accuracy@l2=1`.
+
+    Accuracies in the logs are means over an epoch, in training mode: batch normalization by the
+    batch's own statistics and dropout are part of the difference.
+
+    Args:
+        x: `[N, ...]` training inputs, some hundreds.
+        y: `[N]` their labels.
+        steps: Of the attack that starts afresh.
+        every: Checks after every so many epochs.
+        batch_size: Number of samples perturbed at a time.
+
+    Raises:
+        ValueError: If an argument is not as above, or in `fit`, if the model does not train by the
+            inputs that a PGD has perturbed.
+        TypeError: If inputs are no numbers or labels no integers.
+
+    Example:
+
+    >>> import keras, lexirobust as lr
+    >>> x, y = lr.datasets.toy(20, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, bounds=None)
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> model = lr.OLSRC(classifier, attack, [0.5])
+    >>> model.compile("adam")
+    >>> check = AttackCheck(x, y)
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[check]).history
+    >>> len(history["fresh_accuracy@l2=0.5"])
+    2
+
+    Reference:
+        The gap between training's attack and a stronger one is how Wong et al., arXiv 2001.03994,
+        see adversarial training fail.
+    """
+
+    def __init__(
+        self, x: Any, y: Any, steps: int = 20, every: int = 1, batch_size: int = 500
+    ) -> None:
+        super().__init__(every, None)
+        check_data(x, y)
+        check_count("steps", steps)
+        check_count("batch_size", batch_size)
+        self.x, self.y = x, y
+        self.steps, self.batch_size = int(steps), batch_size
+        self._told: set[str] = set()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that there is an attack to be checked."""
+        del logs
+        if not self._attacked():
+            raise ValueError(
+                "`AttackCheck` needs a model that trains by what a PGD has perturbed. Received: "
+                f"{self.model!r}."
+            )
+
+    def _attacked(self) -> dict[str, tuple[PGD, float]]:
+        """The attack and the magnitude of every objective that has them, by name."""
+        terms = [term for rank in getattr(self.model, "objectives", ()) for _, term in rank.terms]
+        return {
+            term.name: (term.attack, term.magnitude)
+            for term in terms
+            if isinstance(term.attack, PGD) and term.gives_logits
+        }
+
+    def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Attacks afresh, and compares."""
+        del epoch
+        for name, (attack, magnitude) in self._attacked().items():
+            stronger = copy.copy(attack)
+            # A seed of its own, so that checking changes nothing in training.
+            stronger.steps, stronger.step_size, stronger.seed = self.steps, None, 0
+            stronger._generator = None
+            curve = evaluate_robustness(
+                classifier_of(self.model),
+                self.x,
+                self.y,
+                stronger,
+                [magnitude],
+                self.batch_size,
+                checks=False,
+            )
+            fresh, seen = float(curve.accuracy[0]), float(logs[f"accuracy@{name}"])
+            logs[f"fresh_accuracy@{name}"] = fresh
+            chance = 2.0 * math.sqrt(seen * (1.0 - seen) / len(self.x))
+            if seen - fresh > _MARGIN + chance and name not in self._told:
+                self._told.add(name)
+                warnings.warn(
+                    f"The attack that trains is weaker than it looks: accuracy@{name} is "
+                    f"{seen:.2f}, and {fresh:.2f} under {self.steps} steps that begin afresh. "
+                    "Look for augmentation behind the attack, gradients that vanish, and too few "
+                    "steps.",
+                    UserWarning,
+                    stacklevel=2,
+                )

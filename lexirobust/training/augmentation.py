@@ -1,0 +1,177 @@
+"""Random augmentation, taken out of a classifier: inputs are augmented first, and attacked then."""
+
+import dataclasses
+import inspect
+from collections.abc import Generator, Sequence
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Keras does not export what its preprocessing layers have in common.
+_PREPROCESSING: Final[Any] = keras.layers.RandomFlip.__mro__[1]
+# What disturbs features. Attacks see a classifier without it; that does training no harm.
+_NOISE: Final = (
+    keras.layers.Dropout,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_INVERTIBLE: Final = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Reshape)
+_NOTHING: Final = (keras.layers.InputLayer, keras.layers.Identity)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How a classifier augments its inputs, and the classifier without that.
+
+    Attributes:
+        layers: What inputs run through up to the last random layer at the head, in turn: random
+            layers, and between them such as can be undone.
+        trained: The classifier with its random layers left out; all others are shared.
+        left: The names of random layers that augment further on, where they cannot be left out.
+    """
+
+    layers: Sequence[keras.Layer]
+    trained: keras.Model
+    left: Sequence[str]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Augments a batch `[N, ...]`; what comes out is an input of `trained`."""
+        undo: list[tuple[keras.Layer, tf.Tensor]] = []
+        for layer in self.layers:
+            if isinstance(layer, _INVERTIBLE):
+                undo.append((layer, tf.shape(x)))
+                x = layer(x)
+            else:
+                x = layer(x, training=True)
+        for layer, shape in reversed(undo):
+            x = _undone(layer, x, shape)
+        return x
+
+
+def find_augmentation(classifier: keras.Model) -> Augmentation:
+    """Finds the random augmentation at the head of a classifier.
+
+    These are the layers there that are random in training, and in use give back what they are
+    given. Before and between them `Rescaling`, `Normalization` and `Reshape` are passed over. Noise
+    and dropout are no augmentation.
+
+    Args:
+        classifier: A Keras model that has been built.
+
+    Returns:
+        The augmentation; without layers, and with the classifier itself, if there is none.
+    """
+    head: list[keras.Layer] = []
+    end = 0
+    for layer in _head(classifier):
+        if _augments(layer):
+            head.append(layer)
+            end = len(head)
+        elif isinstance(layer, _INVERTIBLE):
+            head.append(layer)
+        elif not isinstance(layer, _NOTHING):
+            break
+    removed = [layer for layer in head[:end] if not isinstance(layer, _INVERTIBLE)]
+    left = [
+        layer.name
+        for layer in classifier._flatten_layers(include_self=False)
+        if isinstance(layer, _PREPROCESSING) and _is_random(layer) and not _is_in(layer, removed)
+    ]
+    return Augmentation(head[:end], _without(classifier, removed) if removed else classifier, left)
+
+
+def _head(model: keras.Model) -> Generator[keras.Layer, None, bool]:
+    """The layers that a model's input runs through until it branches, those of inner models too.
+
+    Returns:
+        Whether that is as far as the model's output.
+    """
+    if isinstance(model, keras.Sequential):
+        for layer in model.layers:
+            if not (yield from _entered(layer)):
+                return False
+        return True
+    inputs = getattr(model, "inputs", None) or []
+    tensor = inputs[0] if len(inputs) == 1 else None
+    while not any(tensor is output for output in getattr(model, "outputs", None) or []):
+        steps = [
+            (layer, node)
+            for layer in model.layers
+            for node in layer._inbound_nodes
+            if any(tensor is given for given in node.input_tensors)
+        ]
+        if len(steps) != 1:
+            return False
+        ((layer, node),) = steps
+        if not (yield from _entered(layer)):
+            return False
+        tensor = node.outputs[0]
+    return True
+
+
+def _entered(layer: keras.Layer) -> Generator[keras.Layer, None, bool]:
+    """The layer itself, or the head of a model."""
+    if isinstance(layer, keras.Model):
+        return (yield from _head(layer))
+    yield layer
+    return True
+
+
+def _augments(layer: keras.Layer) -> bool:
+    """Whether a layer is random in training, and in use gives back what it is given."""
+    if isinstance(layer, _NOISE) or layer.weights or not _is_random(layer):
+        return False
+    if layer.output.shape != layer.input.shape:
+        return False
+    shape = [1 if size is None else size for size in layer.input.shape[1:]]
+    x = tf.constant(np.random.default_rng(0).uniform(0, 1, (2, *shape)), layer.input.dtype)
+    given = layer(x, training=False)
+    return given.shape == x.shape and bool(np.allclose(given, x, atol=1e-3))
+
+
+def _is_random(layer: keras.Layer) -> bool:
+    """Whether a layer, or one inside of it, draws random numbers in training."""
+    draws = any(each._seed_generators for each in layer._flatten_layers())
+    return draws and "training" in inspect.signature(layer.call).parameters
+
+
+def _is_in(layer: keras.Layer, layers: Sequence[keras.Layer]) -> bool:
+    return any(layer is each or layer in each._flatten_layers() for each in layers)
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class LeftOut(keras.layers.Layer):
+    """Gives back its input in place of a layer, whatever else that took."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Returns the inputs."""
+        del training, mask
+        return inputs
+
+
+def _without(model: keras.Model, removed: Sequence[keras.Layer]) -> keras.Model:
+    """A model without some layers that shares all others."""
+
+    def replaced(layer: keras.Layer) -> keras.Layer:
+        if _is_in(layer, removed):
+            return LeftOut(dtype=layer.dtype_policy.name)
+        inner = layer._flatten_layers(include_self=False)
+        if isinstance(layer, keras.Model) and any(_is_in(each, removed) for each in inner):
+            return _without(layer, removed)
+        return layer
+
+    return keras.models.clone_model(model, clone_function=replaced)
+
+
+def _undone(layer: keras.Layer, x: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """What an invertible layer made `x` of; it had the given shape."""
+    if isinstance(layer, keras.layers.Reshape):
+        return tf.reshape(x, shape)
+    zero = layer(tf.zeros_like(x[:1]))
+    return (x - zero) / (layer(tf.ones_like(x[:1])) - zero)
