@@ -34,6 +34,7 @@ from lexirobust.checks import (
 from lexirobust.training import stored
 from lexirobust.training.augmentation import Augmentation, find_augmentation
 from lexirobust.training.gradients import Averaged, Kept, RankedGradients, Recomputed
+from lexirobust.training.input_gradient import follows_gradients, gradient_problem
 from lexirobust.training.means import Means
 from lexirobust.training.memory import (
     MEMORY,
@@ -281,6 +282,10 @@ class LexicographicModel(keras.Model):
             self._outputs.check(self._terms)
         self._augmentation = self._found_augmentation(tuple(input_shape))
         self._check_augmentation()
+        if any(follows_gradients(term.attack) for term in self._terms):
+            problem = gradient_problem(self.classifier, tuple(input_shape), self.bounds)
+            if problem is not None:
+                warnings.warn(problem, UserWarning, stacklevel=3)
         if self.compiled:
             self._build_on_compiled()
 

@@ -1,0 +1,86 @@
+"""Whether a classifier has a gradient by its input, which attacks follow."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import keras
+import tensorflow as tf
+
+from lexirobust.attacks import PGD, Attack, Flow, Worst
+
+_SAMPLES: Final = 4
+_UNKNOWN_SIZE: Final = 8  # What stands for axes of unknown size.
+
+
+def follows_gradients(attack: Attack | None) -> bool:
+    """Whether an attack, or one of several, moves inputs along gradients."""
+    if isinstance(attack, Worst):
+        return any(map(follows_gradients, attack.attacks))
+    return isinstance(attack, PGD | Flow)
+
+
+def gradient_problem(
+    classifier: keras.Model,
+    shape: Sequence[int | None],
+    bounds: tuple[float, float] | None = None,
+) -> str | None:
+    """Says what cuts the gradient of a classifier's outputs by its inputs.
+
+    Args:
+        classifier: A Keras model that has been built.
+        shape: `[N, ...]` of its inputs.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Returns:
+        A sentence or two, or `None` if there is a gradient, or if only weights of 0 are in its way.
+    """
+    sizes = [_SAMPLES, *(_UNKNOWN_SIZE if size is None else size for size in shape[1:])]
+    low, high = bounds or (-1.0, 1.0)
+    x = tf.random.stateless_uniform(sizes, [0, 0], low, high, tf.as_dtype(keras.config.floatx()))
+    gradient = _gradient(classifier, x)
+    if _is_there(gradient):
+        return None
+    cut = _first_cut(classifier, x)
+    if cut is None and gradient is not None:
+        return None
+    return (
+        f"The classifier has no gradient by its inputs: {cut or 'something in it'} cuts it off. "
+        "Attacks that follow gradients leave inputs where they are, and accuracies under attack "
+        "are those on clean inputs."
+    )
+
+
+def _first_cut(model: keras.Model, x: tf.Tensor) -> str | None:
+    """The first place in a sequential or functional model that no gradient passes."""
+    inputs = getattr(model, "inputs", None) or []
+    for given in inputs:
+        if not tf.as_dtype(given.dtype).is_floating:
+            return (
+                f"its input of dtype {given.dtype}, which rounds what is perturbed, "
+                f"(keras.Input({tuple(given.shape[1:])}, dtype='float32') in its place does not)"
+            )
+    for layer in model.layers if inputs else []:
+        gradient = _gradient(keras.Model(inputs, layer.output), x)
+        if not _is_there(gradient):
+            # What has weights may have zeros for them, to begin with.
+            weighs = gradient is not None and layer.weights
+            return None if weighs else f"layer {layer.name!r} ({type(layer).__name__})"
+    return None
+
+
+def _gradient(function: keras.Model, x: tf.Tensor) -> tf.Tensor | None:
+    """The gradient of something that all outputs are part of."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = tf.nest.flatten(function(x, training=False))
+        # Not their sum, which is the same whatever a softmax gives.
+        squares = [
+            tf.reduce_sum(tf.square(1.0 + tf.cast(output, tf.float32)))
+            for output in outputs
+            if output.dtype.is_floating
+        ]
+    return tape.gradient(squares, x) if squares else None
+
+
+def _is_there(gradient: tf.Tensor | None) -> bool:
+    return gradient is not None and bool(tf.reduce_any(gradient != 0))

@@ -1,0 +1,123 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from tests.training.by_hand import compiled
+
+L = keras.layers
+ATTACK = lr.attacks.PGD(norm="l2", steps=1, bounds=(0.0, 255.0), seed=0)
+
+
+def network(*head, dtype="float32", last=None):
+    layers = [keras.Input((6,), dtype=dtype), *head, L.Dense(4, "relu"), *([last] if last else [])]
+    return keras.Sequential([*layers, L.Dense(2)])
+
+
+def embedded():
+    inputs = keras.Input((6,), dtype="int32")
+    return keras.Model(inputs, L.Dense(2)(L.Flatten()(L.Embedding(256, 3, name="words")(inputs))))
+
+
+def embedded_floats():
+    inputs = keras.Input((6,))
+    words = L.Embedding(256, 3, name="words")(inputs)
+    return keras.Model(inputs, L.Dense(2)(L.Flatten()(words)))
+
+
+class Rounded(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(2)
+
+    def call(self, x):
+        return self.dense(tf.round(x))
+
+
+def inner():
+    steps = keras.Sequential([keras.Input((6,)), L.Lambda(tf.floor, name="stairs")], name="steps")
+    return network(steps)
+
+
+CUT = {
+    "uint8": (lambda: network(L.Rescaling(1 / 255), dtype="uint8"), "input of dtype uint8"),
+    "int32": (lambda: network(L.Rescaling(1 / 255), dtype="int32"), "input of dtype int32"),
+    "round": (lambda: network(L.Lambda(tf.round, name="whole")), r"layer 'whole' \(Lambda\)"),
+    "sign": (lambda: network(L.Lambda(tf.sign, name="side")), r"layer 'side' \(Lambda\)"),
+    "stop": (
+        lambda: network(last=L.Lambda(tf.stop_gradient, name="wall")),
+        r"layer 'wall' \(Lambda\)",
+    ),
+    "discretized": (
+        lambda: network(L.Discretization([1.0, 9.0], output_mode="int", name="bins")),
+        r"layer 'bins' \(Discretization\)",
+    ),
+    "inner model": (inner, r"layer 'steps' \(Sequential\)"),
+    "integers embedded": (embedded, "input of dtype int32"),
+    "embedded": (embedded_floats, r"layer 'words' \(Embedding\)"),
+    "subclassed": (Rounded, "something in it"),
+}
+
+
+@pytest.mark.parametrize(("make", "cut"), CUT.values(), ids=CUT)
+def test_what_cuts_the_gradient_is_named_before_the_first_step(make, cut):
+    x = np.random.default_rng(0).uniform(0, 255, (8, 6)).astype(np.float32)
+
+    def trained():
+        model = compiled(lr.AdversarialTraining(make(), ATTACK, 1.0), run_eagerly=True)
+        model.fit(x, np.arange(8) % 2, epochs=1, verbose=0)
+
+    with pytest.warns(UserWarning, match=f"no gradient by its inputs: .*{cut}") as told:
+        trained()
+    assert sum("no gradient" in str(each.message) for each in told) == 1
+
+
+FINE = {
+    "plain": lambda: network(L.Rescaling(1 / 255)),
+    "last weights of 0": lambda: keras.Sequential(
+        [keras.Input((6,)), L.Dense(4, "relu"), L.Dense(2, kernel_initializer="zeros")]
+    ),
+    "one branch": lambda: branched(),
+    "unknown size": lambda: keras.Sequential(
+        [keras.Input((None, 3)), L.GlobalAveragePooling1D(), L.Dense(2)]
+    ),
+    "softmax": lambda: network(last=L.Softmax()),
+}
+
+
+def branched():
+    inputs = keras.Input((6,))
+    rounded = L.Lambda(tf.round)(inputs)
+    return keras.Model(inputs, L.Dense(2)(L.Concatenate()([rounded, inputs])))
+
+
+@pytest.mark.parametrize("make", FINE.values(), ids=FINE)
+def test_where_a_gradient_is_there_nothing_is_said(make):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*no gradient")
+        compiled(lr.OLSRC(make(), ATTACK, [1.0]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda c: lr.Standard(c),
+        lambda c: lr.AdversarialTraining(c, lr.attacks.Square(queries=3), 1.0),
+    ],
+    ids=["nothing is attacked", "no gradient is followed"],
+)
+def test_who_needs_no_gradient_may_have_none(make):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*no gradient")
+        compiled(make(network(dtype="uint8")))
+
+
+def test_the_worst_of_several_attacks_needs_one():
+    union = lr.attacks.Worst(
+        [lr.attacks.Square(queries=3, bounds=(0.0, 255.0)), ATTACK], [1.0, 1.0]
+    )
+    with pytest.warns(UserWarning, match="no gradient by its inputs"):
+        compiled(lr.AdversarialTraining(network(dtype="uint8"), union, 1.0))
