@@ -9,7 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks import geometry, hyperplane
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.minimal import Found, MinimalAttack, Question
-from lexirobust.checks import check_steps
+from lexirobust.checks import check_count, check_steps
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -24,6 +24,8 @@ class DeepFool(MinimalAttack):
         steps: Most steps.
         overshoot: By which share of all steps so far a sample goes beyond where they lead.
         bounds: Lowest and highest value of an input, or `None`.
+        candidates: How many other classes are looked at in each step, the most likely there. Each
+            costs a backward pass.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -46,12 +48,15 @@ class DeepFool(MinimalAttack):
         steps: int = 50,
         overshoot: float = 0.02,
         bounds: tuple[float, float] | None = (0.0, 1.0),
+        candidates: int = 10,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=None)
         check_steps(steps, None, 1, random_start=False)
         if not 0 <= overshoot < np.inf:
             raise ValueError(f"`overshoot` must be finite and at least 0. Received: {overshoot!r}.")
+        check_count("candidates", candidates)
         self.steps = int(steps)
+        self.candidates = int(candidates)
         self.overshoot = float(overshoot)
 
     def get_config(self) -> dict[str, Any]:
@@ -61,6 +66,7 @@ class DeepFool(MinimalAttack):
             "steps": self.steps,
             "overshoot": self.overshoot,
             "bounds": None if self.bounds is None else list(self.bounds),
+            "candidates": self.candidates,
         }
 
     def find(self, question: Question, seed: tf.Tensor) -> Found:
@@ -73,7 +79,9 @@ class DeepFool(MinimalAttack):
 
         def step(number: tf.Tensor, moved: tf.Tensor, found: Found) -> tuple[Any, ...]:
             active = question.right & ~found.success
-            boundaries = hyperplane.linearise(question.classifier, moved, question.labels)
+            boundaries = hyperplane.linearise(
+                question.classifier, moved, question.labels, self.candidates
+            )
             box = geometry.box_around(moved, self.bounds)
             _, _, way = hyperplane.nearest(boundaries, box, self.norm)
             onward = self.inside(moved + way)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks import geometry, hyperplane
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.minimal import Found, MinimalAttack, Question, halve, spread
-from lexirobust.checks import check_steps
+from lexirobust.checks import check_count, check_steps
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -34,6 +34,8 @@ class FAB(MinimalAttack):
             share of the distance there, above 0 and below 1: beta.
         bounds: Lowest and highest value of an input, or `None`.
         seed: Integer seed of the random starts.
+        candidates: How many other classes are looked at in each step, the most likely there. Each
+            costs a backward pass.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -59,6 +61,7 @@ class FAB(MinimalAttack):
         backward: float = 0.9,
         bounds: tuple[float, float] | None = (0.0, 1.0),
         seed: int | None = None,
+        candidates: int = 10,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_steps(steps, None, restarts, random_start=True)
@@ -70,7 +73,9 @@ class FAB(MinimalAttack):
             )
         if not 0 < backward < 1:
             raise ValueError(f"`backward` must be above 0 and below 1. Received: {backward!r}.")
+        check_count("candidates", candidates)
         self.steps = int(steps)
+        self.candidates = int(candidates)
         self.restarts = int(restarts)
         self.bias = float(bias)
         self.extrapolation = float(extrapolation)
@@ -87,6 +92,7 @@ class FAB(MinimalAttack):
             "backward": self.backward,
             "bounds": None if self.bounds is None else list(self.bounds),
             "seed": self.seed,
+            "candidates": self.candidates,
         }
 
     def find(self, question: Question, seed: tf.Tensor) -> Found:
@@ -122,7 +128,9 @@ class FAB(MinimalAttack):
         """
         x, searched = question.x, question.right & found.success
         found = super().refine(question, found)
-        boundaries = hyperplane.linearise(question.classifier, found.points, question.labels)
+        boundaries = hyperplane.linearise(
+            question.classifier, found.points, question.labels, self.candidates
+        )
         # Without bounds: the boundary that the point has just crossed, as near as rounding.
         normal, gap, _ = hyperplane.nearest(boundaries, None, self.norm)
 
@@ -140,7 +148,9 @@ class FAB(MinimalAttack):
     def _onward(self, question: Question, here: tf.Tensor) -> tf.Tensor:
         """The next point: beyond the nearest boundary, between where two ways lead."""
         x = question.x
-        boundaries = hyperplane.linearise(question.classifier, here, question.labels)
+        boundaries = hyperplane.linearise(
+            question.classifier, here, question.labels, self.candidates
+        )
         box = geometry.box_around(here, self.bounds)
         normal, gap, way = hyperplane.nearest(boundaries, box, self.norm)
         clean_way = self._from_clean(x, here, normal, gap)

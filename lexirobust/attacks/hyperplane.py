@@ -10,15 +10,15 @@ from lexirobust.attacks.attack import Classifier, logits_of
 
 
 class Boundaries(NamedTuple):
-    """Linearised boundaries between a sample's label and every class.
+    """Linearised boundaries between a sample's label and K classes.
 
     A perturbation `d` of the inputs that they were found at meets boundary k where
     `sum(normals[:, k] * d) == gaps[:, k]`.
 
     Attributes:
-        normals: `[N, C, ...]`, the gradients of the logits less that of the label.
-        gaps: `[N, C]`, the label's logit less the logits; minus 0 where a class has won.
-        usable: `[N, C]` bool: whether there is a boundary: not that of the label with itself, and
+        normals: `[N, K, ...]`, the gradients of the logits less that of the label.
+        gaps: `[N, K]`, the label's logit less the logits; minus 0 where a class has won.
+        usable: `[N, K]` bool: whether there is a boundary: not that of the label with itself, and
             none whose normal is 0 or not finite.
     """
 
@@ -27,18 +27,22 @@ class Boundaries(NamedTuple):
     usable: tf.Tensor
 
 
-def linearise(classifier: Classifier, x: tf.Tensor, labels: tf.Tensor) -> Boundaries:
-    """Linearises all boundaries of the labels' classes around inputs.
+def linearise(
+    classifier: Classifier, x: tf.Tensor, labels: tf.Tensor, candidates: int | None = None
+) -> Boundaries:
+    """Linearises the boundaries of the labels' classes around inputs.
 
-    One pass of the classifier, and one back for each class.
+    One pass of the classifier, and one back for each class that is looked at.
 
     Args:
         classifier: Maps inputs to logits.
         x: `[N, ...]` float tensor.
         labels: `[N]` integer labels.
+        candidates: How many other classes are looked at, the most likely of each sample; `None`:
+            all.
 
     Returns:
-        The boundaries.
+        The boundaries, in the order of the classes where all are looked at.
 
     Raises:
         ValueError: If the number of classes is unknown.
@@ -54,11 +58,18 @@ def linearise(classifier: Classifier, x: tf.Tensor, labels: tf.Tensor) -> Bounda
         logits = logits_of(classifier, x)
         if logits.shape[-1] is None:
             raise ValueError("`classifier` must give a known number of classes.")
+        own = tf.one_hot(labels, logits.shape[-1], True, False)
+        if candidates is not None and candidates < logits.shape[-1] - 1:
+            others = tf.where(own, tf.constant(-np.inf, logits.dtype), logits)
+            rivals = tf.math.top_k(others, candidates).indices
+            looked_at = tf.concat([tf.cast(labels, tf.int32)[:, None], rivals], axis=1)
+            logits = tf.gather(logits, looked_at, batch_dims=1)
+            labels = tf.zeros_like(labels)  # Where the label's column is now.
+            own = tf.one_hot(labels, 1 + candidates, True, False)
         columns = tf.unstack(logits, axis=1)
     zero = tf.UnconnectedGradients.ZERO
     slopes = [tape.gradient(each, x, unconnected_gradients=zero) for each in columns]
     jacobian = tf.stack(slopes, axis=1)
-    own = tf.one_hot(labels, logits.shape[-1], True, False)
     normals = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
     gaps = tf.gather(logits, labels, batch_dims=1)[:, None] - logits
     steep = tf.reduce_max(tf.abs(normals), axis=list(range(2, normals.shape.rank)))

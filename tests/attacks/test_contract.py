@@ -180,6 +180,7 @@ OTHER = {
     "probes": 20,
     "tries": 5,
     "around": 0.2,
+    "candidates": 3,
     "inward": 0.3,
     "unexplored": brightness,
 }
@@ -272,6 +273,7 @@ BAD = {
     "probes": {1.5: "`probes` must be an integer of at least 1"},
     "tries": {0: "`tries` must be an integer of at least 1"},
     "around": {0.0: "`around` must be above 0 and below 1"},
+    "candidates": {0: "`candidates` must be an integer of at least 1"},
     "inward": {1.0: "`inward` must be above 0 and below 1"},
 }
 # Any value will do, or what is refused has a test in the attack's own file.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust.attacks import DeepFool
+from lexirobust.attacks import FAB, DeepFool
 from tests.attacks import linear
 
 NORMS = pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
@@ -45,3 +45,28 @@ def test_keras_model_that_is_not_built():
     y = np.argmax(model(x), axis=1)
     found = DeepFool(bounds=(-9.0, 9.0))(model, x, y)
     assert found.success.numpy().all()
+
+
+@pytest.mark.parametrize("attack", [DeepFool, FAB])
+def test_of_many_classes_the_most_likely_are_looked_at(attack):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(12, 1000)).astype(np.float32)
+    x = rng.normal(size=(7, 12)).astype(np.float32)
+    logits = x @ weights
+    labels = np.argmax(logits, axis=1)
+    found = attack(bounds=None, steps=3)(lambda x: x @ weights, x, labels)
+    assert found.success.numpy().all()
+    normals = weights.T[None] - weights.T[labels][:, None]
+    gaps = np.take_along_axis(logits, labels[:, None], 1) - logits
+    with np.errstate(invalid="ignore"):
+        distances = gaps / np.linalg.norm(normals, axis=-1)
+    ranked = np.argsort(-logits, axis=1)[:, 1:]
+    of_all = np.nanmin(distances, axis=1)
+    of_ten = np.take_along_axis(distances, ranked[:, :10], 1).min(axis=1)
+    assert np.all(found.distances >= of_all * (1 - 1e-5))
+    assert np.all(found.distances <= of_ten * (1 + 1e-3))
+    everything = DeepFool(bounds=None, candidates=999)
+    moved = everything(lambda x: x @ weights[:, :40], x[:2], np.argmax(logits[:2, :40], axis=1))
+    assert moved.success.numpy().all()
+    with pytest.raises(ValueError, match="`candidates` must be an integer"):
+        attack(candidates=0)
