@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import keras
@@ -42,6 +42,7 @@ class Augmentation:
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Augments a batch `[N, ...]`; what comes out is an input of `trained`."""
+        given = x
         undo: list[tuple[keras.Layer, tf.Tensor]] = []
         for layer in self.layers:
             if isinstance(layer, _INVERTIBLE):
@@ -51,7 +52,43 @@ class Augmentation:
                 x = layer(x, training=True)
         for layer, shape in reversed(undo):
             x = _undone(layer, x, shape)
-        return x
+        return tf.ensure_shape(tf.cast(x, given.dtype), given.shape)
+
+    def along(
+        self, x: tf.Tensor, perturbations: Sequence[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
+        """Augments a batch, and moves perturbations of it along.
+
+        Args:
+            x: `[N, ...]` inputs.
+            perturbations: Each shaped like `x`.
+
+        Returns:
+            The augmented inputs; what was added to them by each perturbation; and a function that
+            moves a perturbation of what is augmented back, to about what it would be of `x`: by
+            the transposed derivative, which for flips, shifts and turns is the way back.
+        """
+        layers = [each for layer in self.layers for each in layer._flatten_layers()]
+        states = [source.state for layer in layers for source in layer._seed_generators]
+        before = [tf.identity(state.value) for state in states]
+        # A tape that is asked several times, and after the attack.
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            augmented = self(x)
+        moved = []
+        for perturbation in perturbations:
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)  # The same draw again.
+            moved.append(self(x + perturbation) - augmented)
+
+        def back(perturbation: tf.Tensor) -> tf.Tensor:
+            zero = tf.UnconnectedGradients.ZERO
+            try:
+                return tape.gradient(augmented, x, perturbation, unconnected_gradients=zero)
+            except LookupError:  # An operation without derivative: the next start is random.
+                return tf.zeros_like(x)
+
+        return augmented, moved, back
 
 
 def find_augmentation(classifier: keras.Model) -> Augmentation:

@@ -465,21 +465,6 @@ class LexicographicModel(keras.Model):
                 UserWarning,
                 stacklevel=4,
             )
-        if self.warm_start is None or not self._augmentation.layers:
-            return
-        if self.warm_start.free:
-            raise ValueError(
-                "`warm_start` with free=True needs inputs that are the same on every visit: "
-                "attacks that begin at random and take no steps are noise. Received: random layers "
-                f"{', '.join(layer.name for layer in self._augmentation.layers)}."
-            )
-        warnings.warn(
-            "`warm_start` has no use here: with random augmentation an input is another on every "
-            "visit, so that attacks begin at random. They get no more than their own steps; give "
-            "them more, and leave `warm_start` out.",
-            UserWarning,
-            stacklevel=4,
-        )
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds metrics by a replica's batch, where Keras would average those of all replicas.
@@ -530,13 +515,17 @@ class LexicographicModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one ranked step on a batch, and returns the metrics."""
-        batch = self._augmented(self._batch(data))
+        given = self._batch(data)
         seed = self.seed_generator.next()
-        first, auxiliary = None, None
-        started = []
+        starts: list[tf.Tensor] = []
+        started: list[tf.Tensor] = []
         if self._starts is not None:
-            first, auxiliary, share = self._starts.of(batch)
+            starts, share = self._starts.of(given)
             started = [share]
+        batch, starts, back = self._augmented(given, starts)
+        first, auxiliary = None, None
+        if self._starts is not None:
+            first, auxiliary = self._starts.split(starts)
         learned, auxiliary = self.learn_auxiliaries(batch, seed, auxiliary)
         scale = self.optimizer.scale_loss(1.0)
         seen = self._perturbed(batch, seed, first)
@@ -544,7 +533,8 @@ class LexicographicModel(keras.Model):
         taken, scores = self._update(passes)
         passes.settle()
         if self._starts is not None:
-            self._starts.keep(batch, [*self._next_starts(batch, passes), *auxiliary])
+            ends = [*self._next_starts(batch, passes), *auxiliary]
+            self._starts.keep(given, [*map(back, ends)])
         told = [*self._reported.values(taken), *learned, *started]
         if told:
             self._training_means.update_state(told, [tf.shape(batch.x)[0]] * len(told))
@@ -741,14 +731,19 @@ class LexicographicModel(keras.Model):
         y = tf.nest.map_structure(tf.convert_to_tensor, self._outputs.named(y, "y"))
         return Batch(x, y, self._outputs.flat_weights(sample_weight, samples))
 
-    def _augmented(self, batch: Batch) -> Batch:
-        """The batch that all ranks see; inside the attacks' bounds."""
+    def _augmented(
+        self, batch: Batch, starts: list[tf.Tensor]
+    ) -> tuple[Batch, list[tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
+        """The batch that all ranks see, inside the attacks' bounds, and where attacks begin.
+
+        Also a way back for where they end.
+        """
         if not self._augmentation.layers:
-            return batch
-        x = tf.cast(self._augmentation(batch.x), batch.x.dtype)
+            return batch, starts, tf.identity
+        x, starts, back = self._augmentation.along(batch.x, starts)
         if self.bounds is not None:
             x = tf.clip_by_value(x, *self.bounds)
-        return batch._replace(x=tf.ensure_shape(x, batch.x.shape))
+        return batch._replace(x=x), starts, back
 
     @property
     def metrics(self) -> list[keras.Metric]:

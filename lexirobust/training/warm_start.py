@@ -34,8 +34,9 @@ class WarmStart:
     `lexirobust.datasets.with_index` gives it. What `OLGRC` shows its discriminator begins where it
     ended, too, and takes its steps even where `free` is set.
 
-    A perturbation belongs to the input that it was found for. Where a sample comes back as another
-    one, since it was augmented, its attacks begin at random; the log `random_starts` is the share
+    A perturbation belongs to the input that it was found for. What augmentation by layers makes of
+    an input, it makes of the perturbation, too. Where a sample comes back as another one, since it
+    was augmented on its way here, its attacks begin at random; the log `random_starts` is the share
     of samples for which they did.
 
     Args:
@@ -239,15 +240,15 @@ class Starts:
         self.make(inputs.shape, samples)
         return x
 
-    def of(self, batch: Batch) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
+    def of(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Reads the perturbations that the attacks on a batch begin with.
 
         Args:
             batch: The clean batch.
 
         Returns:
-            One `[n, ...]` tensor an objective, and one each other attack; zeros where a sample is
-            to start at random; and the share of samples that are.
+            One `[n, ...]` tensor an objective, then one each other attack; zeros where a sample
+            is to start at random. And the share of samples that are.
 
         Raises:
             ValueError: If the batch has no indices.
@@ -267,7 +268,11 @@ class Starts:
         starts = [tf.gather(kept, batch.index) for kept in self._kept]
         starts = [tf.where(rows, start, tf.zeros_like(start)) for start in starts]
         share = 1.0 - tf.reduce_mean(tf.cast(goes_on, tf.float32))
-        return starts[: self._attacked], starts[self._attacked :], share
+        return starts, share
+
+    def split(self, starts: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Tells the objectives' attacks from others."""
+        return starts[: self._attacked], starts[self._attacked :]
 
     def keep(self, batch: Batch, perturbations: Sequence[tf.Tensor]) -> None:
         """Writes perturbations, and counts the visit.

@@ -169,7 +169,7 @@ def test_augmentation_at_the_head_is_found_and_left_out(make, layers, left):
     assert augmented.shape == x.shape
     if not layers:
         assert found.trained is classifier
-        assert augmented is x
+        np.testing.assert_array_equal(augmented, x)
         return
     assert np.max(np.abs(augmented - x)) > 1e-3
     if set(layers) <= {"flip", "rescaled", "reshaped"}:  # The same numbers, somewhere else.
@@ -342,10 +342,64 @@ def test_a_warm_start_that_never_is_one_is_told_of(data):
         warm(sequential(), samples=12).fit(numbered.map(noisy), epochs=2, verbose=0)
 
 
-def test_a_warm_start_beside_augmentation_has_no_use(data):
-    with pytest.warns(UserWarning, match="`warm_start` has no use here"):
-        model = warm(sequential(flip()))
-    logs = model.fit(*data, verbose=0, batch_size=12).history
-    assert logs["random_starts"] == [1.0]
-    with pytest.raises(ValueError, match=r"free=True needs inputs that are the same.*layers flip"):
-        warm(sequential(flip()), free=True)
+MOVED = {
+    "flip": ([flip()], 1e-6),
+    "rescaled flip": ([L.Rescaling(1 / 3, 0.5), flip()], 1e-5),
+    "shift": ([L.RandomTranslation(0.1, 0.1, fill_mode="constant")], 0.5),
+    "turn": ([L.RandomRotation(0.05)], 0.5),
+    "own": ([Noisy()], 1e-6),
+}
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize(("head", "apart"), MOVED.values(), ids=MOVED)
+def test_perturbations_are_moved_along_and_back(head, apart, graph):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.uniform(0.2, 0.8, (6, *SHAPE)), tf.float32)
+    coarse = rng.normal(size=(6, 2, 2, 1)) * np.eye(2)[None, :, :, None]
+    perturbation = tf.constant(np.kron(coarse, np.ones((1, 4, 4, 1))), tf.float32)
+    augmentation = find_augmentation(sequential(*head))
+
+    def moved(x, perturbation):
+        augmented, (start, none), back = augmentation.along(x, [perturbation, 0.0 * x])
+        return augmented, start, none, back(start)
+
+    moved = tf.function(moved) if graph else moved
+    augmented, start, none, returned = moved(x, perturbation)
+    assert np.max(np.abs(augmented - x)) > 1e-3
+    # What starts at random still does.
+    np.testing.assert_allclose(none, 0.0, atol=1e-6)
+    assert np.linalg.norm(start) == pytest.approx(
+        np.linalg.norm(perturbation), rel=max(apart, 1e-4)
+    )
+    gap = np.linalg.norm(returned - perturbation) / np.linalg.norm(perturbation)
+    assert gap <= apart
+
+
+class NoDerivative(Noisy):
+    def call(self, x, training=False):
+        return (
+            tf.raw_ops.AdjustHue(images=tf.repeat(x, 3, -1), delta=0.1)[..., :1] if training else x
+        )
+
+
+def test_where_there_is_no_way_back_starts_are_random(data):
+    model = warm(sequential(NoDerivative()))
+    logs = model.fit(*data, batch_size=12, epochs=2, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+    assert not np.any(model._starts.variables[0])
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_warm_starts_go_on_through_augmentation(free, data):
+    model = warm(sequential(flip(seed=1)), free=free)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "In every epoch")
+        logs = model.fit(*data, batch_size=12, epochs=3, verbose=0).history
+    assert logs["random_starts"] == [1.0, 0.0, 0.0]
+    # Nothing is learned here: kept are ascents on images of whatever side, each seen from its own.
+    losses = []
+    for kept in (model._starts.variables[1], tf.reverse(model._starts.variables[1], [2])):
+        logits = model.classifier(tf.constant(data[0]) + kept, training=False)
+        losses.append(np.mean(keras.losses.sparse_categorical_crossentropy(data[1], logits, True)))
+    assert losses[0] > losses[1]
