@@ -50,6 +50,7 @@ def make(
     micro_batch_size=None,
     warm_start=None,
     memory=None,
+    augmentation=None,
     **compile_options,
 ):
     """A compiled model, the same each time but for a classifier that is given."""
@@ -60,6 +61,7 @@ def make(
         "micro_batch_size": micro_batch_size,
         "warm_start": warm_start,
         "memory": memory,
+        "augmentation": augmentation,
     }
     if method == TRACED:
         compile_options = {"run_eagerly": False, **compile_options}
@@ -288,6 +290,42 @@ def memory(method):
     fit(model, batch_size=20, epochs=2)
     # The mean of one step is its own gradient.
     same(model, plain(method, batch_size=20, epochs=2))
+    return None
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Shifted(keras.layers.Layer):
+    """Random augmentation of points on the line."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.source = keras.random.SeedGenerator(3)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        return x + 0.5 * keras.random.normal(keras.ops.shape(x), seed=self.source)
+
+
+@feature("random augmentation layers")
+def augmented(method):
+    def make_augmented(**settings):
+        return make(method, settings.pop("classifier", None), run_eagerly=True, **settings)
+
+    plain_one = network()
+    classifier = keras.Sequential([keras.Input((1,)), Shifted(), *plain_one.layers])
+    if method == "nearest":
+        # The region is that of the points that it was given.
+        with pytest.raises(ValueError, match="where inputs are augmented"):
+            make_augmented(classifier=classifier)
+        return "no"
+    layers = make_augmented(classifier=classifier)
+    argument = make_augmented(augmentation=Shifted())
+    argument.classifier.set_weights(layers.classifier.get_weights())
+    fit(layers)
+    fit(argument)
+    same(layers, argument)
+    assert not np.allclose(weights(argument), weights(plain(method)), atol=1e-4)
     return None
 
 
