@@ -59,8 +59,12 @@ def _first_cut(model: keras.Model, x: tf.Tensor) -> str | None:
                 f"its input of dtype {given.dtype}, which rounds what is perturbed, "
                 f"(keras.Input({tuple(given.shape[1:])}, dtype='float32') in its place does not)"
             )
-    for layer in model.layers if inputs else []:
-        gradient = _gradient(keras.Model(inputs, layer.output), x)
+    for number, layer in enumerate(model.layers if inputs else [], start=1):
+        if isinstance(model, keras.Sequential):
+            part = keras.Sequential(model.layers[:number])
+        else:
+            part = keras.Model(inputs, layer.output)
+        gradient = _gradient(part, x)
         if not _is_there(gradient):
             # What has weights may have zeros for them, to begin with.
             weighs = gradient is not None and layer.weights

@@ -30,7 +30,10 @@ def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
             "`discriminator` must be given where the classifier is not a built sequential or "
             f"functional model with a dense last layer. Received: {classifier!r}."
         )
-    features = keras.Model(classifier.inputs, classifier.layers[-1].input)
+    # A layer that models share has an input in each.
+    (output,), steps = classifier.outputs, classifier.layers[-1]._inbound_nodes
+    (last,) = (step.input_tensors[0] for step in steps if step.outputs[0] is output)
+    features = keras.Model(classifier.inputs, last)
     features = keras.models.clone_model(find_augmentation(features).trained)
     return keras.Sequential([features, keras.layers.Dense(classes)], name="discriminator")
 
