@@ -26,6 +26,7 @@ from absl import app, flags
 import lexirobust as lr
 
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, order and perturbations.")
+EPOCHS = flags.DEFINE_integer("epochs", 12, "Epochs.", 1)
 CHOSEN = flags.DEFINE_list("methods", [], "Methods; by default, all of them.")
 CHOSEN_WAYS = flags.DEFINE_list("ways", [], "Ways of augmenting; by default, all of them.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps Fashion-MNIST.")
@@ -33,16 +34,18 @@ PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it h
 OUT = flags.DEFINE_string("out", "docs/results/augmentation.json", "Where runs are kept.")
 
 MAGNITUDE = 1.5 * 255
-SAMPLES, BATCH, EPOCHS, RATE = 6000, 128, 12, 0.002
+SAMPLES, BATCH, RATE = 6000, 128, 0.002
 TESTED = 500
 BOUNDS = (0.0, 255.0)
 
 METHODS: dict[str, Callable[..., lr.LexicographicModel]] = {
+    # What augmentation costs or brings by itself.
+    "natural alone": lambda c, a, **options: lr.Standard(c),
     "adversarial training": lambda c, a, **options: lr.AdversarialTraining(
         c, a, MAGNITUDE, **options
     ),
     "TRADES": lambda c, a, **options: lr.TRADES(c, a, MAGNITUDE, **options),
-    "OLSRC, memory": lambda c, a, **options: lr.OLSRC(
+    "OLSRC with memory": lambda c, a, **options: lr.OLSRC(
         c, a, [MAGNITUDE], memory=lr.RunningMean(), **options
     ),
 }
@@ -86,11 +89,13 @@ def run(settings: dict[str, Any], data: Any) -> dict[str, Any]:
     random_starts = settings["augmentation"].endswith("random starts")
     start = None if random_starts else lr.WarmStart(reset_every=10)
     model = METHODS[settings["method"]](network(settings["augmentation"]), attack, warm_start=start)
-    steps = EPOCHS * -(-len(x) // BATCH)
+    steps = settings["epochs"] * -(-len(x) // BATCH)
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps)))
     bar = tqdm.keras.TqdmCallback(verbose=0, desc=f"{settings['method']}, {settings['seed']}")
-    log = model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[bar]).history
-    (name,) = [name for name in log if name.startswith("accuracy@l2")]
+    log = model.fit(
+        x, y, batch_size=BATCH, epochs=settings["epochs"], verbose=0, callbacks=[bar]
+    ).history
+    logged = [values[-1] for name, values in log.items() if name.startswith("accuracy@l2")]
     classifier = model.classifier
 
     def robust(x: np.ndarray, y: np.ndarray, magnitudes: list[float], steps: int) -> Any:
@@ -108,22 +113,27 @@ def run(settings: dict[str, Any], data: Any) -> dict[str, Any]:
         "natural": float(natural),
         "robust_half": float(test[0]),
         "robust": float(test[1]),
-        "logged": float(log[name][-1]),
+        "logged": float(np.mean(logged)) if logged else None,
         "fresh_on_training_data": float(train[0]),
-        "min_cosine": float(np.mean(log.get("min_cosine", [np.nan])[-1])),
+        "min_cosine": log.get("min_cosine", [None])[-1],
     }
 
 
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
     """Means over seeds in %, and how far they reach."""
     columns = ("natural", "robust_half", "robust", "logged", "fresh_on_training_data")
-    rows = [["method", "augmentation", "steps", "seeds", *columns]]
+    rows = [["method", "augmentation", "epochs", "seeds", *columns]]
 
     def key(run: dict[str, Any]) -> Any:
-        return run["method"], run["augmentation"], run["attack_steps"]
+        return run["method"], run["augmentation"], run["epochs"]
 
     for settings, group in itertools.groupby(sorted(runs, key=key), key):
-        values = np.array([[100 * each[name] for name in columns] for each in [*group]])
+        values = np.array(
+            [
+                [100 * (np.nan if each[name] is None else each[name]) for name in columns]
+                for each in group
+            ]
+        )
         cells = [
             f"{mean:.1f} ({low:.1f} to {high:.1f})"
             for mean, low, high in zip(values.mean(0), values.min(0), values.max(0), strict=True)
@@ -141,7 +151,13 @@ def main(argv: list[str]) -> None:
     for seed, method, way in itertools.product(
         map(int, SEEDS.value), CHOSEN.value or METHODS, CHOSEN_WAYS.value or WAYS
     ):
-        settings = {"method": method, "augmentation": way, "attack_steps": 3, "seed": seed}
+        settings = {
+            "method": method,
+            "augmentation": way,
+            "attack_steps": 3,
+            "epochs": EPOCHS.value,
+            "seed": seed,
+        }
         if results.get(settings) is None:
             results.add(run(settings, data))
             print(results.runs[-1])
