@@ -267,7 +267,7 @@ class Starts:
         rows = tf.reshape(goes_on, [-1] + [1] * (batch.x.shape.rank - 1))
         starts = [tf.gather(kept, batch.index) for kept in self._kept]
         starts = [tf.where(rows, start, tf.zeros_like(start)) for start in starts]
-        share = 1.0 - tf.reduce_mean(tf.cast(goes_on, tf.float32))
+        share = tf.reduce_mean(tf.cast(~goes_on, tf.float32))
         return starts, share
 
     def split(self, starts: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
