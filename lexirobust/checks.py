@@ -424,6 +424,28 @@ def flat_sample_weight(
     return tf.squeeze(weights, -1) if weights.shape.rank == len(inner) + 2 else weights
 
 
+def wide(dtype: Any) -> tf.DType:
+    """The type that numbers made of others are kept in: float32, or float64 where those are.
+
+    Example:
+
+    >>> wide(tf.float16).name, wide(tf.float64).name
+    ('float32', 'float64')
+    """
+    return tf.float64 if tf.as_dtype(dtype) == tf.float64 else tf.float32
+
+
+def of_dtype(values: Any, dtype: Any) -> tf.Tensor:
+    """Numbers as a tensor of a floating type; Python's are not rounded to float32 on their way.
+
+    Example:
+
+    >>> float(of_dtype(0.7, tf.float64))
+    0.7
+    """
+    return tf.cast(tf.convert_to_tensor(values, dtype_hint=dtype), dtype)
+
+
 def classes_of(logits: Any) -> tf.Tensor:
     """Says which class each row of logits decides for.
 

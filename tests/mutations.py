@@ -409,7 +409,7 @@ MUTATIONS: Final = (
     Mutation(
         "parts: micro-batches of all sizes have the same share",
         "training/parts.py",
-        "return tf.cast(length, tf.float32) / tf.cast(count, tf.float32)",
+        "return tf.cast(length / count, keras.config.floatx())",
         "return 1.0 / tf.cast(rest + 1, tf.float32)",
         ("tests/training/test_parts.py", *UPDATE),
     ),
@@ -417,14 +417,14 @@ MUTATIONS: Final = (
     Mutation(
         "memory: a mean that never fades",
         "training/memory.py",
-        "share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)",
-        "share = 1.0 / tf.cast(count, tf.float32)",
+        "share = 1.0 / tf.cast(tf.minimum(count, self._steps), keras.config.floatx())",
+        "share = 1.0 / tf.cast(count, keras.config.floatx())",
         MEMORY,
     ),
     Mutation(
         "memory: a mean that leans to 0 at first",
         "training/memory.py",
-        "share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)",
+        "share = 1.0 / tf.cast(tf.minimum(count, self._steps), keras.config.floatx())",
         "share = tf.constant(1.0 / self._steps)",
         MEMORY,
     ),

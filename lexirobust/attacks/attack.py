@@ -22,7 +22,9 @@ from lexirobust.checks import (
     check_seed,
     flat_labels,
     logits_problem,
+    of_dtype,
     randomness_problem,
+    wide,
 )
 
 Classifier: TypeAlias = Callable[..., Any]
@@ -280,7 +282,7 @@ class Attack(Base):
         x, y = self._checked(classifier, x, y, batch_size)
         scale = _as_each("scale", 1.0 if scale is None else scale, x)
         if not tf.executing_eagerly():
-            magnitudes = tf.cast(magnitudes, x.dtype)[:, None] * scale
+            magnitudes = of_dtype(magnitudes, x.dtype)[:, None] * scale
             return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())
         magnitudes = check_magnitudes(magnitudes, ranked=False)
         ascending = np.unique(magnitudes)
@@ -329,7 +331,7 @@ class Attack(Base):
         Returns:
             `[K, N, ...]` tensor.
         """
-        magnitudes = tf.cast(magnitudes, x.dtype)
+        magnitudes = of_dtype(magnitudes, x.dtype)
         if magnitudes.shape.rank < 2:
             magnitudes = tf.repeat(tf.reshape(magnitudes, (-1, 1)), tf.shape(x)[0], axis=1)
         times = tf.shape(magnitudes)[0]
@@ -366,7 +368,7 @@ class Attack(Base):
         """
         x = _as_float(x)
         reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
-        return reach >= tf.cast(magnitude, x.dtype) * (1.0 - 1e-6)
+        return reach >= of_dtype(magnitude, x.dtype) * (1.0 - 1e-6)
 
     def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
         """Says which perturbed inputs an average is to be taken over.
@@ -439,7 +441,7 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
             "`classifier` must map inputs to logits of shape [N, classes], at least two classes. "
             f"Received: shape {tuple(logits.shape)}."
         )
-    return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
+    return tf.cast(logits, wide(logits.dtype))
 
 
 def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -491,7 +493,7 @@ def _shown(parts: Iterable[Any], count: int) -> Iterable[Any]:
 
 def _as_each(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:
     """`[N]`: a number for each sample, of the inputs' type."""
-    values = tf.cast(_as_real(argument, values), x.dtype)
+    values = of_dtype(_as_real(argument, values), x.dtype)
     if values.shape.rank and not values.shape.is_compatible_with(x.shape[:1]):
         raise ValueError(
             f"`{argument}` must be a scalar, or hold one number for each of {x.shape[0]} samples. "
@@ -501,7 +503,7 @@ def _as_each(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:
 
 
 def _as_real(argument: str, values: Any) -> tf.Tensor:
-    values = tf.convert_to_tensor(values)
+    values = tf.convert_to_tensor(values if tf.is_tensor(values) else np.asarray(values))
     if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):
         raise TypeError(f"`{argument}` must be real numbers. Received: {values.dtype.name}.")
     return values

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.attack import Classifier
 from lexirobust.attacks.pgd import PGD
+from lexirobust.checks import of_dtype
 
 # What the authors weigh the interaction by, for the cross entropy.
 INTERACTION: Final = {"blob": 1.1, "dgf": 0.001}
@@ -98,7 +99,7 @@ class DAA(PGD):
         **given: tf.Tensor,
     ) -> tf.Tensor:
         """Sweeps one magnitude after the other: each is a distribution; see `Attack`."""
-        magnitudes = tf.cast(magnitudes, x.dtype)
+        magnitudes = of_dtype(magnitudes, x.dtype)
         seed = tf.cast(seed, tf.int32)
 
         def perturbed(rung: tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]) -> tf.Tensor:

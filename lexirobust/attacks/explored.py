@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import geometry
 from lexirobust.attacks.nearest import nearest
+from lexirobust.checks import of_dtype
 
 # What counts as outside, as a share of the magnitude: a point's own sample is exactly that far, and
 # rounding must not put it inside.
@@ -76,7 +77,7 @@ class ExploredRegion:
             share of it. Its gradient leads away from that point.
         """
         far = geometry.norm(self._nearest(x) - x, self.norm)
-        return tf.minimum(far / tf.cast(magnitude, far.dtype) - _OUTSIDE, 0.0)
+        return tf.minimum(far / of_dtype(magnitude, far.dtype) - _OUTSIDE, 0.0)
 
     def has_outside(self, x: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
         """Says which inputs lie outside.

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.checks import of_dtype
 from lexirobust.graphs import traced_once
 
 Box: TypeAlias = tuple[tf.Tensor, tf.Tensor]
@@ -306,7 +307,7 @@ def _flat(tensor: tf.Tensor) -> tf.Tensor:
 
 def _per_sample(radius: tf.Tensor | float, flat: tf.Tensor) -> tf.Tensor:
     """`[N, 1]` from a scalar or `[N]`."""
-    radius = tf.cast(radius, flat.dtype)
+    radius = of_dtype(radius, flat.dtype)
     return tf.broadcast_to(tf.reshape(radius, (-1, 1)), (tf.shape(flat)[0], 1))
 
 

@@ -11,7 +11,7 @@ from lexirobust.attacks.attack import Classifier
 from lexirobust.attacks.bounds import relax
 from lexirobust.attacks.losses import most_likely
 from lexirobust.attacks.pgd import PGD
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, of_dtype
 
 # The neighbourhoods tried, as shares of the magnitude: the authors' first one on MNIST, 0.01 of
 # 0.3, grows threefold, to half the magnitude at most.
@@ -75,7 +75,7 @@ class IntervalAttack(PGD):
         first: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph, from the start moved; see `PGD.perturb`."""
-        magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
+        magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         start = tf.zeros_like(x) if first is None else tf.cast(first, x.dtype)
         box = geometry.box_around(x, self.bounds)
         # The largest box around 0 with corners at norm 1.

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
+from lexirobust.checks import of_dtype, wide
 
 Goal: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps inputs `[N, ...]` to what is to be raised, `[N]`."""
@@ -88,11 +88,13 @@ def climb(
     Returns:
         The perturbed inputs, shaped like `x`.
     """
-    magnitude = tf.cast(magnitude, x.dtype)
+    magnitude = of_dtype(magnitude, x.dtype)
     box = geometry.box_around(x, bounds)
     to_norm = geometry.project_sphere if exact else geometry.project_ball
     first = None if first is None else tf.cast(first, x.dtype)
-    nowhere = [tf.fill(tf.shape(magnitude), -np.inf) for _ in goals]
+    # The lowest number, and not minus infinity, which `enable_check_numerics` would report.
+    lowest = tf.constant(wide(x.dtype).min, wide(x.dtype))
+    nowhere = [tf.fill(tf.shape(magnitude), lowest) for _ in goals]
 
     def project(perturbation: tf.Tensor) -> tf.Tensor:
         here = to_norm(perturbation, magnitude, norm, box)[0]
@@ -129,7 +131,7 @@ def climb(
 
     def stride_length(index: tf.Tensor) -> tf.Tensor:
         if step_size is not None:
-            return tf.cast(step_size, x.dtype) * tf.ones_like(magnitude)
+            return of_dtype(step_size, x.dtype) * tf.ones_like(magnitude)
         # From anywhere at first across the ball, from a start that was given half as far.
         known = False if first is None else _any(first) & (index < 2)
         return tf.where(known, magnitude, 2.0 * magnitude)
@@ -143,7 +145,7 @@ def climb(
     def visit(here: tf.Tensor, best: _Best, values: Any, gradient: Any, inputs: Any) -> _Best:
         """The better of a point and the best one so far; what is solved stays."""
         counts = is_answer(here)
-        values = [tf.where(counts, value, -np.inf) for value in values]
+        values = [tf.where(counts & ~(value < lowest), value, lowest) for value in values]
         done = counts & is_solved(inputs)
         better = (done | _is_better(values, best.values, ties=True)) & ~best.done
         return choose(better, _Best(here, values, gradient, done), best)
@@ -176,7 +178,7 @@ def climb(
             lambda number, _here, own, *_: (number < steps) & ~tf.reduce_all(own.done), step, state
         )
         inputs = moved(here)
-        values = [tf.cast(goal(inputs), tf.float32) for goal in goals]
+        values = [tf.cast(goal(inputs), wide(inputs.dtype)) for goal in goals]
         own = visit(here, own, values, own.gradient, inputs)
         better = (own.done | _is_better(own.values, best.values, ties=True)) & ~best.done
         return index + 1, choose(better, own, best)
@@ -261,14 +263,14 @@ def _share(steps: Any, share: float) -> tf.Tensor:
 
 
 def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Each goal's values `[N]` in float32, and its gradient, shaped like `x`."""
+    """Each goal's values `[N]`, and its gradient, shaped like `x`."""
     # One tape for all: goals may share a pass of the classifier.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
         values = [goal(x) for goal in goals]
     zero = tf.UnconnectedGradients.ZERO
     gradients = [tape.gradient(value, x, unconnected_gradients=zero) for value in values]
-    return [tf.cast(value, tf.float32) for value in values], gradients
+    return [tf.cast(value, wide(x.dtype)) for value in values], gradients
 
 
 def _is_better(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import Goal, choose, climb, ranked
 from lexirobust.attacks.losses import LOSSES, most_likely
-from lexirobust.checks import check_flag, check_steps, classes_of
+from lexirobust.checks import check_flag, check_steps, classes_of, of_dtype, wide
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
@@ -197,7 +197,7 @@ class PGD(Attack):
         Returns:
             The perturbed inputs, shaped like `x`.
         """
-        magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
+        magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         forward = _shared_pass(classifier)
         return self._climb(
             self.goals(forward, y, magnitude),
@@ -398,10 +398,10 @@ class PGD(Attack):
         def judged() -> tuple[tf.Tensor, tf.Tensor]:
             forward = _shared_pass(classifier)
             value = self.goals(forward, y, norms)[-1](moved)
-            return self.solved(forward, moved, y), tf.cast(value, tf.float32)
+            return self.solved(forward, moved, y), tf.cast(value, wide(norms.dtype))
 
         def unasked() -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.zeros_like(norms, tf.bool), tf.zeros_like(norms, tf.float32)
+            return tf.zeros_like(norms, tf.bool), tf.zeros_like(norms, wide(norms.dtype))
 
         return moved, *tf.cond(judge, judged, unasked)
 

@@ -10,7 +10,7 @@ from lexirobust.attacks import warp
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import climb
 from lexirobust.attacks.losses import cross_entropy, most_likely
-from lexirobust.checks import check_flag, check_steps, classes_of
+from lexirobust.checks import check_flag, check_steps, classes_of, of_dtype
 
 
 class _OfImages(Attack):
@@ -144,7 +144,7 @@ class Spatial(_OfImages):
         """Perturbs a batch inside a graph, one place of the grid after the other."""
         del seed
         _check_images(x)
-        magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
+        magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         shares = [_shares(self.rotations, x.dtype), *[_shares(self.translations, x.dtype)] * 2]
         turns, downs, rights = (tf.reshape(axis, [-1]) for axis in tf.meshgrid(*shares))
         angles = self.degrees_per_pixel * turns
@@ -244,7 +244,7 @@ class Flow(_OfImages):
         field = climb(
             [goal],
             tf.zeros((tf.shape(x)[0], *x.shape[1:3], 2), x.dtype),
-            tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1]),
+            tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1]),
             seed,
             norm="linf",
             steps=self.steps,

@@ -13,7 +13,7 @@ from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import LOSSES
 from lexirobust.attacks.pgd import CONSTRAINTS, GOALS
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, of_dtype
 
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -110,7 +110,7 @@ class Square(Attack):
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph; see `Attack.perturb`."""
-        magnitude = tf.broadcast_to(tf.cast(magnitude, x.dtype), tf.shape(x)[:1])
+        magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         seed, box = tf.cast(seed, tf.int32), geometry.box_around(x, self.bounds)
         exact, targeted = self.constraint == "exact", self.goal == "minimize"
         to_norm = geometry.project_sphere if exact else geometry.project_ball

@@ -7,6 +7,8 @@ is at 0, down and to the right.
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.checks import of_dtype
+
 
 def resample(
     images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, fill: float = 0.0
@@ -38,7 +40,7 @@ def resample(
     height, width, channels = images.shape[1:]
     # A rim of `fill` around the image; nothing is read from beyond it.
     rim = [[0, 0], [1, 1], [1, 1], [0, 0]]
-    pixels = tf.pad(images, rim, constant_values=tf.cast(fill, images.dtype))
+    pixels = tf.pad(images, rim, constant_values=of_dtype(fill, images.dtype))
     pixels = tf.reshape(pixels, (tf.shape(images)[0], (height + 2) * (width + 2), channels))
     row, below = _cell(rows, height)
     column, right = _cell(columns, width)
@@ -149,7 +151,7 @@ def roughness(field: tf.Tensor) -> tf.Tensor:
 
 def _per_image(setting: tf.Tensor | float, images: tf.Tensor) -> tf.Tensor:
     """`[N, 1, 1]` from a scalar or `[N]`."""
-    setting = tf.reshape(tf.cast(setting, images.dtype), (-1, 1, 1))
+    setting = tf.reshape(of_dtype(setting, images.dtype), (-1, 1, 1))
     return tf.broadcast_to(setting, (tf.shape(images)[0], 1, 1))
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import cross_entropy
-from lexirobust.checks import check_magnitudes
+from lexirobust.checks import check_magnitudes, of_dtype
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -66,7 +66,7 @@ class Worst(Attack):
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph, by one attack after the other; see `Attack.perturb`."""
-        magnitude = tf.cast(magnitude, x.dtype)
+        magnitude = of_dtype(magnitude, x.dtype)
         found = [
             attack.perturb(classifier, x, y, own * magnitude, folded)
             for attack, own, folded in self._each(seed)
@@ -84,7 +84,7 @@ class Worst(Attack):
     ) -> tf.Tensor:
         """Sweeps each attack in its own way, as some see a batch as one; see `Attack`."""
         del given
-        magnitudes = tf.cast(magnitudes, x.dtype)
+        magnitudes = of_dtype(magnitudes, x.dtype)
         found = [
             attack.sweep_in_graph(classifier, x, y, own * magnitudes, folded)
             for attack, own, folded in self._each(seed)

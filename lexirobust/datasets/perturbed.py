@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, classifier_of, draw_seed
-from lexirobust.checks import check_magnitudes, flat_labels, input_tests
+from lexirobust.checks import check_magnitudes, flat_labels, input_tests, of_dtype
 
 
 def perturb(
@@ -65,7 +65,7 @@ def perturb(
         with tf.control_dependencies([test for test in tests if test is not None]):
             x = tf.identity(x)
         seed = tf.random.experimental.stateless_fold_in(drawn, number)
-        norms = tf.fill(tf.shape(x)[:1], tf.cast(magnitude, x.dtype))
+        norms = tf.fill(tf.shape(x)[:1], of_dtype(magnitude, x.dtype))
         return attack.perturb(frozen, x, flat_labels(y), norms, seed), y, *rest
 
     return dataset.enumerate().map(moved)

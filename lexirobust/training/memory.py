@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, wide
 from lexirobust.training import stored
 from lexirobust.training.passes import Gradient
 
@@ -141,10 +141,7 @@ class Memory:
         with tf.init_scope(), self._strategy.scope():
             self._means = [
                 # Small parts of what is added are lost in fewer digits.
-                [
-                    stored.replicated(tf.zeros(v.shape, _at_least_float32(v.dtype)))
-                    for v in variables
-                ]
+                [stored.replicated(tf.zeros(v.shape, wide(v.dtype))) for v in variables]
                 for _ in range(self._ranks)
             ]
             self._count = stored.replicated(tf.zeros([], tf.int64))
@@ -168,7 +165,7 @@ class Memory:
         # is not a number is not the same.
         same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])
         count = tf.where(same, self._count + 1, 1)
-        share = 1.0 / tf.cast(tf.minimum(count, self._steps), tf.float32)
+        share = 1.0 / tf.cast(tf.minimum(count, self._steps), keras.config.floatx())
         before = [[variable.value() for variable in mean] for mean in self._means]
         means, finite = _updated(before, list(gradients), share)
         for variables_of_mean, mean in zip(self._means, means, strict=True):
@@ -233,11 +230,6 @@ def averages_taken(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
     if not (innermost.use_ema and innermost.ema_overwrite_frequency):
         return tf.constant(False)
     return tf.equal(innermost.iterations.value % innermost.ema_overwrite_frequency, 0)
-
-
-def _at_least_float32(dtype: Any) -> tf.DType:
-    dtype = tf.as_dtype(dtype)
-    return dtype if dtype.size >= 4 else tf.float32
 
 
 # Compiled: one pass over the means, which are as long as the weights.

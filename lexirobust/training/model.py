@@ -981,9 +981,9 @@ def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:
 def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The accuracy of logits `[N, C]`, and the sum of the samples' weights."""
     labels = most_likely(batch.y)
-    weights = tf.ones(tf.shape(batch.x)[0])
+    weights = tf.ones(tf.shape(batch.x)[0], keras.config.floatx())
     if batch.sample_weight is not None:
-        weights = tf.cast(batch.sample_weight, tf.float32)
-    right = tf.cast(classes_of(logits) == labels, tf.float32)
+        weights = tf.cast(batch.sample_weight, weights.dtype)
+    right = tf.cast(classes_of(logits) == labels, weights.dtype)
     counted = tf.reduce_sum(weights)
     return tf.math.divide_no_nan(tf.reduce_sum(right * weights), counted), counted

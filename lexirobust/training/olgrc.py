@@ -1,5 +1,6 @@
 """OLGRC: ranked losses on perturbed inputs that leave the explored region."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
-from lexirobust.checks import check_inputs, check_magnitudes, only_input
+from lexirobust.checks import check_inputs, check_magnitudes, only_input, wide
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
 from lexirobust.training.parts import over_parts
@@ -167,7 +168,9 @@ class OLGRC(LexicographicModel):
                     f"Received: {x!r}."
                 )
             # Keras holds back the last samples.
-            learned = int(len(inputs) * (1.0 - (kwargs.get("validation_split") or 0.0)))
+            call = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
+            held_back = call.arguments.get("validation_split") or 0.0
+            learned = int(len(inputs) * (1.0 - held_back))
             self.adapt(inputs[:learned])
         return super().fit(x, y, *args, **kwargs)
 
@@ -183,10 +186,11 @@ class OLGRC(LexicographicModel):
             minus infinity where the region is exact.
         """
         x = tf.convert_to_tensor(x)
-        magnitude = tf.broadcast_to(tf.cast(magnitude, tf.float32), tf.shape(x)[:1])
+        magnitude = tf.broadcast_to(tf.cast(magnitude, wide(x.dtype)), tf.shape(x)[:1])
         if self.discriminator is None:
             assert self._region is not None
-            return tf.where(self._region.has_outside(x, magnitude), 0.0, -np.inf)
+            outside = self._region.has_outside(x, magnitude)
+            return tf.where(outside, *tf.unstack(tf.constant([0.0, -np.inf], magnitude.dtype)))
         logits = self.discriminator(x, training=False)
         return log_unexplored(logits, (0.0, *self.magnitudes), magnitude)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import keras
 import tensorflow as tf
 
 Part: TypeAlias = Callable[[Any, tf.Tensor, tf.Tensor | float], tuple[Any, Any]]
@@ -42,7 +43,7 @@ def over_parts(part: Part, tensors: Any, size: int | None) -> tuple[Any, Any]:
         return tf.nest.map_structure(lambda t: None if t is None else tf.gather(t, rows), tensors)
 
     def share(length: tf.Tensor | int) -> tf.Tensor:
-        return tf.cast(length, tf.float32) / tf.cast(count, tf.float32)
+        return tf.cast(length / count, keras.config.floatx())
 
     sums, rows = part(cut(tf.range(first)), tf.constant(0), share(first))
     present = [t for t in tf.nest.flatten(sums) if t is not None]

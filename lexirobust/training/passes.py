@@ -35,8 +35,8 @@ def average_over(counted: tf.Tensor) -> tf.Tensor:
     Returns:
         `[N]` float32 tensor: 0, or the same number for all that count, on all replicas.
     """
-    counts = tf.cast(counted, tf.float32)
-    sums = tf.stack([tf.reduce_sum(counts), tf.cast(tf.size(counts), tf.float32)])
+    counts = tf.cast(counted, keras.config.floatx())
+    sums = tf.stack([tf.reduce_sum(counts), tf.cast(tf.size(counts), counts.dtype)])
     some, every = tf.unstack(sum_over_replicas([sums])[0])
     return counts * tf.math.divide_no_nan(every, some)
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.checks import wide
 from lexirobust.training.augmentation import find_augmentation
 
 
@@ -65,7 +66,7 @@ def log_unexplored(
     thresholds = tf.constant((known[1:] + known[:-1]) / 2, magnitude.dtype)
     rank = tf.reduce_sum(tf.cast(magnitude[:, None] > thresholds, tf.int32), axis=1)
     considered = tf.range(len(known)) >= rank[:, None]
-    logits = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    logits = tf.nn.log_softmax(tf.cast(logits, wide(logits.dtype)))
     return tf.reduce_logsumexp(tf.where(considered, logits, logits.dtype.min), axis=1)
 
 
@@ -89,8 +90,8 @@ def discriminator_loss(
     inputs = tf.ensure_shape(inputs, [None, *x.shape[1:]])
     own = tf.repeat(tf.range(1, ranks), count)
     labels = tf.concat([tf.zeros((count,), tf.int32), *[own] * len(perturbed)], axis=0)
-    weights = tf.where(labels == 0, float(len(perturbed)), 1.0)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels, tf.cast(discriminator(inputs, training=True), tf.float32)
-    )
+    logits = discriminator(inputs, training=True)
+    logits = tf.cast(logits, wide(logits.dtype))
+    weights = tf.cast(tf.where(labels == 0, float(len(perturbed)), 1.0), logits.dtype)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return tf.reduce_sum(weights * losses) / tf.reduce_sum(weights)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, Classifier
-from lexirobust.checks import check_count, check_flag, check_index, only_input, unindexed
+from lexirobust.checks import check_count, check_flag, check_index, of_dtype, only_input, unindexed
 from lexirobust.datasets import with_index
 from lexirobust.training import stored
 from lexirobust.training.objectives import Batch, Objective
@@ -139,7 +139,7 @@ def free_steps(
         perturbations = []
         for term, inputs, gradient in zip(attacked, moved, gradients, strict=True):
             assert isinstance(term.attack, PGD)
-            magnitude = tf.fill(tf.shape(batch.x)[:1], term.magnitude)
+            magnitude = tf.fill(tf.shape(batch.x)[:1], of_dtype(term.magnitude, batch.x.dtype))
             onward = term.attack.follow(classifier, batch.x, batch.y, magnitude, inputs, gradient)
             perturbations.append(onward - batch.x)
         return [], perturbations

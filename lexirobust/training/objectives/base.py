@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, Attack, Classifier
+from lexirobust.checks import of_dtype
 from lexirobust.training.objectives.forward import Forward
 
 Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -198,7 +199,9 @@ def perturb(
         if not steps:
             assert isinstance(term.attack, PGD)
             for index in indices:
-                magnitude = tf.fill(tf.shape(batch.x)[:1], terms[index].magnitude)
+                magnitude = tf.fill(
+                    tf.shape(batch.x)[:1], of_dtype(terms[index].magnitude, batch.x.dtype)
+                )
                 seen[index] = term.attack.start(batch.x, magnitude, own, starts[index])
             continue
         given = {"first": tf.stack([starts[index] for index in indices])} if starts else {}

@@ -46,5 +46,5 @@ class Forward:
     def regularization(self) -> tf.Tensor:
         """Returns the classifier's own losses in the first pass, this replica's part of them."""
         if not self._losses:
-            return tf.zeros([])
+            return tf.zeros([], keras.config.floatx())
         return tf.add_n(self._losses) / tf.distribute.get_strategy().num_replicas_in_sync
