@@ -120,7 +120,7 @@ def run(settings: dict[str, Any], data: Any) -> dict[str, Any]:
 
 
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
-    """Means over seeds in %, and how far they reach."""
+    """In %, means over seeds."""
     columns = ("natural", "robust_half", "robust", "logged", "fresh_on_training_data")
     rows = [["method", "augmentation", "epochs", "seeds", *columns]]
 
@@ -134,12 +134,17 @@ def table(runs: list[dict[str, Any]]) -> list[list[str]]:
                 for each in group
             ]
         )
-        cells = [
-            f"{mean:.1f} ({low:.1f} to {high:.1f})"
-            for mean, low, high in zip(values.mean(0), values.min(0), values.max(0), strict=True)
-        ]
+        cells = [_cell(column) for column in values.T]
         rows.append([*map(str, settings), str(len(values)), *cells])
     return rows
+
+
+def _cell(values: np.ndarray) -> str:
+    """The mean, and the range where there are several seeds."""
+    if np.isnan(values).any():
+        return ""
+    spread = f" ({values.min():.1f} to {values.max():.1f})" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}"
 
 
 def main(argv: list[str]) -> None:
