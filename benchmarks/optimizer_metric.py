@@ -28,6 +28,7 @@ import tqdm.keras
 from absl import app, flags, logging
 
 import lexirobust as lr
+from lexirobust.names import magnitude_name
 
 PARTS = ("first", "second", "optimizers", "frontier")
 PART = flags.DEFINE_list("part", ["first"], f"What to run, out of {', '.join(PARTS)}.")
@@ -108,7 +109,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         **settings,
         "natural_loss": natural[-1],
-        "adversarial_loss": history[f"loss@l2={settings['magnitude']:g}"][-1],
+        "adversarial_loss": history[f"loss@{magnitude_name('l2', settings['magnitude'])}"][-1],
         "rises_to_first_order": int(np.sum(cosines < -TOLERANCE)) if len(cosines) else None,
         "rises_in_fact": int(np.sum(np.diff(natural) > 0)),
         "seconds": time.perf_counter() - start,

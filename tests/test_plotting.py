@@ -291,11 +291,11 @@ def test_toy_closed_forms_refuse_parts_that_are_none():
 
 
 def test_training_curves_rank_by_magnitude_whatever_the_order_of_the_keys():
-    values = history("l2=10", "discriminator", "l2=2", "natural")
+    values = history("l2=10", "discriminator", "l2=2_5", "l2=0_5", "natural")
     figure = plotting.training_curves({"OLGRC": dict(sorted(values.items()))})
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names == ["train", "test", "natural", "l2=2", "l2=10", "discriminator"]
+    assert names == ["train", "test", "natural", "l2=0_5", "l2=2_5", "l2=10", "discriminator"]
     solid = lines(figure.axes[0])["accuracy@natural"]
     assert solid.get_linestyle() == "-"
 

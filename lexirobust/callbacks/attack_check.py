@@ -49,7 +49,7 @@ class AttackCheck(Periodic):
     >>> model.compile("adam")
     >>> check = AttackCheck(x, y)
     >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[check]).history
-    >>> len(history["fresh_accuracy@l2=0.5"])
+    >>> len(history["fresh_accuracy@l2=0_5"])
     2
 
     Reference:

@@ -9,14 +9,16 @@ from lexirobust.attacks.attack import Attack, classifier_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count, check_data, check_magnitudes
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
+from lexirobust.names import magnitude_name
 
 
 class RobustnessCurve(Periodic):
     """Measures accuracy as a function of the magnitude, every few epochs of `fit`.
 
     The logs, and with them `history`, hold `val_accuracy@natural` and for each magnitude above 0
-    `val_accuracy@NORM=MAGNITUDE`, as `val_accuracy@l2=1`, of the epochs that were measured. The
-    attack is the same each time, with the same random numbers, and need not be the one that trains.
+    `val_accuracy@NORM=MAGNITUDE`, as `val_accuracy@l2=1` or `val_accuracy@l2=0_5`, of the epochs
+    that were measured. The attack is the same each time, with the same random numbers, and need not
+    be the one that trains.
 
     Args:
         x: `[N, ...]` held-out inputs, or a `tf.data.Dataset`, as of `evaluate_robustness`.
@@ -46,7 +48,7 @@ class RobustnessCurve(Periodic):
     >>> model.compile("adam")
     >>> watch = RobustnessCurve(x, y, attack, [0, 0.5], every=2)
     >>> history = model.fit(x, y, epochs=4, verbose=0, callbacks=[watch]).history
-    >>> len(history["val_accuracy@l2=0.5"]), sorted(watch.curves)
+    >>> len(history["val_accuracy@l2=0_5"]), sorted(watch.curves)
     (2, [1, 3])
     """
 
@@ -78,7 +80,7 @@ class RobustnessCurve(Periodic):
     def names(self) -> list[str]:
         """What the logs call the accuracies, by magnitude."""
         return [
-            f"val_accuracy@{self.attack.norm}={magnitude:g}"
+            f"val_accuracy@{magnitude_name(self.attack.norm, magnitude)}"
             if magnitude
             else "val_accuracy@natural"
             for magnitude in self.magnitudes

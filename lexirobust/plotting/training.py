@@ -139,7 +139,8 @@ def _rank_order(name: str) -> tuple[float, str]:
     if name == "natural":
         return 0.0, name
     try:
-        return float(name.partition("=")[2].split(" ")[0]), name  # "l2=4 (1)" is of 4, too.
+        number = name.partition("=")[2].split(" ")[0]  # "l2=4 (1)" is of 4, too.
+        return float(number.replace("_", ".")), name  # As `magnitude_name` has it.
     except ValueError:
         return math.inf, name
 

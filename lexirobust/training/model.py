@@ -106,7 +106,9 @@ class LexicographicModel(keras.Model):
     `violation` and `kkt_residual`. With a `memory` all of these are of the mean gradients, by which
     ranks are compared then, except for `step_cosine@NAME`, beside which `memory_step_cosine@NAME`
     is that of the mean. With `report=True` also `batch_cosine@HIGHER,LOWER`, on the batch, which
-    is Euclidean as those of steps are.
+    is Euclidean as those of steps are. Names write a magnitude's decimal point as `_`. Keras cannot
+    guess which of them are better when larger: give `EarlyStopping` and `ModelCheckpoint`
+    `mode="max"` for accuracies.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs

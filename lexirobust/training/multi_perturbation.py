@@ -40,7 +40,7 @@ class MultiPerturbationTraining(LexicographicModel):
     ...     model = lr.MultiPerturbationTraining(classifier, attacks, [0.3, 2.0], strategy)
     ...     print([(weight, term.name) for weight, term in model.objectives[0].terms])
     [(0.5, 'natural'), (0.5, 'max')]
-    [(0.5, 'natural'), (0.25, 'linf=0.3'), (0.25, 'l2=2')]
+    [(0.5, 'natural'), (0.25, 'linf=0_3'), (0.25, 'l2=2')]
 
     Reference:
         Tramer and Boneh, arXiv 1904.13000.

@@ -55,7 +55,7 @@ def test_an_attack_that_does_nothing_is_told_of_once():
 def test_every_rank_is_checked():
     attack = lr.attacks.PGD(norm="linf", steps=2, bounds=None)
     logs = fitted(model_of(attack, lr.OLGRC, [0.5, 1.0]), AttackCheck(*CIRCLE, every=2))
-    assert {"fresh_accuracy@linf=0.5", "fresh_accuracy@linf=1"} <= logs.keys()
+    assert {"fresh_accuracy@linf=0_5", "fresh_accuracy@linf=1"} <= logs.keys()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_curve_is_what_an_evaluation_says(tmp_path):
     watch = RobustnessCurve(X, Y, ATTACK, [0, 0.5, 4], every=2, log_dir=tmp_path)
     model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
     history = trained(model, watch).history
-    assert watch.names == ["val_accuracy@natural", "val_accuracy@l2=0.5", "val_accuracy@l2=4"]
+    assert watch.names == ["val_accuracy@natural", "val_accuracy@l2=0_5", "val_accuracy@l2=4"]
     curve = lr.evaluate_robustness(model.classifier, X, Y, ATTACK, [0, 0.5, 4], checks=False)
     np.testing.assert_array_equal(watch.curves[3].correct, curve.correct)
     assert sorted(watch.curves) == [1, 3]
@@ -89,7 +89,7 @@ def test_a_plain_keras_model_is_watched_and_stopped_by_what_is_seen():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     classifier.compile(keras.optimizers.SGD(0.0), loss)
     watch = RobustnessCurve(X, Y, ATTACK, [0.5])
-    stop = keras.callbacks.EarlyStopping("val_accuracy@l2=0.5", patience=2, mode="max")
+    stop = keras.callbacks.EarlyStopping("val_accuracy@l2=0_5", patience=2, mode="max")
     assert len(trained(classifier, watch, stop, epochs=9).epoch) == 3
 
 
@@ -103,7 +103,7 @@ def test_conflicts_are_kept_and_written(tmp_path):
     monitor = ConflictMonitor(tmp_path)
     model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], report=True))
     history = trained(model, monitor).history
-    ranks = ["natural", "l2=2.5", "l2=4"]
+    ranks = ["natural", "l2=2_5", "l2=4"]
     for higher, lower in itertools.combinations(ranks, 2):
         for what in ("cosine", "multiplier", "active"):
             assert len(monitor.history[f"{what}@{higher},{lower}"]) == 4

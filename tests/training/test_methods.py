@@ -72,7 +72,7 @@ def test_trades_descends_on_the_natural_loss_and_the_divergence(data, inverse_la
     row, total = gradient(classifier, loss)
     kl = np.mean(divergence(clean, classifier(seen)))
     logs = assert_one_step(model, data, row)
-    assert logs["loss@l2=1.5"] == pytest.approx(kl, rel=1e-5)
+    assert logs["loss@l2=1_5"] == pytest.approx(kl, rel=1e-5)
     assert logs["loss"] == pytest.approx(total, rel=1e-5)
     assert logs["loss"] == pytest.approx(
         np.mean(cross_entropy(clean, y)) + inverse_lambda * kl, rel=1e-5
@@ -196,7 +196,7 @@ def test_norms_are_ranked_in_one_ranking(space, found):
     pairs = zip(FROM_INPUT, RADII, strict=True)
     ranks = [lr.objectives.Natural(), *(lr.objectives.Adversarial(*pair) for pair in pairs)]
     model = lr.LexicographicModel(classifier, ranks)
-    assert [rank.name for rank in ranks] == ["natural", "l1=1.1", "l2=0.85", "linf=0.43"]
+    assert [rank.name for rank in ranks] == ["natural", "l1=1_1", "l2=0_85", "linf=0_43"]
     logs = assert_one_step(model, space, onestep(rows, [1 / 2, 1 / 6, 1 / 6, 1 / 6]))
     assert {f"loss@{norm}={radius:g}" for norm, radius in zip(NORMS, RADII, strict=True)} < {*logs}
 

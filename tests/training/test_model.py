@@ -45,7 +45,7 @@ def test_step_is_gradient_descent_along_the_onestep_mix(data, alphas):
     assert logs["min_cosine"] == pytest.approx(
         min(cosine(gradients[s], gradients[t]) for s, t in [(0, 1), (0, 2), (1, 2)]), abs=1e-5
     )
-    for name, row in zip(("natural", "l2=2.5", "l2=4"), gradients, strict=True):
+    for name, row in zip(("natural", "l2=2_5", "l2=4"), gradients, strict=True):
         taken = cosine(before - weights(model), row)
         assert logs[f"step_cosine@{name}"] == pytest.approx(taken, abs=1e-4)
     # Without the projection the step would be another one.

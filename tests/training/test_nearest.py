@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust.names import magnitude_name
 from tests.training.by_hand import (
     ATTACK,
     compiled,
@@ -49,8 +50,12 @@ def test_losses_are_means_over_samples_that_have_an_allowed_point(batch_size):
     for magnitude in MAGNITUDES:
         losses, right = worst_allowed(model.classifier, x, y, x, magnitude)
         assert 0 < len(losses) < 60 or magnitude > 1
-        assert logs[f"loss@l2={magnitude:g}"] == pytest.approx(losses.mean(), rel=1e-4)
-        assert logs[f"accuracy@l2={magnitude:g}"] == pytest.approx(right.mean(), rel=1e-5)
+        assert logs[f"loss@{magnitude_name('l2', magnitude)}"] == pytest.approx(
+            losses.mean(), rel=1e-4
+        )
+        assert logs[f"accuracy@{magnitude_name('l2', magnitude)}"] == pytest.approx(
+            right.mean(), rel=1e-5
+        )
 
 
 def test_a_step_is_by_the_gradient_of_that_mean():
@@ -83,7 +88,7 @@ def test_other_ways_to_take_the_same_step(options):
     logs = fit(plain, x, y, epochs=3), fit(other, x, y, epochs=3)
     np.testing.assert_allclose(weights(other), weights(plain), atol=1e-5)
     assert {*logs[0]} | {"random_starts"} >= {*logs[1]} >= {*logs[0]}
-    for name in ("loss@l2=0.05", "accuracy@l2=0.05", "loss@l2=4"):
+    for name in ("loss@l2=0_05", "accuracy@l2=0_05", "loss@l2=4"):
         assert logs[0][name] == pytest.approx(logs[1][name], rel=1e-4)
 
 
@@ -93,7 +98,7 @@ def test_free_steps_stay_outside():
     logs = fit(model, x, y, epochs=3)
     model = compiled(nearest(magnitudes=[0.05, 1.0]))
     # Two sides: what is allowed is known from the first step on.
-    assert fit(model, x, y, epochs=3)["accuracy@l2=0.05"] == logs["accuracy@l2=0.05"]
+    assert fit(model, x, y, epochs=3)["accuracy@l2=0_05"] == logs["accuracy@l2=0_05"]
 
 
 @pytest.mark.release
@@ -115,7 +120,7 @@ def test_a_rank_without_samples_is_left_out():
     model = compiled(nearest(magnitudes=[0.05]))
     model.adapt(x)
     logs = fit(model, x[10:30], y[10:30], epochs=2)
-    assert logs["loss@l2=0.05"] == 0
+    assert logs["loss@l2=0_05"] == 0
     assert np.isfinite(weights(model)).all()
     # Rank 1 has half of the weight.
     alone = compiled(lr.Standard(right_network()), rate=0.05)

@@ -226,7 +226,7 @@ def test_kept_and_recomputed_gradients_give_one_result(data, options, make):
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
     # Which ranks' steps are reported depends on whose gradients are at hand.
-    assert set(kept) - set(recomputed) == {f"step_cosine@l2={d}" for d in ("1", "2.5", "4")}
+    assert set(kept) - set(recomputed) == {f"step_cosine@l2={d}" for d in ("1", "2_5", "4")}
     assert recomputed == pytest.approx({name: kept[name] for name in recomputed}, abs=1e-4)
 
 
@@ -329,7 +329,7 @@ def test_the_report_is_what_the_gradients_say(data):
     rows = rank_gradients(model.classifier, *data, [2.5, 4.0])
     solution = lr.gem.solve_dual(lr.gem.gramian(np.array(rows)))
     logs = fit(model, *data)
-    names = ["natural", "l2=2.5", "l2=4"]
+    names = ["natural", "l2=2_5", "l2=4"]
     assert logs["violation"] == pytest.approx(0, abs=1e-6)
     assert logs["kkt_residual"] == pytest.approx(0, abs=1e-6)
     assert np.any(solution.active)

@@ -93,7 +93,7 @@ def test_a_free_step_is_seen_one_visit_later(data):
     fit(model, *data)
     start = kept(model)
     logs = fit(model, *data)
-    for name, perturbation in zip(("l2=0.5", "l2=2"), start, strict=True):
+    for name, perturbation in zip(("l2=0_5", "l2=2"), start, strict=True):
         expected = losses(model.classifier, data[0] + perturbation, data[1]).mean()
         assert logs[f"loss@{name}"] == pytest.approx(expected, rel=1e-5)
 

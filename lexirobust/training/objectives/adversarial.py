@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import Attack
+from lexirobust.names import magnitude_name
 from lexirobust.training.objectives.base import Batch, Objective, Score
 from lexirobust.training.objectives.forward import Forward
 
@@ -17,7 +18,8 @@ class Adversarial(Objective):
     Args:
         attack: Perturbs the inputs. Objectives that share one attack are perturbed together.
         magnitude: Norm of the perturbation, above 0.
-        name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"`.
+        name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"` and
+            `"l2=0_5"`.
 
     Raises:
         ValueError: If the magnitude is not finite and above 0.
@@ -37,7 +39,7 @@ class Adversarial(Objective):
             raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
         if not 0 < magnitude < float("inf"):
             raise ValueError(f"`magnitude` must be finite and above 0. Received: {magnitude}.")
-        super().__init__(name or f"{attack.norm}={magnitude:g}", attack, float(magnitude))
+        super().__init__(name or magnitude_name(attack.norm, magnitude), attack, float(magnitude))
 
     def loss(
         self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import PGD, Attack, Classifier
 from lexirobust.checks import of_dtype
+from lexirobust.names import check_name
 from lexirobust.training.objectives.forward import Forward
 
 Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -34,14 +35,17 @@ class Rank(abc.ABC):
     """One place in the ranking: an objective, or a weighted sum of several.
 
     Args:
-        name: What the logs call it.
+        name: What the logs call it, without the characters of format strings, `. [ ] { } : !`.
+
+    Raises:
+        ValueError: If the name holds one of these.
     """
 
     by_losses = False
     """Whether `weigh` is given the losses; that takes one more forward pass a step."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = check_name(name)
 
     @property
     @abc.abstractmethod

@@ -19,7 +19,8 @@ class Divergence(Adversarial):
     Args:
         attack: Perturbs the inputs.
         magnitude: Norm of the perturbation, above 0.
-        name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"`.
+        name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"` and
+            `"l2=0_5"`.
 
     Reference:
         Zhang et al., arXiv 1901.08573.
