@@ -145,7 +145,9 @@ def climb(
     def visit(here: tf.Tensor, best: _Best, values: Any, gradient: Any, inputs: Any) -> _Best:
         """The better of a point and the best one so far; what is solved stays."""
         counts = is_answer(here)
-        values = [tf.where(counts & ~(value < lowest), value, lowest) for value in values]
+        # Not-a-number is kept: what reaches it has won.
+        kept = [counts & ((value >= lowest) | tf.math.is_nan(value)) for value in values]
+        values = [tf.where(keep, value, lowest) for keep, value in zip(kept, values, strict=True)]
         done = counts & is_solved(inputs)
         better = (done | _is_better(values, best.values, ties=True)) & ~best.done
         return choose(better, _Best(here, values, gradient, done), best)
