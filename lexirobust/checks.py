@@ -281,7 +281,7 @@ def check_labels(y: Any, classes: int | None = None) -> None:
     """Checks labels that are held in memory.
 
     Args:
-        y: `[N]` or `[N, 1]` integer labels, or `[N, C]` probabilities.
+        y: `[N]` or `[N, 1]` labels, integers of whatever type, or `[N, C]` probabilities.
         classes: Number of classes, where it is known.
 
     Raises:
@@ -291,8 +291,14 @@ def check_labels(y: Any, classes: int | None = None) -> None:
     y = np.asarray(y)
     labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if labels.ndim == 1:
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise TypeError(f"`y` must hold integer labels. Received: dtype {labels.dtype}.")
+        whole = labels.dtype.kind in "iu" or (
+            labels.dtype.kind in "fV" and np.array_equal(labels, np.round(labels.astype(float)))
+        )
+        if not whole:
+            raise TypeError(
+                "`y` must hold integer labels, or probabilities of all classes. Received: "
+                f"{labels.dtype} labels{' with fractions' if labels.dtype.kind == 'f' else ''}."
+            )
         if labels.min() < 0 or (classes is not None and labels.max() >= classes):
             allowed = "of at least 0" if classes is None else f"from 0 to {classes - 1}"
             raise ValueError(
@@ -513,12 +519,12 @@ def randomness_problem(first: Any, second: Any) -> str | None:
 def flat_labels(y: tf.Tensor) -> tf.Tensor:
     """Turns `[N, 1]` labels into `[N]`, and leaves `[N]` labels and `[N, C]` probabilities.
 
-    Integers of other types than int32 and int64, of which TensorFlow's operations know only some,
-    become int64.
+    Labels of other types than int32 and int64, of which TensorFlow's operations know only some,
+    become int64; those of a floating type are whole numbers, which has been checked.
     """
-    if y.dtype.is_integer and y.dtype not in (tf.int32, tf.int64):
-        y = tf.cast(y, tf.int64)
-    return tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y
+    y = tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y
+    is_known = y.dtype in (tf.int32, tf.int64) or (y.dtype.is_floating and y.shape.rank != 1)
+    return y if is_known else tf.cast(y, tf.int64)
 
 
 def unindexed(inputs: Any) -> Any:
@@ -629,8 +635,11 @@ def check_dataset(
             for name, own in named(y, "y").items():
                 message = f"`y` of {name!r} must be finite."
                 tests.append(tf.debugging.assert_all_finite(_as_floating(own), message))
-        elif y.dtype.is_integer and classes is not None:
-            tests += _below(y, classes, f"`y` must hold labels from 0 to {classes - 1}.")
+        elif flat_labels(y).dtype.is_integer and classes is not None:
+            message = f"`y` must hold labels from 0 to {classes - 1}."
+            tests += _below(y, classes, message)
+            if y.dtype.is_floating:
+                tests.append(tf.debugging.assert_equal(y, tf.round(y), message))
         for weights in weighed(given[0] if given else None):
             message = f"{weights.argument} must be finite."
             tests.append(tf.debugging.assert_all_finite(_as_floating(weights.values), message))

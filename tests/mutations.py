@@ -644,8 +644,8 @@ MUTATIONS: Final = (
     Mutation(
         "checks: a label one above the last class passes in later batches",
         "checks.py",
-        "tests += _below(y, classes, f",
-        "tests += _below(y, classes + 1, f",
+        "tests += _below(y, classes, message)",
+        "tests += _below(y, classes + 1, message)",
         CHECKS,
     ),
     Mutation(
@@ -1122,8 +1122,8 @@ MUTATIONS: Final = (
     Mutation(
         "callbacks: every second epoch begins with the first",
         "callbacks/board.py",
-        "if (epoch + 1) % self.every == 0:",
-        "if epoch % self.every == 0:",
+        "if (epoch + 1) % self.every == 0 or unknown:",
+        "if epoch % self.every == 0 or unknown:",
         CALLBACKS,
     ),
     # Data.

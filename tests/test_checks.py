@@ -184,8 +184,12 @@ def test_bad_data_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y": np.array([0.0, 1.0, 2.0])}, "`y` must hold integer labels. Received: dtype float64"),
-        ({"y": np.array(["a", "b", "c"])}, "`y` must hold integer labels. Received: dtype <U1"),
+        (
+            {"y": np.array([0.0, 1.5, 2.0])},
+            "`y` must hold integer .* float64 labels with fractions",
+        ),
+        ({"y": np.array([0.0, np.nan, 2.0])}, "`y` must hold integer .* float64 labels with"),
+        ({"y": np.array(["a", "b", "c"])}, "`y` must hold integer labels.* Received: <U1 labels"),
         ({"y": np.array([True, False, True])}, "`y` must hold integer labels. .* bool"),
         ({"x": np.array([["a"], ["b"], ["c"]])}, "`x` must be one array of real numbers.* <U1"),
         ({"x": {"pixels": np.zeros((3, 2))}}, "`x` must be one array of real numbers.* object"),

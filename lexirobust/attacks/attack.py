@@ -30,6 +30,10 @@ from lexirobust.checks import (
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
 
+_WRAPPED: Final = (
+    "For attacks that need no gradient (Square, HopSkipJump, BoundaryAttack, Spatial), wrap it: "
+    "lambda x: tf.ensure_shape(tf.numpy_function(f, [x], tf.float32), [None, classes])."
+)
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
@@ -143,9 +147,10 @@ class Base(abc.ABC):
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         check_count("batch_size", batch_size, optional=True)
-        x, y = _as_float(x), flat_labels(tf.convert_to_tensor(y))
+        x, y = _as_float(x), tf.convert_to_tensor(y)
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
+        y = flat_labels(y)
         if isinstance(classifier, keras.Layer) and not classifier.built:
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
         if tf.executing_eagerly():
@@ -432,10 +437,39 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
 
     Raises:
         ValueError: If what comes out is not `[N, C]` with C of at least 2.
+        TypeError: If the classifier does not work on tensors inside a graph, or gives several
+            outputs.
     """
+    owner = getattr(classifier, "__self__", None)
+    if isinstance(owner, keras.Model) and classifier.__name__ in ("predict", "predict_on_batch"):
+        raise TypeError(
+            f"`classifier` must be the model itself, which has gradients. Received: its method "
+            f"`{classifier.__name__}`."
+        )
+    named: dict[str, Any] = getattr(classifier, "structured_input_signature", ((), {}))[1]
+    if named:
+        (first, *_), outputs = named, classifier.structured_outputs  # type: ignore[attr-defined]
+        raise TypeError(
+            "`classifier` must map inputs to logits. A SavedModel's signature maps keywords to a "
+            f"dict: wrap it, as in lambda x: signature({first}=x)[{next(iter(outputs))!r}]."
+        )
     is_layer = isinstance(classifier, keras.Layer)
-    logits = classifier(x, training=False) if is_layer else classifier(x)
+    try:
+        logits = classifier(x, training=False) if is_layer else classifier(x)
+    except NotImplementedError as error:  # A tensor of a graph was asked for its values.
+        raise TypeError(
+            "`classifier` must work on tensors inside a graph, and this one makes NumPy arrays of "
+            f"them. {_WRAPPED}"
+        ) from error
+    if isinstance(logits, dict | list | tuple):
+        kind = f"a dict of {[*logits]}" if isinstance(logits, dict) else f"{len(logits)} outputs"
+        raise TypeError(
+            f"`classifier` must give one tensor of logits. Received: {kind}; choose one, as in "
+            f"lambda x: classifier(x)[{next(iter(logits)) if isinstance(logits, dict) else 0!r}]."
+        )
     logits = tf.convert_to_tensor(logits)
+    if logits.shape.rank is None:
+        raise ValueError(f"`classifier` must give logits of known shape. {_WRAPPED}")
     if logits.shape.rank != 2 or (logits.shape[-1] or 2) < 2:
         raise ValueError(
             "`classifier` must map inputs to logits of shape [N, classes], at least two classes. "

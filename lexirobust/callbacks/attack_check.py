@@ -70,12 +70,17 @@ class AttackCheck(Periodic):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is an attack to be checked."""
-        del logs
+        super().on_train_begin(logs)
         if not self._attacked():
             raise ValueError(
                 "`AttackCheck` needs a model that trains by what a PGD has perturbed. Received: "
                 f"{self.model!r}."
             )
+
+    @property
+    def names(self) -> list[str]:
+        """What the logs call the accuracies under the attack that starts afresh."""
+        return [f"fresh_accuracy@{name}" for name in self._attacked()]
 
     def _attacked(self) -> dict[str, tuple[PGD, float]]:
         """The attack and the magnitude of every objective that has them, by name."""

@@ -16,6 +16,9 @@ from lexirobust.checks import check_count
 class Periodic(keras.callbacks.Callback):
     """Does something after every so many epochs, and tells TensorBoard of it.
 
+    What it logs is logged in every epoch, or other callbacks, a `CSVLogger` for one, could not make
+    a table of it: between two times the last value again. The first epoch counts, too, then.
+
     Args:
         every: How many epochs from one time to the next; the first is after so many.
         log_dir: Folder for TensorBoard, or `None`.
@@ -35,16 +38,37 @@ class Periodic(keras.callbacks.Callback):
             )
         self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
         self._writer: Any = None
+        self._logged: dict[str, Any] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """What it adds to the logs."""
+        return []
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """What is done, `epoch` counted from 0."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Counts epochs."""
-        if (epoch + 1) % self.every == 0:
-            self.on_epoch(epoch, {} if logs is None else logs)
+        logs = {} if logs is None else logs
+        unknown = [name for name in self.names if name not in self._logged]
+        if (epoch + 1) % self.every == 0 or unknown:
+            self.on_epoch(epoch, logs)
+            self._logged = {name: logs[name] for name in self.names}
             if self._writer is not None:
                 self._writer.flush()
+        logs.update(self._logged)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Knows nothing yet, and looks for names that the logs will hold otherwise."""
+        del logs
+        self._logged = {}
+        taken = sorted({*self.names} & {*getattr(self.model, "validation_names", ())})
+        if taken:
+            raise ValueError(
+                f"`validation_data` must be left out where {type(self).__name__} logs the same "
+                f"names. Received: {taken} of both."
+            )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes what was written to."""

@@ -88,7 +88,7 @@ class ConflictMonitor(Periodic):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is something to watch."""
-        del logs
+        super().on_train_begin(logs)
         if not getattr(self.model, "report", False):
             raise ValueError(
                 "`ConflictMonitor` needs a LexicographicModel with `report=True`. Received: "

@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, classifier_of
+from lexirobust.attacks.attack import Attack, classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count, check_data, check_magnitudes
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
@@ -49,7 +50,7 @@ class RobustnessCurve(Periodic):
     >>> watch = RobustnessCurve(x, y, attack, [0, 0.5], every=2)
     >>> history = model.fit(x, y, epochs=4, verbose=0, callbacks=[watch]).history
     >>> len(history["val_accuracy@l2=0_5"]), sorted(watch.curves)
-    (2, [1, 3])
+    (4, [0, 1, 3])
     """
 
     def __init__(
@@ -86,13 +87,28 @@ class RobustnessCurve(Periodic):
             for magnitude in self.magnitudes
         ]
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks the data by the model, before anything is learned."""
+        super().on_train_begin(logs)
+        classifier = classifier_of(self.model)
+        if isinstance(self.x, tf.data.Dataset):
+            first = self.x.take(1)
+            evaluate_robustness(classifier, first, self.y, self.attack, [0.0], checks=False)
+            return
+        classes = logits_of(classifier, tf.convert_to_tensor(self.x[:1])).shape[-1]
+        check_data(self.x, self.y, self.attack.bounds, classes)
+        if np.ndim(self.y) != 1:
+            raise ValueError(
+                f"`y` must hold one integer label a sample. Received: shape {np.shape(self.y)}."
+            )
+
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Measures."""
-        there = sorted(set(self.names) & set(logs))
-        if there:
+        there = sorted({*self.names} & {*logs})
+        if there:  # Of a plain Keras model, or of another callback.
             raise ValueError(
-                "`validation_data` must be left out where a RobustnessCurve measures the same "
-                f"magnitudes. Received: {there} in the logs already."
+                "A RobustnessCurve must measure what nothing else logs. Received: "
+                f"{there} in the logs already."
             )
         curve = evaluate_robustness(
             classifier_of(self.model),

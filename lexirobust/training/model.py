@@ -244,6 +244,7 @@ class LexicographicModel(keras.Model):
         started = [] if warm_start is None else [RANDOM_STARTS]
         self._training_means = Means([*self._reported.names, *self.auxiliary_names, *started])
         self._evaluating = False
+        self._validates = False
         self._differentiated: Any = None
         self._traced_from = Snapshot()
 
@@ -440,6 +441,7 @@ class LexicographicModel(keras.Model):
             call.arguments["validation_data"] = self._checked(validation)
         elif isinstance(validation, tuple | list):
             self._checked(*keras.utils.unpack_x_y_sample_weight(validation))
+        self._validates = validation is not None or bool(call.arguments.get("validation_split"))
         history = super().fit(*call.args, **call.kwargs)
         shares = history.history.get(RANDOM_STARTS, [])
         reset = self.warm_start is not None and self.warm_start.reset_every == 1
@@ -708,6 +710,11 @@ class LexicographicModel(keras.Model):
         batch = self._batch(data)
         passes = self._passes(batch, self._perturbed(batch, tf.zeros([2], tf.int32)))
         return [passes.gradient(rank)[0] for rank in range(len(self.objectives))]
+
+    @property
+    def validation_names(self) -> list[str]:
+        """What the logs of `fit` call each objective on validation data, where there are such."""
+        return [f"val_{name}" for name in self._term_means.names] if self._validates else []
 
     @property
     def remembered(self) -> list[Gradient]:

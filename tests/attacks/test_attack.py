@@ -287,3 +287,56 @@ def test_weights_that_are_not_numbers_leave_no_accuracy():
     assert curve.accuracy.tolist() == [0.0, 0.0]
     assert curve.flags[0].name == "logits not finite"
     assert lr.AccuracyCurve.from_json(curve.to_json()).flags == curve.flags
+
+
+def in_numpy(x):
+    return (np.asarray(x).reshape(len(x), -1) @ np.ones((4, 2)) * [1.0, -1.0]).astype(np.float32)
+
+
+def wrapped(x):
+    return tf.ensure_shape(tf.numpy_function(in_numpy, [x], tf.float32), [None, 2])
+
+
+def signature(tmp_path):
+    network().export(tmp_path / "saved", verbose=False)
+    return tf.saved_model.load(tmp_path / "saved").signatures["serving_default"]
+
+
+OTHERS = {
+    "predict": (lambda path: network().predict, "must be the model itself.*`predict`"),
+    "predict_on_batch": (lambda path: network().predict_on_batch, "the model itself"),
+    "numpy": (lambda path: in_numpy, "must work on tensors inside a graph.*tf.numpy_function"),
+    "no shape": (
+        lambda path: lambda x: tf.numpy_function(in_numpy, [x], tf.float32),
+        r"logits of known shape.*tf.ensure_shape",
+    ),
+    "dict": (
+        lambda path: lambda x: {"logits": x, "features": x},
+        r"one tensor of logits. Received: a dict of \['logits', 'features'\]",
+    ),
+    "list": (lambda path: lambda x: [x, x], "one tensor of logits. Received: 2 outputs"),
+    "signature": (signature, r"wrap it, as in lambda x: signature\(\w+=x\)\['\w+'\]"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), OTHERS.values(), ids=OTHERS)
+def test_other_callables_are_told_how_to_be_wrapped(make, message, tmp_path):
+    x, y = samples()[0], np.arange(10) % 2
+    classifier = make(tmp_path)
+    for run in (
+        lambda: FGSM(bounds=None)(classifier, x, y, 0.1),
+        lambda: attacks.Square(queries=3)(classifier, x, y, 0.1),
+        lambda: lr.evaluate_robustness(classifier, x, y, FGSM(), [0.0, 0.1]),
+        lambda: attacks.HopSkipJump(steps=1)(classifier, x, y),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            run()
+
+
+def test_wrapped_functions_can_be_attacked_without_gradients():
+    x, y = samples()
+    y = np.argmax(in_numpy(x), axis=1)
+    moved = attacks.Square(queries=20, norm="linf", seed=0)(wrapped, x, y, 0.1)
+    assert np.max(np.abs(moved - x)) == pytest.approx(0.1, rel=1e-3)
+    curve = lr.evaluate_robustness(wrapped, x, y, attacks.Square(queries=20, seed=0), [0.0, 0.1])
+    assert curve.accuracy[0] == 1.0

@@ -188,7 +188,7 @@ def test_ranks_are_named_and_trained(attack):
     model = lr.OLSRC(network(), attack=attack, magnitudes=[0.5, 1.0])
     names = [rank.name for rank in model.objectives]
     kind = type(attack).__name__.lower()
-    assert names == ["natural", f"{kind}=0.5", f"{kind}=1"]
+    assert names == ["natural", f"{kind}=0_5", f"{kind}=1"]
     model.compile("sgd")
     history = model.fit(x, y, batch_size=12, epochs=2, verbose=0).history
     for name in names[1:]:

@@ -1,5 +1,6 @@
 """What watches `fit`."""
 
+import csv
 import itertools
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import lexirobust as lr
 from lexirobust import plotting
 from lexirobust.callbacks import (
+    AttackCheck,
     Backup,
     ConflictMonitor,
     FigureCallback,
@@ -56,20 +58,58 @@ def test_a_curve_is_what_an_evaluation_says(tmp_path):
     assert watch.names == ["val_accuracy@natural", "val_accuracy@l2=0_5", "val_accuracy@l2=4"]
     curve = lr.evaluate_robustness(model.classifier, X, Y, ATTACK, [0, 0.5, 4], checks=False)
     np.testing.assert_array_equal(watch.curves[3].correct, curve.correct)
-    assert sorted(watch.curves) == [1, 3]
+    assert sorted(watch.curves) == [0, 1, 3]
     for name, accuracy in zip(watch.names, curve.accuracy, strict=True):
-        assert len(history[name]) == 2
+        assert len(history[name]) == len(history["loss"]) == 4
+        assert history[name][2] == history[name][1]  # Not measured: what is known.
         assert history[name][-1] == accuracy
     written = events(tmp_path)
     assert {"val_accuracy/curve", "val_losses/l2=4", "val_losses/natural"} <= set(written)
     for name in watch.names:
         told = written[name.replace("@", "/")]
-        assert [event.step for event in told] == [1, 3]
+        assert [event.step for event in told] == [0, 1, 3]
         seen = [tf.make_ndarray(event.tensor_proto) for event in told]
-        np.testing.assert_allclose(seen, history[name], atol=1e-6)
-    (_, picture) = written["val_accuracy/curve"]
+        np.testing.assert_allclose(seen, [history[name][epoch] for epoch in (0, 1, 3)], atol=1e-6)
+    *_, picture = written["val_accuracy/curve"]
     width, height, png = tf.make_ndarray(picture.tensor_proto)
     assert tf.io.decode_png(png).shape == (int(height), int(width), 4)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 9])
+def test_what_is_logged_is_a_table(every, tmp_path):
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
+    watches = [RobustnessCurve(X, Y, ATTACK, [0, 0.5], every=every), AttackCheck(X, Y, every=every)]
+    names = [*watches[0].names, "fresh_accuracy@l2=1"]
+    table = tmp_path / "log.csv"
+    stop = keras.callbacks.EarlyStopping(names[1], mode="max", patience=9)
+    history = trained(model, *watches, keras.callbacks.CSVLogger(table), stop).history
+    assert {len(values) for values in history.values()} == {4}
+    with table.open(encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    for name in names:
+        np.testing.assert_allclose([float(row[name]) for row in rows], history[name], rtol=1e-6)
+
+
+WRONG = {
+    "one-hot": (X, np.eye(2)[Y], "`y` must hold one integer label a sample"),
+    "no such class": (X, Y + 1, "`y` must hold labels from 0 to 1"),
+    "wider": (np.repeat(X, 3, axis=1), Y, "shape"),
+    "fewer labels": (X, Y[:-1], "one label a sample"),
+}
+
+
+@pytest.mark.parametrize(("x", "y", "message"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_measured_is_refused_before_the_first_epoch(x, y, message):
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
+    before = [np.array(w) for w in model.weights]
+
+    def train():
+        trained(model, RobustnessCurve(x, y, ATTACK, [0, 0.5], every=2))
+
+    with pytest.raises((ValueError, TypeError), match=message):
+        train()
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
 
 
 def test_watching_changes_nothing():

@@ -26,7 +26,9 @@ BAD = {
     "below": (changed(X, -3.5), Y, ValueError, r"`x`.*`bounds` \(-2.0, 2.0\).* from -3.5"),
     "label too large": (X, changed(Y, 2), ValueError, "`y`.* from 0 to 1.*0 to 2"),
     "label below 0": (X, changed(Y, -1), ValueError, "`y`.* from 0 to 1.*-1 to 1"),
-    "float labels": (X, Y.astype(np.float32), TypeError, "`y`.*integer.*float32"),
+    "labels between": (X, Y + 0.5, TypeError, "`y`.*integer.*float64 labels with fractions"),
+    "complex labels": (X, Y.astype(complex), TypeError, "`y`.*integer.*complex128"),
+    "bool labels": (X, Y > 0, TypeError, "`y`.*integer.*bool"),
     "other classes": (X, np.eye(3)[Y], ValueError, r"`y`.*\[N, 2\].*\(20, 3\)"),
     "no probabilities": (X, 2 * np.eye(2)[Y], ValueError, "`y`.*probabilities"),
     "empty": (X[:0], Y[:0], ValueError, r"`x` must hold at least one sample.*\(0, 1\)"),
@@ -398,3 +400,31 @@ def test_losses_on_probabilities_are_refused(loss):
 def test_fit_before_compile_says_so():
     with pytest.raises(ValueError, match="compile"):
         METHODS["olsrc"](network()).fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", ["array", "column", "dataset"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_whole_numbers_of_a_floating_type_are_labels(kind, dtype):
+    models = []
+    for y in (Y, Y.astype(dtype)):
+        keras.utils.set_random_seed(0)
+        model = compiled(METHODS["olsrc"](network()))
+        y = y[:, None] if kind == "column" else y
+        if kind == "dataset":
+            model.fit(tf.data.Dataset.from_tensor_slices((X, y)).batch(10), verbose=0)
+        else:
+            model.fit(X, y, batch_size=10, shuffle=False, verbose=0)
+        models.append(model)
+    np.testing.assert_array_equal(*map(weights, models))
+    attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None, seed=0)
+    moved = [attack(models[0].classifier, X, y, 1.0) for y in (Y, Y.astype(dtype))]
+    np.testing.assert_array_equal(*moved)
+
+
+def test_labels_between_classes_are_refused_in_a_pipeline_and_by_attacks():
+    model = compiled(METHODS["adversarial"](network()))
+    between = np.where(np.arange(20) == 15, 0.5, Y)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`y` must hold labels from 0 to 1"):
+        model.fit(tf.data.Dataset.from_tensor_slices((X, between)).batch(10), verbose=0)
+    with pytest.raises(TypeError, match="labels with fractions"):
+        lr.attacks.PGD(bounds=None)(model.classifier, X, between, 1.0)
