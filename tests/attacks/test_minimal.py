@@ -64,7 +64,7 @@ def test_equal_settings_share_a_graph():
         ({"x": samples() + 9.0}, ValueError, "`x` must lie inside the attack's `bounds`"),
         ({"x": samples() * np.nan}, ValueError, "`x` must be finite"),
         ({"y": np.zeros(3, int)}, ValueError, "`y` must hold one label a sample"),
-        ({"y": np.zeros(6)}, TypeError, "`y` must hold integer labels"),
+        ({"y": np.full(6, 0.5)}, TypeError, "`y` must hold integer labels"),
         ({"y": np.full(6, 4)}, ValueError, "`y` must hold labels from 0 to 3"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be an integer of at least 1"),
         ({"classifier": lambda x: x[:, :1]}, ValueError, "`classifier` must map inputs to logits"),

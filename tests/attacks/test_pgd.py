@@ -377,8 +377,10 @@ def test_bad_calls_are_refused(change, message):
 
 
 def test_labels_that_are_no_integers_are_refused():
-    with pytest.raises(TypeError, match=r"`y` must hold integer labels\. .* float32"):
-        PGD(steps=1)(linear, np.full((2, 5), 0.5), np.zeros(2, np.float32), 0.1)
+    with pytest.raises(
+        TypeError, match=r"`y` must hold integer labels.* float32 labels with fractions"
+    ):
+        PGD(steps=1)(linear, np.full((2, 5), 0.5), np.full(2, 0.5, np.float32), 0.1)
 
 
 @pytest.mark.parametrize("magnitudes", [[], [-1.0], [np.inf], [[1.0, 2.0]], ["far"]])

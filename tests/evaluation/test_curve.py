@@ -173,4 +173,4 @@ def test_bad_arguments_are_refused(changes, message):
 
 def test_labels_that_are_no_integers_are_refused():
     with pytest.raises(TypeError, match="`y` must hold integer labels"):
-        lr.evaluate_robustness(model(), np.zeros((2, 6)), [0.0, 1.0], FGSM(), [0.1])
+        lr.evaluate_robustness(model(), np.zeros((2, 6)), [0.0, 0.5], FGSM(), [0.1])
