@@ -205,10 +205,12 @@ def test_two_replicas_keep_what_one_device_does(strategy, free):
     with strategy.scope():
         mirrored = warm([1.0, 4.0], right_network(), attack, rate=0.1, free=free)
     start = np.where(np.arange(24) % 2, 1.0, -1.0)[:, None] * np.array([[[1.0]], [[4.0]]])
-    for model in (alone, mirrored):
-        model._starts.make(x.shape, len(x))
-        for variable, value in zip(model._starts.variables, start, strict=False):
-            variable.assign(value)
+    given = Batch(tf.constant(x), y, index=tf.range(24, dtype=tf.int64))
+    alone._starts.make(x.shape, len(x))
+    alone._starts.keep(given, [*tf.constant(start, tf.float32)])
+    mirrored._starts.make(x.shape, len(x))
+    for variable, value in zip(mirrored._starts.variables, alone._starts.variables, strict=True):
+        variable.assign(value)
     for model in (alone, mirrored):
         fit(model, x, y, epochs=3)
     np.testing.assert_allclose(weights(mirrored), weights(alone), atol=1e-5)
