@@ -456,7 +456,9 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
     is_layer = isinstance(classifier, keras.Layer)
     try:
         logits = classifier(x, training=False) if is_layer else classifier(x)
-    except NotImplementedError as error:  # A tensor of a graph was asked for its values.
+    except NotImplementedError as error:
+        if "numpy array" not in str(error):  # A tensor of a graph was asked for its values.
+            raise
         raise TypeError(
             "`classifier` must work on tensors inside a graph, and this one makes NumPy arrays of "
             f"them. {_WRAPPED}"

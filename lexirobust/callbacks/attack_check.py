@@ -5,8 +5,11 @@ import math
 import warnings
 from typing import Any, Final
 
+import keras
+import tensorflow as tf
+
 from lexirobust.attacks import PGD
-from lexirobust.attacks.attack import classifier_of
+from lexirobust.attacks.attack import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count, check_data
 from lexirobust.evaluation import evaluate_robustness
@@ -31,7 +34,7 @@ class AttackCheck(Periodic):
         x: `[N, ...]` training inputs, some hundreds.
         y: `[N]` their labels.
         steps: Of the attack that starts afresh.
-        every: Checks after every so many epochs.
+        every: Checks after every so many epochs, and after the first.
         batch_size: Number of samples perturbed at a time.
 
     Raises:
@@ -76,6 +79,10 @@ class AttackCheck(Periodic):
                 "`AttackCheck` needs a model that trains by what a PGD has perturbed. Received: "
                 f"{self.model!r}."
             )
+        classifier = classifier_of(self.model)
+        x = tf.cast(self.x[:1], keras.config.floatx())
+        classes = logits_of(classifier, x).shape[-1]
+        check_data(self.x, self.y, self.model.bounds, classes)
 
     @property
     def names(self) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,16 +18,16 @@ class RobustnessCurve(Periodic):
     """Measures accuracy as a function of the magnitude, every few epochs of `fit`.
 
     The logs, and with them `history`, hold `val_accuracy@natural` and for each magnitude above 0
-    `val_accuracy@NORM=MAGNITUDE`, as `val_accuracy@l2=1` or `val_accuracy@l2=0_5`, of the epochs
-    that were measured. The attack is the same each time, with the same random numbers, and need not
-    be the one that trains.
+    `val_accuracy@NORM=MAGNITUDE`, as `val_accuracy@l2=1` or `val_accuracy@l2=0_5`: of an epoch
+    that was not measured the last value before it. The attack is the same each time, with the same
+    random numbers, and need not be the one that trains.
 
     Args:
         x: `[N, ...]` held-out inputs, or a `tf.data.Dataset`, as of `evaluate_robustness`.
         y: `[N]` integer labels, or `None`.
         attack: Perturbs the inputs.
         magnitudes: `[K]` norms, at least 0.
-        every: Measures after every so many epochs.
+        every: Measures after every so many epochs, and after the first.
         batch_size: Number of samples perturbed at a time.
         log_dir: Folder for TensorBoard, which gets the accuracies, the curve as a picture, and
             histograms of the losses; `None`: nothing is written.
@@ -95,7 +96,7 @@ class RobustnessCurve(Periodic):
             first = self.x.take(1)
             evaluate_robustness(classifier, first, self.y, self.attack, [0.0], checks=False)
             return
-        classes = logits_of(classifier, tf.convert_to_tensor(self.x[:1])).shape[-1]
+        classes = logits_of(classifier, tf.cast(self.x[:1], keras.config.floatx())).shape[-1]
         check_data(self.x, self.y, self.attack.bounds, classes)
         if np.ndim(self.y) != 1:
             raise ValueError(

@@ -9,7 +9,6 @@ import tensorflow as tf
 from lexirobust.attacks import PGD, Attack, Flow, Worst
 
 _SAMPLES: Final = 4
-_UNKNOWN_SIZE: Final = 8  # What stands for axes of unknown size.
 
 
 def follows_gradients(attack: Attack | None) -> bool:
@@ -34,9 +33,18 @@ def gradient_problem(
     Returns:
         A sentence or two, or `None` if there is a gradient, or if only weights of 0 are in its way.
     """
-    sizes = [_SAMPLES, *(_UNKNOWN_SIZE if size is None else size for size in shape[1:])]
+    dtype = tf.as_dtype(keras.config.floatx())
+    if None in shape[1:]:  # No size may be guessed: whether there is a gradient tracing tells, too.
+        problems: list[str | None] = []
+        graph = tf.function(lambda x: problems.append(_problem(classifier, x)), autograph=False)
+        graph.get_concrete_function(tf.TensorSpec([None, *shape[1:]], dtype))
+        return problems[0]
     low, high = bounds or (-1.0, 1.0)
-    x = tf.random.stateless_uniform(sizes, [0, 0], low, high, tf.as_dtype(keras.config.floatx()))
+    x = tf.random.stateless_uniform([_SAMPLES, *shape[1:]], [0, 0], low, high, dtype)
+    return _problem(classifier, x)
+
+
+def _problem(classifier: keras.Model, x: tf.Tensor) -> str | None:
     gradient = _gradient(classifier, x)
     if _is_there(gradient):
         return None
@@ -87,4 +95,7 @@ def _gradient(function: keras.Model, x: tf.Tensor) -> tf.Tensor | None:
 
 
 def _is_there(gradient: tf.Tensor | None) -> bool:
-    return gradient is not None and bool(tf.reduce_any(gradient != 0))
+    """Whether there is one that is not 0, as far as a graph knows."""
+    if gradient is None or not tf.executing_eagerly():
+        return gradient is not None
+    return bool(tf.reduce_any(gradient != 0))

@@ -71,3 +71,14 @@ def test_bad_input_is_named():
         AttackCheck(*CIRCLE, steps=0)
     with pytest.raises(ValueError, match="one label a sample"):
         AttackCheck(CIRCLE[0], CIRCLE[1][:-1])
+
+
+@pytest.mark.parametrize(("x", "y"), [(9.0, 0), (0.0, 1)], ids=["outside", "no such class"])
+def test_data_that_do_not_fit_are_refused_before_the_first_epoch(x, y):
+    model = model_of(lr.attacks.PGD(norm="l2", steps=1, bounds=(-8.0, 8.0)))
+    before = weights(model)
+    check = AttackCheck(np.clip(CIRCLE[0], -8, 8) + x, CIRCLE[1] + y)
+    inputs = np.clip(CIRCLE[0], -8, 8)
+    with pytest.raises(ValueError, match=r"bounds|labels from 0 to 1"):
+        model.fit(inputs, CIRCLE[1], verbose=0, callbacks=[check])
+    np.testing.assert_array_equal(weights(model), before)

@@ -84,6 +84,14 @@ FINE = {
     "unknown size": lambda: keras.Sequential(
         [keras.Input((None, 3)), L.GlobalAveragePooling1D(), L.Dense(2)]
     ),
+    "larger than any guess": lambda: keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            *(L.Conv2D(2, 3, strides=2) for _ in range(4)),
+            L.GlobalAveragePooling2D(),
+            L.Dense(2),
+        ]
+    ),
     "softmax": lambda: network(last=L.Softmax()),
 }
 
@@ -121,3 +129,10 @@ def test_the_worst_of_several_attacks_needs_one():
     )
     with pytest.warns(UserWarning, match="no gradient by its inputs"):
         compiled(lr.AdversarialTraining(network(dtype="uint8"), union, 1.0))
+
+
+def test_what_cuts_the_gradient_is_named_whatever_the_size():
+    layers = [L.Lambda(tf.round, name="whole"), L.GlobalAveragePooling1D(), L.Dense(2)]
+    classifier = keras.Sequential([keras.Input((None, 3)), *layers])
+    with pytest.warns(UserWarning, match="layer 'whole'"):
+        compiled(lr.AdversarialTraining(classifier, ATTACK, 1.0))
