@@ -84,10 +84,11 @@ def test_the_neutral_boundary_of_several_classes_is_where_the_prior_is_reached()
             ray = np.array([np.cos(angle), np.sin(angle)])
 
             def above(t, ray=ray):
-                return special.softmax((clean + t * ray) @ matrix)[label] - priors[label]
+                logits = (clean + np.multiply.outer(t, ray)) @ matrix
+                return special.softmax(logits, axis=-1)[..., label] - priors[label]
 
             steps = np.linspace(0, min(best, 30.0), 60)
-            values = np.array([above(t) for t in steps])
+            values = above(steps)
             change = np.flatnonzero(np.sign(values[1:]) != np.sign(values[0]))
             if change.size:
                 best = optimize.brentq(above, steps[change[0]], steps[change[0] + 1])

@@ -355,6 +355,7 @@ def test_a_saved_model_that_was_cut_off_is_refused(folder, name, share, tmp_path
         tf.saved_model.load(str(path))
 
 
+@pytest.mark.release
 def test_with_deterministic_operations_everything_runs_and_repeats(tmp_path):
     results = []
     for name in ("1", "2"):

@@ -141,8 +141,15 @@ def perturbed(attack, x, y, magnitude=None, seed=SEED):
     return attack.perturb(classifier_for(attack), x, y, magnitude, seed)
 
 
-def kinds(some=tuple(FEW)):
-    return pytest.mark.parametrize("kind", some, ids=lambda kind: kind.__name__)
+def kinds(some=tuple(FEW), release=()):
+    """A test for each kind, for some of them only before a release."""
+    return pytest.mark.parametrize(
+        "kind",
+        [
+            pytest.param(kind, marks=[pytest.mark.release] * (kind in release), id=kind.__name__)
+            for kind in some
+        ],
+    )
 
 
 def test_table_has_every_attack():
@@ -528,7 +535,17 @@ COMPILED = {
 ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.Worst}
 
 
-@kinds(AT_A_NORM)
+# Before a commit, one attack for each way to search.
+@kinds(
+    AT_A_NORM,
+    release=[
+        attacks.BIM,
+        attacks.DAA,
+        attacks.GuidedPGD,
+        attacks.IntervalAttack,
+        attacks.VoronoiPGD,
+    ],
+)
 def test_compiles_with_magnitudes_of_unknown_number(kind):
     attack, (x, y) = make(kind, **COMPILED.get(kind, {})), images()
     classifier = network() if kind is attacks.IntervalAttack else LINEAR.uncounted
@@ -555,7 +572,7 @@ def test_compiles_with_magnitudes_of_unknown_number(kind):
                 np.testing.assert_allclose(size, magnitude, rtol=1e-5)
 
 
-@kinds(MINIMAL)
+@kinds(MINIMAL, release=[attacks.BoundaryAttack])
 def test_search_compiles(kind):
     attack, (x, y) = make(kind), images()
 

@@ -118,7 +118,7 @@ def test_batch_size_changes_nothing_but_the_memory():
 
     every = np.linspace(0.1, 0.8, 8)
     whole, sweep = attack(network, x, y, 0.5), attack.sweep(network, x, y, [0.5, 1.0])
-    for batch_size in (1, 3, 8, 100):
+    for batch_size in (3, 100):
         seen.clear()
         moved = attack(noting, x, y, 0.5, batch_size=batch_size)
         np.testing.assert_allclose(moved, whole, rtol=1e-5)

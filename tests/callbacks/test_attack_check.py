@@ -27,7 +27,7 @@ def fitted(model, *callbacks):
     return model.fit(*CIRCLE, batch_size=60, epochs=3, verbose=0, callbacks=[*callbacks]).history
 
 
-@pytest.mark.parametrize("steps", [1, 10])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.release), 10])
 def test_a_sound_attack_is_not_warned_of_and_training_is_the_same(steps):
     models = []
     for checked in (False, True):

@@ -231,10 +231,11 @@ def test_dataclass_is_a_classifier(samples):
 
 def test_seed_of_keras_makes_an_evaluation_and_its_flags_repeat(samples):
     seen = []
+    note = seen.append  # The list itself would be looked at for changes, and traced anew each time.
 
     def classifier(x):
         if tf.executing_eagerly():
-            seen.append(np.array(x))
+            note(np.array(x))
         return x[:, :3] * x[:, 3:]
 
     attack = PGD("l2", steps=1, restarts=3, bounds=None)

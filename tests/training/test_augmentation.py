@@ -218,7 +218,11 @@ def test_perturbations_fit_the_images_that_all_ranks_see(method, way, data):
     assert 0.5 in reached
 
 
-@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"run_eagerly": False}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{"run_eagerly": True}, pytest.param({"run_eagerly": False}, marks=pytest.mark.release)],
+    ids=str,
+)
 def test_layers_and_argument_are_the_same(how, data):
     def model_of(way):
         keras.utils.set_random_seed(0)
@@ -282,7 +286,18 @@ def test_the_discriminator_sees_what_was_augmented_once():
     assert clone.output_shape == (None, 2)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        "OLSRC",
+        "OLGRC",
+        *(
+            pytest.param(method, marks=pytest.mark.release)
+            for method in METHODS
+            if method not in ("OLSRC", "OLGRC")
+        ),
+    ],
+)
 def test_augmentation_comes_back_with_the_model(method, data, tmp_path):
     model = METHODS[method](sequential(flip()), augmentation=keras.Sequential([shift()]))
     compiled(model, run_eagerly=True).fit(*data, verbose=0)

@@ -41,8 +41,18 @@ def test_plain_training_is_keras_own_to_rounding(options, run_eagerly):
 
 
 WAYS = [
-    *((method, {"micro_batch_size": 6}) for method in METHODS),
-    *((method, {"keep_gradients": False}) for method in ("olsrc", "olgrc", "nearest")),
+    ("trades", {"micro_batch_size": 6}),
+    ("olgrc", {"micro_batch_size": 6}),
+    ("olsrc", {"keep_gradients": False}),
+    *(
+        pytest.param(method, {"micro_batch_size": 6}, marks=pytest.mark.release)
+        for method in METHODS
+        if method not in ("trades", "olgrc")
+    ),
+    *(
+        pytest.param(method, {"keep_gradients": False}, marks=pytest.mark.release)
+        for method in ("olgrc", "nearest")
+    ),
 ]
 
 

@@ -81,7 +81,13 @@ def test_a_step_is_by_the_gradient_of_that_mean():
     )
 
 
-@pytest.mark.parametrize("options", [{"micro_batch_size": 25}, {"warm_start": lr.WarmStart()}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"micro_batch_size": 25}, marks=pytest.mark.release),
+        {"warm_start": lr.WarmStart()},
+    ],
+)
 def test_other_ways_to_take_the_same_step(options):
     x, y = lr.datasets.toy(60, seed=0)
     plain, other = compiled(nearest()), compiled(nearest(**options))

@@ -456,6 +456,7 @@ def test_memory_modes_change_nothing_with_several_outputs(ways):
     assert results[1][1] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.release
 def test_two_replicas_rank_outputs_and_regularization_as_one_device(strategy):
     ranks = [*RANKS, lr.objectives.Regularization()]
 

@@ -196,7 +196,7 @@ def test_the_safeguard_keeps_rank_1_from_rising_in_fact(data):
             optimizer=keras.optimizers.Adam(0.03),
             run_eagerly=False,
         )
-        rises[safeguard] = np.mean(np.diff(losses(model, data, 100)) > 0)
+        rises[safeguard] = np.mean(np.diff(losses(model, data, 50)) > 0)
     assert rises[False] > 0.1
     assert rises[True] <= 0.02
 
@@ -211,7 +211,9 @@ def test_the_safeguard_leaves_a_good_step_alone(data):
     np.testing.assert_array_equal(*runs)
 
 
-@pytest.mark.parametrize("make", [right_network, stochastic_network])
+@pytest.mark.parametrize(
+    "make", [pytest.param(right_network, marks=pytest.mark.release), stochastic_network]
+)
 @pytest.mark.parametrize("options", [{"update": "onestep"}, {"update": "per_rank"}], ids=str)
 def test_kept_and_recomputed_gradients_give_one_result(data, options, make):
     models = []
@@ -235,9 +237,18 @@ def test_kept_and_recomputed_gradients_give_one_result(data, options, make):
     ("method", "size", "keep"),
     [
         *((method, 7, True) for method in METHODS),
-        *((method, 7, False) for method in ("olsrc", "olgrc", "nearest")),
-        *(("olsrc", size, keep) for size, keep in [(1, True), (1, False), (20, False)]),
-        ("olgrc", 20, True),
+        ("olsrc", 1, False),
+        ("olgrc", 7, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.release)
+            for case in [
+                ("olsrc", 1, True),
+                ("olsrc", 7, False),
+                ("olsrc", 20, False),
+                ("olgrc", 20, True),
+                ("nearest", 7, False),
+            ]
+        ),
     ],
 )
 def test_micro_batches_take_the_step_of_the_whole_batch(data, method, size, keep):
@@ -275,7 +286,7 @@ def test_the_metric_is_of_the_update_that_is_applied(data, monkeypatch, update):
             np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("safeguard", [False, True])
+@pytest.mark.parametrize("safeguard", [pytest.param(False, marks=pytest.mark.release), True])
 def test_mixed_precision_keeps_the_promise_and_a_skipped_step_stays_skipped(data, safeguard):
     keras.config.set_dtype_policy("mixed_float16")
     try:

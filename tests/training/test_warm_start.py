@@ -65,9 +65,20 @@ def losses(classifier, x, y):
     return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True).numpy()
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 7])
-@pytest.mark.parametrize("keep_gradients", [True, False])
-@pytest.mark.parametrize("free", [False, True])
+# Every two settings meet before a commit, all three before a release.
+@pytest.mark.parametrize(
+    ("free", "keep_gradients", "micro_batch_size"),
+    [
+        (False, True, None),
+        (False, False, 7),
+        (True, True, 7),
+        (True, False, None),
+        pytest.param(False, True, 7, marks=pytest.mark.release),
+        pytest.param(False, False, None, marks=pytest.mark.release),
+        pytest.param(True, True, None, marks=pytest.mark.release),
+        pytest.param(True, False, 7, marks=pytest.mark.release),
+    ],
+)
 def test_a_visit_begins_where_the_last_one_ended(data, free, keep_gradients, micro_batch_size):
     x, y = data
     model = warm(free=free, keep_gradients=keep_gradients, micro_batch_size=micro_batch_size)
@@ -148,8 +159,15 @@ def test_samples_start_at_random_again_after_so_many_visits(data):
         assert continued == (visit not in (1, 4))
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 7])
-@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize(
+    ("free", "micro_batch_size"),
+    [
+        (False, None),
+        (True, 7),
+        pytest.param(False, 7, marks=pytest.mark.release),
+        pytest.param(True, None, marks=pytest.mark.release),
+    ],
+)
 def test_what_a_discriminator_is_shown_begins_where_it_ended(data, free, micro_batch_size):
     x, y = data
     model = warm(make=lr.OLGRC, free=free, micro_batch_size=micro_batch_size)
@@ -220,6 +238,7 @@ def test_two_replicas_keep_what_one_device_does(strategy, free):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.release
 def test_replicas_start_warm_from_a_dataset(strategy):
     x, y = lr.datasets.toy(24, seed=0)
     with strategy.scope():
@@ -251,7 +270,7 @@ def test_indices_may_be_of_any_integer_type(data, kind, dtype):
     ("free", "how"),
     [
         (False, {"run_eagerly": False}),
-        (True, {"run_eagerly": False}),
+        pytest.param(True, {"run_eagerly": False}, marks=pytest.mark.release),
         pytest.param(True, {"jit_compile": True}, marks=pytest.mark.release),
         pytest.param(False, {"jit_compile": True}, marks=pytest.mark.release),
     ],

@@ -107,6 +107,7 @@ def test_replicas_share_their_weights_generators_and_statistics(strategy, data):
     assert np.array_equal(middle[1].seed_generator.state.numpy()[1], 2)
 
 
+@pytest.mark.release
 def test_a_model_without_shapes_is_built_where_it_is_distributed(strategy, data):
     with strategy.scope():
         model = compiled(lr.OLSRC(keras.Sequential([keras.layers.Dense(2)]), ATTACK, [1.0]))
