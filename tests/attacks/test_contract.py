@@ -572,7 +572,7 @@ def test_compiles_with_magnitudes_of_unknown_number(kind):
                 np.testing.assert_allclose(size, magnitude, rtol=1e-5)
 
 
-@kinds(MINIMAL, release=[attacks.BoundaryAttack])
+@kinds(MINIMAL, release=[attacks.BoundaryAttack, attacks.HopSkipJump])
 def test_search_compiles(kind):
     attack, (x, y) = make(kind), images()
 

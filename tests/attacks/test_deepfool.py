@@ -47,7 +47,7 @@ def test_keras_model_that_is_not_built():
     assert found.success.numpy().all()
 
 
-@pytest.mark.parametrize("attack", [DeepFool, FAB])
+@pytest.mark.parametrize("attack", [DeepFool, pytest.param(FAB, marks=pytest.mark.release)])
 def test_of_many_classes_the_most_likely_are_looked_at(attack):
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(12, 1000)).astype(np.float32)

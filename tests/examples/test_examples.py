@@ -273,6 +273,7 @@ def test_circle_and_line_measures_against_the_parabola(tmp_path, monkeypatch):
     assert nowhere["columns_without_one_crossing"] == 61
 
 
+@pytest.mark.release
 def test_an_interrupted_training_goes_on_as_it_would_have(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend("examples")
     common = importlib.import_module("common")

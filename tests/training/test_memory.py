@@ -224,9 +224,11 @@ def test_a_memory_of_other_ranks_is_refused(tmp_path):
         compiled(other).load_weights(tmp_path / "model.weights.h5")
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     "options",
-    [{"micro_batch_size": 3}, pytest.param({"jit_compile": True}, marks=pytest.mark.release)],
+    [{"micro_batch_size": 3}, {"jit_compile": True}],
+    ids=str,
 )
 def test_options_change_nothing(options):
     keras.utils.set_random_seed(1)

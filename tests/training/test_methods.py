@@ -156,7 +156,7 @@ def worst_of(classifier, found, y):
     return np.stack(found)[losses.argmax(axis=0), np.arange(len(y))]
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("alpha", [pytest.param(0.0, marks=pytest.mark.release), 0.3])
 def test_max_descends_where_each_sample_is_worst(space, found, alpha):
     classifier, each = found
     seen = worst_of(classifier, each, space[1])

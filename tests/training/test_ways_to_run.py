@@ -94,6 +94,7 @@ def test_state_is_kept_on_replicas_that_work_in_micro_batches(strategy, data):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.release
 def test_replicas_share_their_weights_generators_and_statistics(strategy, data):
     with strategy.scope():
         middle = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
