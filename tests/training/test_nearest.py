@@ -41,7 +41,7 @@ def worst_allowed(classifier, x, y, data, magnitude):
     return losses[rows, worst][has], right[rows, worst][has]
 
 
-@pytest.mark.parametrize("batch_size", [60, pytest.param(7, marks=pytest.mark.release)])
+@pytest.mark.parametrize("batch_size", [pytest.param(60, marks=pytest.mark.release), 7])
 def test_losses_are_means_over_samples_that_have_an_allowed_point(batch_size):
     x, y = lr.datasets.toy(60, seed=0)
     model = compiled(nearest())
