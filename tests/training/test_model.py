@@ -17,6 +17,7 @@ from tests.training.by_hand import (
     network,
     onestep,
     right_network,
+    stochastic_network,
     weights,
 )
 
