@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.forms import check_dense, only_input, unindexed
+
 
 def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitudes") -> list[float]:
     """Checks perturbation norms.
@@ -243,8 +245,10 @@ def check_data(
 
     Raises:
         ValueError: If there is no data, counts differ, values are not finite or out of range.
-        TypeError: If inputs are no numbers, or labels neither integers nor probabilities.
+        TypeError: If inputs are no numbers, labels neither integers nor probabilities, or one of
+            them is sparse or ragged.
     """
+    check_dense(y, "`y`")
     x, y = _checked_array(x), np.asarray(y)
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(
@@ -315,6 +319,7 @@ def check_labels(y: Any, classes: int | None = None) -> None:
 
 def _checked_array(x: Any, argument: str = "`x`") -> np.ndarray:
     """Inputs as an array of real numbers, at least one sample."""
+    check_dense(x, argument)
     x = np.asarray(x)
     if x.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
         raise TypeError(f"{argument} must be one array of real numbers. Received: dtype {x.dtype}.")
@@ -337,6 +342,7 @@ def check_outputs(x: Any, y: Mapping[str, Any]) -> None:
     x = _checked_array(x)
     check_inputs(x)
     for name, given in y.items():
+        check_dense(given, f"`y` of {name!r}")
         labels = np.asarray(given)
         if labels.dtype.kind in "OSUMmc":
             raise TypeError(f"`y` of {name!r} must be real numbers. Received: {labels.dtype}.")
@@ -387,6 +393,7 @@ def check_sample_weight(
         ValueError: If their shape is another one, or they are not finite.
         TypeError: If they are no real numbers.
     """
+    check_dense(sample_weight, argument)
     symbolic = tf.is_symbolic_tensor(sample_weight)
     weights = sample_weight if symbolic else np.asarray(sample_weight)
     if not symbolic and weights.dtype.kind in "OSUMmc":
@@ -525,36 +532,6 @@ def flat_labels(y: tf.Tensor) -> tf.Tensor:
     y = tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] == 1 else y
     is_known = y.dtype in (tf.int32, tf.int64) or (y.dtype.is_floating and y.shape.rank != 1)
     return y if is_known else tf.cast(y, tf.int64)
-
-
-def unindexed(inputs: Any) -> Any:
-    """Returns inputs without the indices that `datasets.with_index` gave them, if it did."""
-    indexed = isinstance(inputs, dict) and inputs.keys() == {"inputs", "index"}
-    return inputs["inputs"] if indexed else inputs
-
-
-def only_input(inputs: Any) -> Any:
-    """Returns the one array of inputs, without its key and its indices, if it has any.
-
-    Args:
-        inputs: An array, or a dict or a list that holds one, or what `datasets.with_index` made.
-
-    Returns:
-        The array, or what else inputs are where they are no dict, list or tuple.
-
-    Raises:
-        ValueError: If there are several.
-    """
-    inputs = unindexed(inputs)
-    if not isinstance(inputs, dict | list | tuple):
-        return inputs
-    if len(inputs) != 1:
-        keys = sorted(inputs) if isinstance(inputs, dict) else len(inputs)
-        raise ValueError(
-            "`x` must be one array, or a dict or a list that holds one: attacks perturb one input. "
-            f"Received: {keys}."
-        )
-    return next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
 
 
 def check_index(index: Any, samples: int) -> None:

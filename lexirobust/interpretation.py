@@ -8,6 +8,7 @@ import tensorflow as tf
 from lexirobust.attacks.attack import Classifier, logits_of
 from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.checks import check_priors, classes_of
+from lexirobust.forms import one_array
 
 
 def nearest_boundary(
@@ -57,6 +58,7 @@ def nearest_boundary(
             "`method` must be an attack of least norm: FAB, DeepFool, HopSkipJump or "
             f"BoundaryAttack. Received: {method!r}."
         )
+    x = one_array(x)
     x = tf.convert_to_tensor(np.asarray(x, np.float32))
     given = np.asarray(classes_of(logits_of(classifier, x)))
     if np.any(given < 0) and np.all(np.isfinite(x)):
@@ -118,7 +120,7 @@ def negative_adversarial_remover(
         Definition 9 in section 9.3 of the paper, by its text; its formula has the opposite sign.
     """
     points = nearest_boundary(classifier, x, method, priors, batch_size)
-    way = np.asarray(x, np.float32) - points.inputs
+    way = np.asarray(one_array(x), np.float32) - points.inputs
     found = tf.reshape(points.success, [-1] + [1] * (way.shape.rank - 1))
     return tf.where(found, way, np.nan)
 

@@ -10,6 +10,7 @@ import tqdm
 
 from lexirobust.attacks.geometry import check_norm
 from lexirobust.checks import check_data
+from lexirobust.forms import one_array
 
 # Entries of one block's distance matrix, and of the differences that l1 and linf need.
 _BLOCK_ENTRIES = 2**22
@@ -81,8 +82,9 @@ def nearest_pairs(x: Any, y: Any, norm: str = "l2") -> np.ndarray:
 def _nearest(x: Any, y: Any, norm: str) -> tuple[np.ndarray, np.ndarray]:
     """Distances `[C, C]` between classes, and the pairs `[C, C, 2]` that have them."""
     check_norm(norm)
-    x, y = np.asarray(x), np.asarray(y)
+    x = one_array(x)
     check_data(x, y)
+    x, y = np.asarray(x), np.asarray(y)
     if y.dtype.kind not in "iu" or y.ndim > 2 or y.size != len(x) or y.min() < 0:
         raise ValueError(f"`y` must be [N] labels from 0 on. Received: {y.dtype} {y.shape}.")
     x, y = x.reshape(len(x), -1), y.reshape(-1)

@@ -107,7 +107,7 @@ def _input_spec(classifier: keras.Model) -> tf.TensorSpec:
     if not known or not all(isinstance(length, int) for length in shape[1:]):
         raise ValueError(
             "`model` must have one input [N, ...] whose shape is known but for N. Received: shape "
-            f"{shape}."
+            f"{shape}; a model with a `keras.Input` of known sizes may call this one."
         )
     if len(getattr(classifier, "outputs", None) or [None]) > 1:
         raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import geometry, graph_cache
+from lexirobust.attacks import cut, geometry, graph_cache
 from lexirobust.checks import (
     check_count,
     check_data,
@@ -26,6 +26,7 @@ from lexirobust.checks import (
     randomness_problem,
     wide,
 )
+from lexirobust.forms import check_dense, check_one_input, check_sizes, one_array
 
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
@@ -137,7 +138,8 @@ class Base(abc.ABC):
             return attack._traced(classifier, **given)
 
         specs = {name: tf.TensorSpec(shape, dtype) for name, shape, dtype in kinds}
-        return tf.function(perturb, autograph=False).get_concrete_function(**specs)
+        with cut.noticed(classifier):
+            return tf.function(perturb, autograph=False).get_concrete_function(**specs)
 
     @abc.abstractmethod
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
@@ -147,9 +149,12 @@ class Base(abc.ABC):
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         check_count("batch_size", batch_size, optional=True)
-        x, y = _as_float(x), tf.convert_to_tensor(y)
+        check_dense(y, "`y`")
+        x, y = _as_float(one_array(x)), tf.convert_to_tensor(y)
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
+        else:
+            check_sizes(x.shape)
         y = flat_labels(y)
         if isinstance(classifier, keras.Layer) and not classifier.built:
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
@@ -451,8 +456,18 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
         (first, *_), outputs = named, classifier.structured_outputs  # type: ignore[attr-defined]
         raise TypeError(
             "`classifier` must map inputs to logits. A SavedModel's signature maps keywords to a "
-            f"dict: wrap it, as in lambda x: signature({first}=x)[{next(iter(outputs))!r}]."
+            f"dict: wrap it, as in lambda x: signature({first}=x)[{_likely(outputs)!r}]."
         )
+    if not callable(classifier):
+        raise TypeError(
+            "`classifier` must be a Keras model or another callable that maps inputs to logits. "
+            f"Received: {classifier!r}; of a SavedModel take a function, such as `serve`."
+        )
+    check_one_input(classifier)
+    return cut.observed(lambda x: _logits(classifier, x), x)
+
+
+def _logits(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
     is_layer = isinstance(classifier, keras.Layer)
     try:
         logits = classifier(x, training=False) if is_layer else classifier(x)
@@ -467,7 +482,7 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
         kind = f"a dict of {[*logits]}" if isinstance(logits, dict) else f"{len(logits)} outputs"
         raise TypeError(
             f"`classifier` must give one tensor of logits. Received: {kind}; choose one, as in "
-            f"lambda x: classifier(x)[{next(iter(logits)) if isinstance(logits, dict) else 0!r}]."
+            f"lambda x: classifier(x)[{_likely(logits)!r}]."
         )
     logits = tf.convert_to_tensor(logits)
     if logits.shape.rank is None:
@@ -478,6 +493,13 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
             f"Received: shape {tuple(logits.shape)}."
         )
     return tf.cast(logits, wide(logits.dtype))
+
+
+def _likely(outputs: Any) -> Any:
+    """The key of what are logits among several outputs, or of the first of them."""
+    if not isinstance(outputs, dict):
+        return 0
+    return "logits" if "logits" in outputs else next(iter(outputs))
 
 
 def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

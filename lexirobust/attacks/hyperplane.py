@@ -69,6 +69,8 @@ def linearise(
         columns = tf.unstack(logits, axis=1)
     zero = tf.UnconnectedGradients.ZERO
     slopes = [tape.gradient(each, x, unconnected_gradients=zero) for each in columns]
+    for slope in slopes:
+        slope.set_shape(x.shape)  # `tf.py_function` does not know it.
     jacobian = tf.stack(slopes, axis=1)
     normals = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
     gaps = tf.gather(logits, labels, batch_dims=1)[:, None] - logits

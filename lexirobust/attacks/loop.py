@@ -272,6 +272,8 @@ def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor]
         values = [goal(x) for goal in goals]
     zero = tf.UnconnectedGradients.ZERO
     gradients = [tape.gradient(value, x, unconnected_gradients=zero) for value in values]
+    for gradient in gradients:
+        gradient.set_shape(x.shape)  # `tf.py_function` does not know it.
     return [tf.cast(value, wide(x.dtype)) for value in values], gradients
 
 

@@ -39,8 +39,9 @@ class _OfImages(Attack):
     def _checked(
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        _check_images(tf.convert_to_tensor(x))
-        return super()._checked(classifier, x, y, batch_size)
+        x, y = super()._checked(classifier, x, y, batch_size)
+        _check_images(x)
+        return x, y
 
     def _worse(
         self, classifier: Classifier, y: tf.Tensor, moved: tf.Tensor, worst: list[tf.Tensor] | None

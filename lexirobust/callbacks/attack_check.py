@@ -13,6 +13,8 @@ from lexirobust.attacks.attack import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count, check_data
 from lexirobust.evaluation import evaluate_robustness
+from lexirobust.evaluation.evaluate import check_one_label
+from lexirobust.forms import one_array
 
 _MARGIN: Final = 0.1
 """How much lower accuracy may be under the stronger attack without a warning, besides chance."""
@@ -64,7 +66,9 @@ class AttackCheck(Periodic):
         self, x: Any, y: Any, steps: int = 20, every: int = 1, batch_size: int = 500
     ) -> None:
         super().__init__(every, None)
+        x = one_array(x)
         check_data(x, y)
+        check_one_label(y)
         check_count("steps", steps)
         check_count("batch_size", batch_size)
         self.x, self.y = x, y

@@ -94,6 +94,8 @@ class ConflictMonitor(Periodic):
                 "`ConflictMonitor` needs a LexicographicModel with `report=True`. Received: "
                 f"{self.model!r}."
             )
+        if self.x is not None:
+            self.model._checked(self.x, self.y)
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps what is watched."""

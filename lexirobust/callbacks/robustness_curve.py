@@ -4,13 +4,14 @@ import os
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count, check_data, check_magnitudes
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
+from lexirobust.evaluation.evaluate import check_one_label
+from lexirobust.forms import one_array
 from lexirobust.names import magnitude_name
 
 
@@ -70,10 +71,11 @@ class RobustnessCurve(Periodic):
         if attack.seed is None:
             # A seed of its own, so that watching changes nothing in training.
             attack = type(attack).from_config({**attack.get_config(), "seed": 0})
-        self.x, self.y, self.attack = x, y, attack
+        self.x, self.y, self.attack = one_array(x), y, attack
         check_count("batch_size", batch_size)
         if not isinstance(x, tf.data.Dataset):
-            check_data(x, y, attack.bounds)  # Now, and not after the first epoch.
+            check_data(self.x, y, attack.bounds)  # Now, and not after the first epoch.
+            check_one_label(y)
         self.magnitudes = check_magnitudes(magnitudes, ranked=False)
         self.batch_size = batch_size
         self.curves: dict[int, AccuracyCurve] = {}
@@ -98,10 +100,6 @@ class RobustnessCurve(Periodic):
             return
         classes = logits_of(classifier, tf.cast(self.x[:1], keras.config.floatx())).shape[-1]
         check_data(self.x, self.y, self.attack.bounds, classes)
-        if np.ndim(self.y) != 1:
-            raise ValueError(
-                f"`y` must hold one integer label a sample. Received: shape {np.shape(self.y)}."
-            )
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Measures."""

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.attacks import cut
 from lexirobust.attacks.attack import Attack, Classifier, classifier_of, draw_seed
 from lexirobust.checks import check_magnitudes, flat_labels, input_tests, of_dtype
+from lexirobust.forms import check_dense, check_one_input
 
 
 def perturb(
@@ -68,15 +70,18 @@ def perturb(
         norms = tf.fill(tf.shape(x)[:1], of_dtype(magnitude, x.dtype))
         return attack.perturb(frozen, x, flat_labels(y), norms, seed), y, *rest
 
-    return dataset.enumerate().map(moved)
+    with cut.noticed(classifier):
+        return dataset.enumerate().map(moved)
 
 
 def _check_batches(spec: Any) -> None:
     pairs = isinstance(spec, tuple) and len(spec) > 1
+    for part, name in zip(spec if pairs else (), ("inputs", "labels"), strict=False):
+        check_dense(part, f"`dataset`: its {name}")
     if not (pairs and all(isinstance(part, tf.TensorSpec) for part in spec[:2])):
         raise ValueError(
-            "`dataset` must yield tuples of inputs and labels; TensorFlow Datasets gives them for "
-            f"`as_supervised=True`. Received: elements of {spec}."
+            "`dataset` must yield tuples of inputs and labels, one tensor each; TensorFlow "
+            f"Datasets gives them for `as_supervised=True`. Received: elements of {spec}."
         )
     x, y = spec[:2]
     if not x.dtype.is_floating:
@@ -87,13 +92,15 @@ def _check_batches(spec: Any) -> None:
     if x.shape.rank is None or None in x.shape[1:] or x.shape.rank < 2 or not y.shape.rank:
         raise ValueError(
             "`dataset` must yield batches of inputs [N, ...] whose shape is known but for N, and "
-            f"their labels: call its `batch`. Received: elements of {spec}."
+            "their labels: call its `batch`, or `map` it through `tf.ensure_shape`. Received: "
+            f"elements of {spec}."
         )
 
 
 def _frozen(model: keras.Model) -> Classifier:
     """The model with what its variables hold now, on the CPU, where `tf.data` works."""
     model = classifier_of(model)
+    check_one_input(model)
     if not model.built:
         raise ValueError("`classifier` must be built: call it on a batch first.")
     with tf.device("CPU"):

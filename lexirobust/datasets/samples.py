@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from lexirobust.checks import check_count, only_input
+from lexirobust.checks import check_count
+from lexirobust.forms import one_array, only_input
 
 
 def subset(
@@ -37,7 +38,7 @@ def subset(
 
     Reference: section 6.2 of the paper (2000 random training images).
     """
-    inputs, labels = np.asarray(x), np.asarray(y)
+    inputs, labels = np.asarray(one_array(x)), np.asarray(one_array(y))
     if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
         raise ValueError(
             "`x` and `y` must be arrays of equal length. "

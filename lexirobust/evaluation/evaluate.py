@@ -33,6 +33,7 @@ from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.curve import AccuracyCurve, Shown
 from lexirobust.evaluation.devices import on_devices
 from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible, not_finite
+from lexirobust.forms import one_array, only_input, sized
 from lexirobust.version import __version__
 
 _SHOWN: Final = 8
@@ -114,6 +115,7 @@ def evaluate_robustness(
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     attacks = _check_attacks(attack)
+    x = one_array(x)
     priors = None if priors is None else check_priors(priors)
     check_count("batch_size", batch_size)
     batches, count = _batches(x, y, int(batch_size), attacks[0].bounds)
@@ -228,17 +230,19 @@ def _points(
     if data is None and isinstance(x, tf.data.Dataset):
         raise ValueError("`data` must be given where `x` is a dataset and `genuine` is true.")
     if priors is None:
-        points = np.asarray(x if data is None else data)
-        check_inputs(points, bounds, "`x`" if data is None else "`data`")
+        given, name = (x, "`x`") if data is None else (data, "`data`")
+        check_inputs(given, bounds, name)
+        points = np.asarray(given)
         return np.unique(points.astype(np.float32), axis=0), None
     if data is not None and not (isinstance(data, tuple | list) and len(data) == 2):
         raise ValueError(
             "`data` must be a pair of points and labels where `priors` are given. Received: "
             f"{type(data).__name__}."
         )
-    points, labels = (np.asarray(each) for each in ((x, y) if data is None else data))
+    points, labels = (x, y) if data is None else data
     check_inputs(points, bounds, "`x`" if data is None else "`data`")
     check_data(points, labels)
+    points, labels = np.asarray(points), np.asarray(labels)
     check_labels(labels, len(priors))
     labels = flat_labels(tf.constant(labels)).numpy()
     points, rows, places = np.unique(
@@ -278,11 +282,11 @@ def _batches(
     """Cuts data into batches of inputs and `[n]` labels, and counts them if that is known."""
     if isinstance(x, tf.data.Dataset):
         return _dataset_batches(x, y, size)
-    x, y = np.asarray(x), np.asarray(y)
     check_data(x, y, bounds)  # All of it, before anything runs.
+    x, y = np.asarray(x), np.asarray(y)
     starts = range(0, len(x), size)
     batches = (_as_batch(x[start : start + size], y[start : start + size]) for start in starts)
-    _check_labels_shape(flat_labels(tf.constant(y)).shape)
+    check_one_label(y)
     return batches, len(starts)
 
 
@@ -292,26 +296,42 @@ def _dataset_batches(
     if y is not None:
         raise ValueError("`y` must be None where `x` is a dataset, which holds the labels.")
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2 or isinstance(spec[1], dict):
+    if not isinstance(spec, tuple) or len(spec) != 2 or isinstance(spec[1], dict | tuple):
         raise ValueError(f"`x` must be a dataset of (input, label). Received: a dataset of {spec}.")
+    if isinstance(spec[0], dict | tuple):
+        dataset = dataset.map(lambda x, y: (only_input(x), y))
+    dataset = sized(dataset, one_size=False)
+    spec = dataset.element_spec
     count = int(dataset.cardinality())
     if count == tf.data.INFINITE_CARDINALITY:
         raise ValueError("`x` must be finite. Received: a dataset that repeats for ever.")
     single = spec[1].shape.rank == 0
-    dataset = dataset.batch(size) if single else dataset.rebatch(size)
+    dataset = dataset.batch(size) if single else sized(dataset, one_size=True).rebatch(size)
     count = int(dataset.cardinality())
     return (_as_batch(*batch) for batch in dataset.as_numpy_iterator()), max(count, 0) or None
 
 
 def _as_batch(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    check_one_label(y)
     labels = flat_labels(tf.constant(y)).numpy()
-    _check_labels_shape(labels.shape)
-    return (x if x.dtype.kind == "f" else x.astype(keras.config.floatx())), labels
+    return (x if x.dtype.kind in "fO" else x.astype(keras.config.floatx())), labels
 
 
-def _check_labels_shape(shape: Sequence[int | None]) -> None:
-    if len(shape) != 1:
-        raise ValueError(f"`y` must be [N] labels. Received: shape {tuple(shape)}.")
+def check_one_label(y: Any) -> None:
+    """Checks that there is one label a sample, which accuracy counts.
+
+    Args:
+        y: Labels that are held in memory.
+
+    Raises:
+        ValueError: If they are not `[N]` or `[N, 1]`.
+    """
+    shape = np.shape(y)
+    if len(shape) != 1 and (len(shape) != 2 or shape[1] != 1):
+        raise ValueError(
+            f"`y` must be [N] labels. Received: shape {shape}; the likeliest classes are "
+            "np.argmax(y, axis=1)."
+        )
 
 
 def _measure(

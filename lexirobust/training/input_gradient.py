@@ -31,9 +31,12 @@ def gradient_problem(
         bounds: Lowest and highest value of an input, or `None`.
 
     Returns:
-        A sentence or two, or `None` if there is a gradient, or if only weights of 0 are in its way.
+        A sentence or two, or `None` if there is a gradient, if only weights of 0 are in its way,
+        or where gradients cannot be had.
     """
     dtype = tf.as_dtype(keras.config.floatx())
+    if not _tapes_run():
+        return None
     if None in shape[1:]:  # No size may be guessed: whether there is a gradient tracing tells, too.
         problems: list[str | None] = []
         graph = tf.function(lambda x: problems.append(_problem(classifier, x)), autograph=False)
@@ -42,6 +45,15 @@ def gradient_problem(
     low, high = bounds or (-1.0, 1.0)
     x = tf.random.stateless_uniform([_SAMPLES, *shape[1:]], [0, 0], low, high, dtype)
     return _problem(classifier, x)
+
+
+def _tapes_run() -> bool:
+    """Whether gradients are recorded: nothing is inside of `tf.init_scope`."""
+    one = tf.constant(1.0)
+    with tf.GradientTape() as tape:
+        tape.watch(one)
+        same = tf.identity(one)
+    return tape.gradient(same, one) is not None
 
 
 def _problem(classifier: keras.Model, x: tf.Tensor) -> str | None:

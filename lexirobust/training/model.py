@@ -28,7 +28,13 @@ from lexirobust.checks import (
     flat_labels,
     flat_sample_weight,
     one_weighed,
+)
+from lexirobust.forms import (
+    check_labels_fit,
+    check_one_input,
+    check_sizes,
     only_input,
+    sized,
     unindexed,
 )
 from lexirobust.training import stored
@@ -185,6 +191,7 @@ class LexicographicModel(keras.Model):
         super().__init__(**kwargs)
         if not isinstance(classifier, keras.Layer):
             raise TypeError(f"`classifier` must be a Keras model. Received: {classifier!r}.")
+        check_one_input(classifier)
         if not objectives or not all(isinstance(rank, Rank) for rank in objectives):
             raise ValueError(
                 "`objectives` must be a non-empty list of lexirobust objectives. Received: "
@@ -253,6 +260,11 @@ class LexicographicModel(keras.Model):
         return [term for rank in self.objectives for _, term in rank.terms]
 
     @property
+    def _attacks(self) -> bool:
+        """Whether inputs are perturbed."""
+        return any(term.attack is not None for term in self._terms)
+
+    @property
     def auxiliary_names(self) -> tuple[str, ...]:
         """What the logs call the scalars that `learn_auxiliaries` returns."""
         return ()
@@ -279,6 +291,9 @@ class LexicographicModel(keras.Model):
     def build(self, input_shape: Any) -> None:
         """Builds the classifier, and checks that its output is what the objectives need."""
         outputs = self.classifier(keras.KerasTensor(tuple(input_shape)))
+        listed = isinstance(outputs, list | tuple) and len(outputs) == 1
+        if listed and getattr(self.classifier, "outputs", None):
+            outputs = outputs[0]  # What a functional model gives when it is called on numbers.
         self._outputs = Outputs.of(self.classifier, outputs)
         self._classes = None if self._outputs else self._checked_classes(outputs)
         if self._outputs:
@@ -295,7 +310,7 @@ class LexicographicModel(keras.Model):
     def _found_augmentation(self, shape: tuple[int | None, ...]) -> Augmentation:
         """What training batches run through, and the classifier without it."""
         found = Augmentation([], self.classifier, [])
-        if any(term.attack is not None for term in self._terms):
+        if self._attacks:
             found = find_augmentation(self.classifier)
         if self.augmentation is None:
             return found
@@ -495,31 +510,49 @@ class LexicographicModel(keras.Model):
         if inputs is None:
             raise ValueError("`x` must be inputs or a dataset of (inputs, labels). Received: None.")
         if isinstance(x, tf.data.Dataset):
-            spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
-            self._build_on(only_input(spec).shape)
+            x = sized(x, self._needs_one_size(_input_shape(x)))
+            self._build_on(_input_shape(x))
             known = learns and self.warm_start is not None
             samples = self.warm_start.samples if known else None  # type: ignore[union-attr]
             weighed = self._weighed
-            return check_dataset(x, self.bounds, self._classes, self._named, samples, weighed)
+            x = check_dataset(x, self.bounds, self._classes, self._named, samples, weighed)
+            if self._outputs is None:
+                check_labels_fit(self.loss, x.element_spec[1].shape)
+            return x
         if hasattr(inputs, "shape"):
             self._build_on(inputs.shape)
             if self._outputs is None:
                 check_data(inputs, y, self.bounds, self._classes)
+                check_labels_fit(self.loss, np.shape(y))
             else:
                 check_outputs(inputs, self._outputs.named(y, "y"))
             for weights in self._weighed(sample_weight):
                 check_sample_weight(weights.values, len(inputs), weights.inner, weights.argument)
         return x
 
+    def _needs_one_size(self, shape: tf.TensorShape) -> bool:
+        """Whether all inputs must be of one size where a dataset knows no more than this shape."""
+        if not self.built and (shape.rank is None or shape[-1] is None):
+            return True
+        return self._attacks and (not self.run_eagerly or self.warm_start is not None)
+
     def _build_on(self, shape: Any) -> None:
         if not self.built:
-            # Also out of a step, where Keras would build what it calls: the classifier alone.
-            with tf.init_scope(), self.distribute_strategy.scope():
+            # Also out of a step, where Keras would build what it calls: the classifier alone. Tapes
+            # stand still in there.
+            eager = tf.executing_eagerly()
+            out = contextlib.nullcontext() if eager else tf.init_scope()
+            with out, self.distribute_strategy.scope():
                 self.build((None, *shape[1:]))
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one ranked step on a batch, and returns the metrics."""
         given = self._batch(data)
+        if not self.classifier.trainable_variables:
+            raise ValueError(
+                "`classifier` must have trainable weights. Received: none; set `trainable = True` "
+                "for it, or for some of its layers, and compile again."
+            )
         seed = self.seed_generator.next()
         starts: list[tf.Tensor] = []
         started: list[tf.Tensor] = []
@@ -727,6 +760,8 @@ class LexicographicModel(keras.Model):
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
         x = only_input(given)
+        if self._attacks:
+            check_sizes(x.shape)
         index = None
         if unindexed(given) is not given:
             index = tf.cast(given["index"], tf.int64)  # Rows are looked up by few types.
@@ -736,7 +771,9 @@ class LexicographicModel(keras.Model):
         if self._outputs is None:
             if sample_weight is not None:
                 sample_weight = flat_sample_weight(sample_weight, samples)
-            return Batch(x, flat_labels(tf.convert_to_tensor(y)), sample_weight, index)
+            y = flat_labels(tf.convert_to_tensor(y))
+            check_labels_fit(self.loss, y.shape)
+            return Batch(x, y, sample_weight, index)
         y = tf.nest.map_structure(tf.convert_to_tensor, self._outputs.named(y, "y"))
         return Batch(x, y, self._outputs.flat_weights(sample_weight, samples))
 
@@ -975,6 +1012,12 @@ class LexicographicModel(keras.Model):
             for name, value in config.items()
         }
         return cls(**restored)
+
+
+def _input_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
+    """What a dataset knows of the shape of its batches of inputs."""
+    spec = dataset.element_spec
+    return only_input(spec[0] if isinstance(spec, tuple) else spec).shape
 
 
 def _added(one: Gradient, other: Gradient) -> Gradient:

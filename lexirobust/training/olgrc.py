@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
-from lexirobust.checks import check_inputs, check_magnitudes, only_input, wide
+from lexirobust.checks import check_inputs, check_magnitudes, wide
+from lexirobust.forms import one_array, only_input
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
 from lexirobust.training.parts import over_parts
@@ -151,6 +152,7 @@ class OLGRC(LexicographicModel):
             raise ValueError(
                 f"`explored` must be 'nearest' for `adapt`. Received: {self.explored!r}."
             )
+        x = one_array(x)
         check_inputs(x, self.bounds)
         with tf.init_scope(), self.distribute_strategy.scope():
             self._region.adapt(x)

@@ -126,8 +126,9 @@ class Outputs:
             if term.gives_logits or term.attack is not None:
                 raise ValueError(
                     "`objectives` must be Output, Regularization, or your own without logits and "
-                    f"attack where the classifier has several outputs, {list(self.names)}. "
-                    f"Received: {term.name!r}, which needs one output of shape [N, classes]."
+                    f"attack where the classifier gives a {'list' if self._listed else 'dict'} of "
+                    f"outputs, {list(self.names)}. Received: {term.name!r}, which needs one output "
+                    "of shape [N, classes]: make a model that gives that tensor alone."
                 )
             if isinstance(term, Output) and term.output not in self.names:
                 raise ValueError(

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, Classifier
-from lexirobust.checks import check_count, check_flag, check_index, of_dtype, only_input, unindexed
+from lexirobust.checks import check_count, check_flag, check_index, of_dtype
 from lexirobust.datasets import with_index
+from lexirobust.forms import only_input, unindexed
 from lexirobust.training import stored
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.parts import over_parts

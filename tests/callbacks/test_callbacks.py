@@ -91,7 +91,7 @@ def test_what_is_logged_is_a_table(every, tmp_path):
 
 
 WRONG = {
-    "one-hot": (X, np.eye(2)[Y], "`y` must hold one integer label a sample"),
+    "one-hot": (X, np.eye(2)[Y], r"`y` must be \[N\] labels.*np.argmax"),
     "no such class": (X, Y + 1, "`y` must hold labels from 0 to 1"),
     "wider": (np.repeat(X, 3, axis=1), Y, "shape"),
     "fewer labels": (X, Y[:-1], "one label a sample"),
