@@ -1,8 +1,9 @@
-"""Parts of graphs that many graphs share."""
+"""Parts of graphs that many graphs share, and programs of XLA."""
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
 
 import tensorflow as tf
 
@@ -19,11 +20,44 @@ def traced_once(function: Callable[_Given, _Result]) -> Callable[_Given, _Result
     Args:
         function: Depends on its arguments alone.
     """
-    compiled = tf.function(function, autograph=False)
+    traced = _traced_apart(tf.function(function, autograph=False))
 
     @functools.wraps(function)
     def call(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        called = function if tf.executing_eagerly() else compiled
+        called = function if tf.executing_eagerly() else traced
         return called(*args, **kwargs)
 
     return call
+
+
+def compiled(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Makes a function of tensors a program of XLA, wherever it is called.
+
+    Args:
+        function: Depends on its arguments alone.
+    """
+    return _traced_apart(tf.function(function, jit_compile=True, autograph=False))
+
+
+def _traced_apart(function: Any) -> Callable[..., Any]:
+    """Has a `tf.function` traced without the checks of `tf.debugging.enable_check_numerics`.
+
+    XLA cannot compile those, and graphs that are kept would have them when the checks are off
+    again. They are made for operations of the thread that has asked for them alone.
+    """
+
+    @functools.wraps(function.python_function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if tf.config.functions_run_eagerly():
+            return function(*args, **kwargs)
+        given, named = tf.nest.map_structure(_spec, (args, kwargs))
+        with ThreadPoolExecutor(1) as thread:
+            traced = thread.submit(function.get_concrete_function, *given, **named).result()
+        return traced(*args, **kwargs)
+
+    return call
+
+
+def _spec(value: Any) -> Any:
+    """What a graph needs to know of an argument."""
+    return tf.TensorSpec(value.shape, value.dtype) if tf.is_tensor(value) else value

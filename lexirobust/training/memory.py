@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_count, wide
+from lexirobust.graphs import compiled
 from lexirobust.training import stored
 from lexirobust.training.passes import Gradient
 
@@ -233,7 +234,7 @@ def averages_taken(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
 
 
 # Compiled: one pass over the means, which are as long as the weights.
-@tf.function(jit_compile=True)
+@compiled
 def _updated(
     means: list[list[tf.Tensor]], gradients: list[Gradient], share: tf.Tensor
 ) -> tuple[list[list[tf.Tensor]], tf.Tensor]:
