@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_count, wide
@@ -190,7 +189,8 @@ class Memory:
                 step begins anew.
         """
         mark = _mark([v.value for v in variables])
-        self._mark.assign(tf.where(replaced, tf.constant(np.nan, mark.dtype), mark))
+        # No weights have sizes that add up to less than 0.
+        self._mark.assign(tf.where(replaced, tf.constant(-1.0, mark.dtype), mark))
 
     def save(self, store: Any) -> None:
         """Puts the means into what Keras saves."""

@@ -238,8 +238,8 @@ def _move(
 
 @compiled
 def _moved(
-    after: list[tf.Tensor],
-    before: list[tf.Tensor],
+    after: Sequence[tf.Tensor],
+    before: Sequence[tf.Tensor],
     kept: tf.Tensor,
     gradient: Gradient,
     metric: Diagonals | None,
