@@ -9,6 +9,7 @@ from lexirobust.attacks.attack import Classifier, logits_of
 from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
 from lexirobust.checks import check_priors, classes_of
 from lexirobust.forms import one_array
+from lexirobust.graphs import or_else
 
 
 def nearest_boundary(
@@ -79,7 +80,7 @@ def nearest_boundary(
         found.append((rows, method(neutral, some, side, batch_size)))
     order = np.argsort(np.concatenate([rows for rows, _ in found]))
     columns = zip(*(points for _, points in found), strict=True)
-    return NearestPoints(*(tf.gather(tf.concat(each, axis=0), order) for each in columns))
+    return NearestPoints(*(tf.constant(np.concatenate(each)[order]) for each in columns))
 
 
 def negative_adversarial_remover(
@@ -122,7 +123,7 @@ def negative_adversarial_remover(
     points = nearest_boundary(classifier, x, method, priors, batch_size)
     way = np.asarray(one_array(x), np.float32) - points.inputs
     found = tf.reshape(points.success, [-1] + [1] * (way.shape.rank - 1))
-    return tf.where(found, way, np.nan)
+    return or_else(found, way, np.nan)
 
 
 class _Neutral:
@@ -139,8 +140,7 @@ class _Neutral:
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         logits = logits_of(self.classifier, x)
         own = tf.one_hot(self.label, tf.shape(logits)[-1], True, False)
-        never = tf.constant(-np.inf, logits.dtype)
-        others = tf.reduce_logsumexp(tf.where(own, never, logits), axis=1)
+        others = tf.reduce_logsumexp(tf.where(own, logits.dtype.min, logits), axis=1)
         odds = tf.gather(logits, self.label, axis=1) - others
         odds -= tf.cast(tf.gather(self.odds, self.label), logits.dtype)
         return tf.stack([tf.zeros_like(odds), odds], axis=1)

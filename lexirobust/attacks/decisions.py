@@ -3,7 +3,6 @@
 import abc
 from typing import Any, ClassVar, Final
 
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
@@ -127,7 +126,7 @@ def find_starts(
     x, given = question.x, question.given
     closed = _same(question) if closed is None else closed
     nearest, some = (
-        tf.argmin(tf.where(~closed, _apart(x), np.inf), axis=1),
+        tf.argmin(tf.where(closed, x.dtype.max, _apart(x)), axis=1),
         ~tf.reduce_all(closed, axis=1),
     )
     others, taken = tf.gather(x, nearest), tf.gather(given, nearest)

@@ -108,17 +108,17 @@ class FAB(MinimalAttack):
 
         def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
             own = tf.random.experimental.stateless_fold_in(seed, index)
-            start = choose(index > 0, self._start(x, best.distance, own), x)
+            start = choose(index > 0, self._start(x, best, own), x)
             state = tf.constant(0), start, best
             return index + 1, tf.while_loop(lambda number, *_: number < self.steps, step, state)[2]
 
-        best = _Best(x, tf.fill(tf.shape(x)[:1], tf.constant(np.inf, x.dtype)))
+        best = _Best(x, tf.fill(tf.shape(x)[:1], tf.constant(x.dtype.max, x.dtype)))
         some = tf.reduce_any(question.right)
         _, best = tf.while_loop(
             lambda index, _: some & (index < self.restarts), restart, (tf.constant(0), best)
         )
         queries = 2 * self.steps * self.restarts * tf.cast(question.right, tf.int32)
-        return Found(best.points, question.right & tf.math.is_finite(best.distance), queries)
+        return Found(best.points, question.right & best.found, queries)
 
     def refine(self, question: Question, found: Found) -> Found:
         """Halves twice: the segment to the clean input, then the family of shortest ways.
@@ -173,17 +173,22 @@ class FAB(MinimalAttack):
     def _back(self, x: tf.Tensor, onward: tf.Tensor) -> tf.Tensor:
         return self.inside(x + self.backward * (onward - x))
 
-    def _start(self, x: tf.Tensor, distance: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def _start(self, x: tf.Tensor, best: "_Best", seed: tf.Tensor) -> tf.Tensor:
         """A random start around the clean inputs."""
-        reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
-        reach = tf.where(tf.math.is_finite(reach), reach, 2.0)
-        radius = tf.where(tf.math.is_finite(distance), distance, reach) / 2
+        box = geometry.box_around(x, self.bounds)
+        reach = 2.0 if box is None else geometry.farthest(box, x, self.norm)
+        radius = tf.where(best.found, best.distance, reach) / 2
         drawn = geometry.random_perturbation(x, radius, self.norm, seed, surface=False)
         return self.inside(x + drawn)
 
 
 class _Best(NamedTuple):
-    """The nearest misclassified points so far, and their distances: infinite where none is."""
+    """The nearest misclassified points so far; their distances, the largest number without."""
 
     points: tf.Tensor
     distance: tf.Tensor
+
+    @property
+    def found(self) -> tf.Tensor:
+        """`[N]` bool: where there are any."""
+        return self.distance < self.distance.dtype.max

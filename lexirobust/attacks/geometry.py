@@ -82,10 +82,10 @@ def farthest(box: Box | None, like: tf.Tensor, norm: str) -> tf.Tensor:
         norm: `"l1"`, `"l2"` or `"linf"`.
 
     Returns:
-        `[N]` tensor; infinite without a box.
+        `[N]` tensor; the largest number without a box.
     """
     if box is None:
-        return tf.fill(tf.shape(like)[:1], tf.constant(np.inf, like.dtype))
+        return tf.fill(tf.shape(like)[:1], tf.constant(like.dtype.max, like.dtype))
     return _norm(tf.maximum(-box[0], box[1]), norm)
 
 
@@ -201,7 +201,7 @@ def leave_ball(
     else:
         # One coordinate is enough: the one that has the least way to go.
         target = size - ball
-        way = tf.where(size > 0, flat * side - target, np.inf)
+        way = tf.where(size > 0, flat * side - target, flat.dtype.max)
         chosen = tf.one_hot(tf.argmin(way, axis=1), flat.shape[1], on_value=True, off_value=False)
         out = tf.where(chosen, side * target, flat)
     return tf.reshape(out, tf.shape(perturbation))
@@ -423,7 +423,7 @@ def _grow_l1(flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
     size = tf.abs(flat)
     below = tf.reduce_min(size - room, axis=-1, keepdims=True)
     above = tf.reduce_max(size, axis=-1, keepdims=True)
-    never = tf.fill(tf.shape(radius), tf.constant(np.inf, flat.dtype))
+    never = tf.fill(tf.shape(radius), tf.constant(flat.dtype.max, flat.dtype))
     left, *_ = tf.while_loop(
         going, step, (size, tf.minimum(below, 0.0), above, never), maximum_iterations=256
     )
@@ -504,7 +504,7 @@ def _linf_sphere(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Clips, and where no coordinate reaches the radius moves the one that is cheapest to move."""
     inside = tf.clip_by_value(flat, low, high)
-    never = tf.constant(np.inf, flat.dtype)
+    never = tf.constant(flat.dtype.max, flat.dtype)
     upward, downward = high >= radius * _ENOUGH, low <= -radius * _ENOUGH
     # Half the differences of two squares, neither of which may overflow or hide the other.
     up = tf.where(upward, (high - inside) * ((high + inside) / 2 - flat), never)

@@ -60,7 +60,7 @@ def linearise(
             raise ValueError("`classifier` must give a known number of classes.")
         own = tf.one_hot(labels, logits.shape[-1], True, False)
         if candidates is not None and candidates < logits.shape[-1] - 1:
-            others = tf.where(own, tf.constant(-np.inf, logits.dtype), logits)
+            others = tf.where(own, logits.dtype.min, logits)
             rivals = tf.math.top_k(others, candidates).indices
             looked_at = tf.concat([tf.cast(labels, tf.int32)[:, None], rivals], axis=1)
             logits = tf.gather(logits, looked_at, batch_dims=1)
@@ -108,7 +108,7 @@ def nearest(
     missed = _divide(missing, geometry.norm(normals, DUAL[norm]))
     distances = tf.reshape(tf.where(feasible, distances, missed), shape[:2])
     feasible = tf.reshape(feasible, shape[:2])
-    never = tf.constant(np.inf, distances.dtype)
+    never = tf.constant(distances.dtype.max, distances.dtype)
     reached = tf.where(boundaries.usable & feasible, distances, never)
     unreached = tf.where(boundaries.usable, distances, never)
     some = tf.reduce_any(boundaries.usable & feasible, axis=1)

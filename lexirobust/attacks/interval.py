@@ -3,7 +3,6 @@
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
@@ -124,9 +123,8 @@ class IntervalAttack(PGD):
             # The ends that are best for the attack: what fails with them fails for certain.
             others = tf.where(targeted, known.low, known.high)
             mine = tf.where(own, tf.where(targeted, known.high, known.low), 0.0)
-            lead = tf.where(own, tf.constant(-np.inf, others.dtype), others) - tf.reduce_sum(
-                mine, axis=-1, keepdims=True
-            )
+            mine = tf.reduce_sum(mine, axis=-1, keepdims=True)
+            lead = tf.where(own, others.dtype.min, others - mine)
             rival = tf.one_hot(tf.argmax(lead, axis=-1), lead.shape[-1], True, False)
             ahead = tf.where(rival, known.line, 0.0) - tf.where(own, known.line, 0.0)
             ahead = tf.reduce_sum(ahead, axis=-1)

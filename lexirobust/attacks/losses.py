@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import classification_loss
@@ -117,7 +116,7 @@ def _log_odds(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def _split(logits: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The label's logit `[N]`, and all logits with the label's at minus infinity `[N, C]`."""
+    """The label's logit `[N]`, and all logits with the label's at the lowest number `[N, C]`."""
     own = tf.one_hot(y, tf.shape(logits)[-1], True, False)
-    never = tf.constant(-np.inf, logits.dtype)
-    return tf.reduce_sum(tf.where(own, logits, 0.0), axis=-1), tf.where(own, never, logits)
+    others = tf.where(own, logits.dtype.min, logits)
+    return tf.reduce_sum(tf.where(own, logits, 0.0), axis=-1), others

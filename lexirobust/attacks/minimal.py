@@ -12,6 +12,7 @@ from lexirobust.attacks.attack import Base, Classifier, _batches, _shown, logits
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import most_likely
 from lexirobust.checks import classes_of
+from lexirobust.graphs import or_else
 
 TOLERANCE: Final = 1e-5
 """How near the last points are to the boundary, relative to their distances from the inputs."""
@@ -113,7 +114,7 @@ class MinimalAttack(Base):
         x, y = self._checked(classifier, x, y, batch_size)
         parts = _batches(batch_size, x, y)
         found = [self._compiled(classifier, x=x, y=y) for x, y in _shown(parts, len(parts))]
-        return NearestPoints(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
+        return _told(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
 
     def search(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
@@ -129,14 +130,18 @@ class MinimalAttack(Base):
         Returns:
             As for a call.
         """
+        return _told(*self._searched(classifier, x, y, seed))
+
+    def _searched(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
+    ) -> NearestPoints:
+        """What `search` gives, with distances of 0 where nothing was found."""
         question = Question(classifier, x, most_likely(y), decide(classifier, x))
         found = self.refine(question, self.find(question, tf.cast(seed, tf.int32)))
         inputs = choose(found.success & question.right, found.points, x)
         distances = tf.cast(geometry.norm(inputs - x, self.norm), tf.float32)
         success = found.success | ~question.right
-        points = NearestPoints(
-            inputs, tf.where(success, distances, np.inf), success, 1 + found.queries
-        )
+        points = NearestPoints(inputs, distances, success, 1 + found.queries)
         return NearestPoints(*(tf.stop_gradient(each) for each in points))
 
     @abc.abstractmethod
@@ -178,7 +183,14 @@ class MinimalAttack(Base):
 
     def _traced(self, classifier: Classifier, **given: Any) -> NearestPoints:
         """What a graph gives."""
-        return self.search(classifier, **given)
+        return self._searched(classifier, **given)
+
+
+def _told(
+    inputs: tf.Tensor, distances: tf.Tensor, success: tf.Tensor, queries: tf.Tensor
+) -> NearestPoints:
+    """Points with infinite distances where nothing was found."""
+    return NearestPoints(inputs, or_else(success, distances, np.inf), success, queries)
 
 
 def decide(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:

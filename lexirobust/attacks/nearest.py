@@ -57,7 +57,7 @@ def nearest(
             factors = tf.cast(tf.gather(weights, rows), x.dtype)
             far *= tf.square(factors) if norm == "l2" else factors
         if other_than is not None:
-            far = tf.where(rows == other_than[:, None], tf.constant(np.inf, far.dtype), far)
+            far = tf.where(rows == other_than[:, None], far.dtype.max, far)
         found = tf.argmin(far, axis=1, output_type=tf.int32)
         value = tf.gather(far, found, batch_dims=1)
         nearer = value < best
@@ -70,7 +70,7 @@ def nearest(
     none = tf.zeros_like(inputs[:, 0])
     nothing = tf.zeros_like(none, tf.int32) if other_than is None else tf.maximum(other_than, 0)
     found = tf.while_loop(
-        lambda start, *_: start < count, block, (tf.constant(0), none + np.inf, nothing)
+        lambda start, *_: start < count, block, (tf.constant(0), none + none.dtype.max, nothing)
     )
     return found[2]
 

@@ -11,6 +11,7 @@ from lexirobust.attacks.attack import Attack, Classifier, logits_of
 from lexirobust.attacks.loop import choose
 from lexirobust.attacks.losses import cross_entropy
 from lexirobust.checks import check_magnitudes, of_dtype
+from lexirobust.graphs import or_else
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -108,14 +109,13 @@ class Worst(Attack):
         Returns:
             `[N]` tensor; not a number where the magnitude of one of the attacks is no norm.
         """
-        shares = tf.stack(
-            [
-                attack.measure(perturbation) / own
-                for attack, own in zip(self.attacks, self.magnitudes, strict=True)
-            ]
-        )
-        unknown = tf.reduce_any(tf.math.is_nan(shares), axis=0)
-        return tf.where(unknown, np.nan, tf.reduce_min(shares, axis=0))
+        sizes = [attack.measure(perturbation) for attack in self.attacks]
+        known = [~tf.math.is_nan(size) for size in sizes]
+        shares = [
+            tf.where(one, size, 0.0) / own
+            for one, size, own in zip(known, sizes, self.magnitudes, strict=True)
+        ]
+        return or_else(tf.reduce_all(known, axis=0), tf.reduce_min(shares, axis=0), np.nan)
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:
         """Says where the bounds leave room for the perturbations of all attacks.

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.graphs import compiled
+
 Gradients: TypeAlias = Any
 """`[T, p]` tensor, or a list (per loss) of lists (per variable) of tensors, `None` allowed."""
 
@@ -193,7 +195,7 @@ def _is_few(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
 
 
 # Compiled: products, conversions and sums are one pass over each pair of vectors.
-@tf.function(jit_compile=True)
+@compiled
 def _pairwise(variables: list[Any]) -> tf.Tensor:
     """`[S, T]` inner products, added up over variables.
 

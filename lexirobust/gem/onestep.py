@@ -18,6 +18,7 @@ from lexirobust.gem.gramian import (
     matrix_of,
     per_variable,
 )
+from lexirobust.graphs import compiled
 
 _EPSILON = float(np.finfo(np.float64).eps)
 
@@ -221,7 +222,7 @@ def combine(gradients: Gradients, weights: tf.Tensor) -> list[tf.Tensor | None]:
 
 
 # Compiled, the sum is one pass over the gradients. Otherwise every product would go to memory.
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _weighted_sums(columns: list[Any], weights: tf.Tensor) -> list[tf.Tensor | None]:
     """The sum of each variable's gradients, those that are missing left out."""
     sums: list[tf.Tensor | None] = []

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_count, wide
+from lexirobust.graphs import compiled
 from lexirobust.training import stored
 from lexirobust.training.passes import Gradient
 
@@ -189,7 +189,8 @@ class Memory:
                 step begins anew.
         """
         mark = _mark([v.value for v in variables])
-        self._mark.assign(tf.where(replaced, tf.constant(np.nan, mark.dtype), mark))
+        # No weights have sizes that add up to less than 0.
+        self._mark.assign(tf.where(replaced, tf.constant(-1.0, mark.dtype), mark))
 
     def save(self, store: Any) -> None:
         """Puts the means into what Keras saves."""
@@ -233,7 +234,7 @@ def averages_taken(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
 
 
 # Compiled: one pass over the means, which are as long as the weights.
-@tf.function(jit_compile=True)
+@compiled
 def _updated(
     means: list[list[tf.Tensor]], gradients: list[Gradient], share: tf.Tensor
 ) -> tuple[list[list[tf.Tensor]], tf.Tensor]:

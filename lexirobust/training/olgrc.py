@@ -11,6 +11,7 @@ import tensorflow as tf
 from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
 from lexirobust.checks import check_inputs, check_magnitudes, wide
 from lexirobust.forms import one_array, only_input
+from lexirobust.graphs import or_else
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
 from lexirobust.training.parts import over_parts
@@ -192,7 +193,7 @@ class OLGRC(LexicographicModel):
         if self.discriminator is None:
             assert self._region is not None
             outside = self._region.has_outside(x, magnitude)
-            return tf.where(outside, *tf.unstack(tf.constant([0.0, -np.inf], magnitude.dtype)))
+            return or_else(outside, tf.zeros_like(magnitude), -np.inf)
         logits = self.discriminator(x, training=False)
         return log_unexplored(logits, (0.0, *self.magnitudes), magnitude)
 

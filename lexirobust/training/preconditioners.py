@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from lexirobust.graphs import compiled
+
 Diagonals: TypeAlias = list[tf.Tensor]
 """One positive tensor a variable, shaped like it."""
 Moments: TypeAlias = dict[str, tf.Tensor]
@@ -64,7 +66,7 @@ def _of_moments(
 
     def lift(formula: Callable[..., tf.Tensor]) -> Callable[..., Preconditioner]:
         # Compiled, each diagonal is one pass over the variable.
-        @tf.function(jit_compile=True)
+        @compiled
         def diagonals(gradient: Any, moments: Any, values: Any, steps: tf.Tensor) -> Diagonals:
             return [
                 # A variable that no loss depends on is not moved: any metric does.

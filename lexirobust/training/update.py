@@ -8,6 +8,7 @@ import ml_dtypes
 import tensorflow as tf
 
 from lexirobust import gem
+from lexirobust.graphs import compiled
 from lexirobust.training.gradients import RankedGradients
 from lexirobust.training.passes import Gradient
 from lexirobust.training.preconditioners import Diagonals, preconditioner
@@ -151,7 +152,7 @@ def _descents(
 
 # Compiled, here and below: one pass over the variables. Products of what a pass makes are taken
 # outside of it: inside, each of them would make it anew, and more slowly.
-@tf.function(jit_compile=True)
+@compiled
 def _difference(after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """What has been added to the variables."""
     return [new - old for new, old in zip(after, before, strict=True)]
@@ -182,7 +183,7 @@ def _slope(
     )
 
 
-@tf.function(jit_compile=True)
+@compiled
 def _sizes(
     after: Sequence[tf.Tensor], before: Sequence[tf.Tensor], gradient: Gradient
 ) -> tuple[list[tf.Tensor], list[tf.Tensor], Gradient]:
@@ -235,10 +236,10 @@ def _move(
             variable.assign(variable.constraint(variable))
 
 
-@tf.function(jit_compile=True)
+@compiled
 def _moved(
-    after: list[tf.Tensor],
-    before: list[tf.Tensor],
+    after: Sequence[tf.Tensor],
+    before: Sequence[tf.Tensor],
     kept: tf.Tensor,
     gradient: Gradient,
     metric: Diagonals | None,
