@@ -136,3 +136,10 @@ def test_what_cuts_the_gradient_is_named_whatever_the_size():
     classifier = keras.Sequential([keras.Input((None, 3)), *layers])
     with pytest.warns(UserWarning, match="layer 'whole'"):
         compiled(lr.AdversarialTraining(classifier, ATTACK, 1.0))
+
+
+def test_a_classifier_that_is_built_by_its_data_has_a_gradient():
+    model = compiled(lr.AdversarialTraining(keras.Sequential([L.Dense(2)]), ATTACK, 1.0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*no gradient")
+        model.fit(np.ones((8, 6), np.float32), np.arange(8) % 2, verbose=0)
