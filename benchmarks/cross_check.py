@@ -110,11 +110,11 @@ def ours(
 ) -> dict[str, Way]:
     """This library's attacks."""
     settings: dict[str, Any] = {"norm": norm, "constraint": "maximum", "seed": 0}
-    climb: dict[str, Any] = {"steps": STEPS.value, "restarts": RESTARTS.value, "early_stop": True}
+    ascent: dict[str, Any] = {"steps": STEPS.value, "restarts": RESTARTS.value, "early_stop": True}
     attacks = {
-        "PGD": lr.attacks.PGD(**settings, **climb),
-        "PGD, DLR": lr.attacks.PGD(**settings, **climb, loss="dlr"),
-        "Square": lr.attacks.Square(**settings, queries=QUERIES.value),
+        "PGD": lr.attacks.PGD(**settings, **ascent),
+        "PGD, DLR": lr.attacks.PGD(**settings, **ascent, loss="dlr"),
+        "Square": lr.attacks.Square(**settings, max_queries=QUERIES.value),
     }
     return {
         name: functools.partial(lambda attack: attack(network, x, y, size).numpy(), attack)
@@ -134,12 +134,12 @@ def arts(
         )
 
     settings = {"norm": NUMPY_NORMS[norm], "eps": size, "batch_size": len(x), "verbose": False}
-    climb = {**settings, "max_iter": STEPS.value}
-    auto = {**climb, "eps_step": 2 * size, "nb_random_init": RESTARTS.value}
+    ascent = {**settings, "max_iter": STEPS.value}
+    auto = {**ascent, "eps_step": 2 * size, "nb_random_init": RESTARTS.value}
     step, starts = 2.5 * size / STEPS.value, RESTARTS.value
     attacks = {
         "PGD": ProjectedGradientDescent(
-            target("cross_entropy"), eps_step=step, num_random_init=starts, **climb
+            target("cross_entropy"), eps_step=step, num_random_init=starts, **ascent
         ),
         "AutoPGD": AutoProjectedGradientDescent(target("cross_entropy"), **auto),
         "AutoPGD, DLR": AutoProjectedGradientDescent(target("dlr"), **auto),

@@ -128,7 +128,7 @@ def per_loss(
 
 
 def solve_quadprog(product: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """Minimises v P v / 2 + q v over v >= 0."""
+    """Minimizes v P v / 2 + q v over v >= 0."""
     return quadprog.solve_qp(product, -linear, np.eye(len(linear)), np.zeros(len(linear)))[0]
 
 

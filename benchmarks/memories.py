@@ -13,11 +13,11 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust import gem
-from lexirobust.training.gradients import Kept
-from lexirobust.training.memory import Memory
+from lexirobust.training.gradient_means import GradientMeans
+from lexirobust.training.gradients import StoredGradients
+from lexirobust.training.objective_losses import Gradient, ObjectiveLoss, ObjectiveLosses
 from lexirobust.training.objectives import Batch
-from lexirobust.training.passes import Gradient, Passes, Scores
-from lexirobust.training.update import Taken, take_step
+from lexirobust.training.update import StepResult, apply_update
 
 ANCHORS = 2000
 
@@ -25,7 +25,7 @@ ANCHORS = 2000
 class _Held:
     """Gradients on the batch after what is remembered of the first rank."""
 
-    def __init__(self, kept: Kept, remembered: Gradient) -> None:
+    def __init__(self, kept: StoredGradients, remembered: Gradient) -> None:
         self._own, self.first = kept.known(), remembered
         self.scores, self.first_loss = kept.scores, kept.first_loss
         self._rows = [remembered, *self._own]
@@ -52,12 +52,12 @@ class Projected(lr.OLSRC):
             self._memory.batch = batch
         return batch
 
-    def _update(self, passes: Passes) -> tuple[Taken, list[Scores]]:
-        kept, variables = Kept(passes, 2), self.classifier.trainable_variables
+    def _update(self, passes: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
+        kept, variables = StoredGradients(passes, 2), self.classifier.trainable_variables
         assert self._memory is not None
-        held = _Held(kept, self._memory.recall(kept.known(), variables)[0])
+        held = _Held(kept, self._memory.update(kept.known(), variables)[0])
         alphas = [0.0, *self.alphas]
-        taken = take_step(
+        taken = apply_update(
             self.optimizer,
             variables,
             held,
@@ -67,11 +67,11 @@ class Projected(lr.OLSRC):
             in_metric=True,
             first_loss=None,
         )
-        self._memory.settle(variables, tf.constant(False))
+        self._memory.commit_state(variables, tf.constant(False))
         return taken, kept.scores
 
 
-class _FirstRank(Memory):
+class _FirstRank(GradientMeans):
     """Remembers something of the natural loss, which is the first of two ranks."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
@@ -104,7 +104,7 @@ class Anchors(_FirstRank):
         self._network, self._every = model.classifier, every
         self._taken = tf.Variable(0, trainable=False)
 
-    def recall(
+    def update(
         self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
     ) -> list[Gradient]:
         """The gradient on the anchors, as it is or was."""
@@ -141,7 +141,7 @@ class ControlVariates(_FirstRank):
     def renew(self) -> None:
         """Takes the weights, and all data's gradient there."""
         self._then.set_weights(self._network.get_weights())
-        self.make(self._network.trainable_variables)
+        self.build(self._network.trainable_variables)
         parts = tf.data.Dataset.from_tensor_slices((self._x, self._y)).batch(1000)
         gradients = [self._compiled(x, y) for x, y in parts]
         for variable, values in zip(self._means[0], zip(*gradients, strict=True), strict=True):
@@ -151,7 +151,7 @@ class ControlVariates(_FirstRank):
     def _compiled(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
         return self._differentiated(self._then, x, y)
 
-    def recall(
+    def update(
         self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
     ) -> list[Gradient]:
         """What the batch and the epoch's first weights together say of all data."""

@@ -46,7 +46,7 @@ TITLES = {
     "discriminator": "OLGRC, discriminator",
     "olsrc": "OLSRC",
     "adversarial": "adversarial training",
-    "neighbour": "1-nearest-neighbour",
+    "neighbor": "1-nearest-neighbor",
 }
 
 METHOD_NAMES = flags.DEFINE_list("methods", list(METHODS), "Methods to train.")
@@ -139,7 +139,7 @@ def train(name: str, seed: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def neighbour(seed: int) -> dict[str, Any]:
+def neighbor(seed: int) -> dict[str, Any]:
     """The boundary of the classifier that gives each point the label of the nearest sample."""
     x, y = lr.datasets.circle_and_line(POINTS, seed)
     trees = [spatial.KDTree(x[y == label]) for label in (0, 1)]
@@ -158,8 +158,8 @@ def draw(results: list[dict[str, Any]], seed: int) -> Figure:
         axes.remove()
     for axes, name in zip(panels, names, strict=False):
         result = next(r for r in results if r["method"] == name and r["seed"] == seed)
-        for label, colour, marker in ((0, "#0072B2", "o"), (1, "#D55E00", "s")):
-            axes.plot(*x[y == label].T, marker, color=colour, markersize=2.5, linestyle="none")
+        for label, color, marker in ((0, "#0072B2", "o"), (1, "#D55E00", "s")):
+            axes.plot(*x[y == label].T, marker, color=color, markersize=2.5, linestyle="none")
         axes.plot(COLUMNS, COLUMNS**2 / 4, color="0.6", linewidth=3, label="parabola x1²/4")
         places = [
             (column, height)
@@ -200,13 +200,13 @@ def main(_: list[str]) -> None:
         results = json.loads(kept.read_text(encoding="utf-8"))
     shown = []
     for seed in map(int, SEEDS.value):
-        for name in [*METHOD_NAMES.value, "neighbour"]:
+        for name in [*METHOD_NAMES.value, "neighbor"]:
             settings = {"method": name, "seed": seed}
-            if name != "neighbour":
+            if name != "neighbor":
                 settings["epochs"] = EPOCHS.value
             known = [result for result in results if settings.items() <= result.items()]
             if not known:
-                done = neighbour(seed) if name == "neighbour" else train(name, seed, EPOCHS.value)
+                done = neighbor(seed) if name == "neighbor" else train(name, seed, EPOCHS.value)
                 known = [{**settings, **done}]
                 results += known
                 common.write_results(results, out)

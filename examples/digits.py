@@ -36,7 +36,7 @@ LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Adam's learning rate.
 SAMPLES = flags.DEFINE_integer("samples", 200, "Training images; all others test.", 10, 1700)
 OUT = flags.DEFINE_string("out", "results/digits", "Folder for results.json and digits.png.")
 
-COLOURS = {"none": "grey", "weighted": plotting.RED, "ranked": plotting.BLUE, "per-rank": "#2a9d8f"}
+COLORS = {"none": "gray", "weighted": plotting.RED, "ranked": plotting.BLUE, "per-rank": "#2a9d8f"}
 MARKERS = {"none": "s", "weighted": "o", "ranked": "^", "per-rank": "v"}
 METHODS = {
     # The factor of the regularization is 0: the main loss alone.
@@ -164,7 +164,7 @@ def frontier(results: Results) -> Figure:
     groups = grouped(results)
     for method in dict.fromkeys(name for name, _ in groups):
         own = {c: seeds for (name, c), seeds in groups.items() if name == method}
-        style: dict[str, Any] = {"color": COLOURS[method], "marker": MARKERS[method]}
+        style: dict[str, Any] = {"color": COLORS[method], "marker": MARKERS[method]}
         for seeds in own.values():
             places = [(r["squared_weights"], r["natural_training_loss"]) for r in seeds]
             squared, losses = zip(*places, strict=True)

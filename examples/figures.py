@@ -53,8 +53,8 @@ def nearest_digits() -> Figure:
     image = axes.imshow(distances, cmap="cividis")
     middle = np.nanmean(distances)
     for a, b in zip(*upper, strict=True):
-        colour = "white" if distances[a, b] < middle else "black"
-        axes.text(b, a, f"{distances[a, b]:.1f}", color=colour, ha="center", va="center", size=8)
+        color = "white" if distances[a, b] < middle else "black"
+        axes.text(b, a, f"{distances[a, b]:.1f}", color=color, ha="center", va="center", size=8)
     axes.set(xticks=range(classes), yticks=range(classes), xlabel="digit", ylabel="digit")
     left.colorbar(image, ax=axes, label="smallest l2 distance", shrink=0.8)
 

@@ -68,7 +68,7 @@ def train(method: str, x: np.ndarray, y: np.ndarray) -> keras.Model:
     return classifier
 
 
-def methods() -> dict[str, lr.attacks.MinimalAttack]:
+def methods() -> dict[str, lr.attacks.MinimumNormAttack]:
     """Ways to look for the nearest boundary point."""
     return {
         "DeepFool": lr.attacks.DeepFool("l2", steps=STEPS.value),

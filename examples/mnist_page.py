@@ -17,7 +17,7 @@ from scipy import stats
 RESULTS = flags.DEFINE_string("results", None, "A list of runs, JSON.", required=True)
 OUT = flags.DEFINE_string("out", None, "The page, Markdown.", required=True)
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, with a marker each.
+# Okabe and Ito's colors, which color-blind readers tell apart, with a marker each.
 STYLES = {
     "standard": ("black", "o"),
     "adversarial": ("#D55E00", "s"),
@@ -90,10 +90,10 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
         trained = {magnitude for run in chosen for magnitude in run["magnitudes"]}
         alike = len({trained_for(run) for run in chosen}) == 1
         for run in chosen:
-            colour, marker = STYLES[run["method"]]
+            color, marker = STYLES[run["method"]]
             label = name_of(run) if alike else f"{name_of(run)}, {trained_for(run)}"
             line = ":" if run.get("memory") else "-" if len(run["magnitudes"]) == 1 else "--"
-            axes.plot(*curve_of(run), line, color=colour, marker=marker, ms=4, label=label)
+            axes.plot(*curve_of(run), line, color=color, marker=marker, ms=4, label=label)
         for magnitude in sorted(trained):
             axes.axvline(magnitude, color="0.6", linestyle=":", zorder=0)
         axes.set(xlabel=f"exact {UNITS[norm]} of the perturbation", ylim=(-2, 102))

@@ -3,7 +3,7 @@
 from lexirobust import attacks, callbacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
-from lexirobust.neighbours import class_distances, nearest_pairs
+from lexirobust.neighbors import class_distances, nearest_pairs
 from lexirobust.reporting import report
 from lexirobust.serving import export
 from lexirobust.training import (

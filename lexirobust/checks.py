@@ -125,7 +125,7 @@ def check_flag(argument: str, value: Any) -> bool:
 
 
 def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -> None:
-    """Checks how an attack is to climb.
+    """Checks the settings of gradient ascent.
 
     Args:
         steps: Number of gradient steps.
@@ -517,7 +517,7 @@ def randomness_problem(first: Any, second: Any) -> str | None:
     if not apart > 1e-4 * np.abs([first, second]).max():
         return None
     return (
-        "`classifier` is randomised: two calls with the same inputs and training=False gave "
+        "`classifier` is randomized: two calls with the same inputs and training=False gave "
         f"outputs that differ by {apart:.2g}. An attack on one call may fail on the next, and "
         "accuracies come out too high. Switch the randomness off, or attack the mean of many calls."
     )

@@ -207,7 +207,7 @@ def check_labels_fit(loss: Any, shape: Sequence[int | None]) -> None:
 
 
 def _is_unknown(part: Any, one_size: bool) -> bool:
-    """Whether the rank of a tensor is not known, or one of its sizes where those matter."""
+    """Tells if the rank of a tensor is unknown, or one of its sizes where those matter."""
     if not isinstance(part, tf.TensorSpec):
         return False
     return part.shape.rank is None or (one_size and None in part.shape.as_list()[1:])

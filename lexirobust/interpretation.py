@@ -1,4 +1,4 @@
-"""What makes an input what a classifier says it is: the way from the nearest boundary to it."""
+"""Explanations of predictions: the way from the nearest decision boundary to the input."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Classifier, logits_of
-from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
+from lexirobust.attacks.minimum_norm import MinimumNormAttack, NearestPoints
 from lexirobust.checks import check_priors, classes_of
 from lexirobust.forms import one_array
 from lexirobust.graphs import or_else
@@ -15,7 +15,7 @@ from lexirobust.graphs import or_else
 def nearest_boundary(
     classifier: Classifier,
     x: Any,
-    method: MinimalAttack,
+    method: MinimumNormAttack,
     priors: Any | None = None,
     batch_size: int | None = None,
 ) -> NearestPoints:
@@ -54,7 +54,7 @@ def nearest_boundary(
     Reference:
         Section 9.3 of the paper: nearest decision boundary points, and the neutral boundary.
     """
-    if not isinstance(method, MinimalAttack):
+    if not isinstance(method, MinimumNormAttack):
         raise TypeError(
             "`method` must be an attack of least norm: FAB, DeepFool, HopSkipJump or "
             f"BoundaryAttack. Received: {method!r}."
@@ -86,7 +86,7 @@ def nearest_boundary(
 def negative_adversarial_remover(
     classifier: Classifier,
     x: Any,
-    method: MinimalAttack,
+    method: MinimumNormAttack,
     priors: Any | None = None,
     batch_size: int | None = None,
 ) -> tf.Tensor:
@@ -127,7 +127,7 @@ def negative_adversarial_remover(
 
 
 class _Neutral:
-    """Whether inputs speak for a class: logits `[N, 2]` of no and yes, equal at its prior.
+    """Logits `[N, 2]` against and for a class, equal where its probability is its prior.
 
     The class is a variable, so that one graph of an attack serves all of them.
     """

@@ -1,9 +1,9 @@
-"""What logs call magnitudes and objectives."""
+"""Names of magnitudes and objectives in logs."""
 
 from typing import Final
 
 _OF_FORMATS: Final = ".[]{}:!"
-"""What `str.format` reads as its own, in `"{accuracy@NAME:.2f}"` for `ModelCheckpoint`."""
+"""The characters that `str.format` interprets, as in `ModelCheckpoint("{accuracy@NAME:.2f}")`."""
 
 
 def magnitude_name(norm: str, magnitude: float) -> str:

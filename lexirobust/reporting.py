@@ -1,4 +1,4 @@
-"""One page about accuracy curves: whether to trust them, what they show, who is ahead of whom."""
+"""One page about accuracy curves: whether to trust them, what they show, and their ranking."""
 
 import base64
 import importlib.util
@@ -19,7 +19,7 @@ from lexirobust.files import write_whole
 _EXTRA: Final = ("jinja2", "matplotlib")
 _SIGNIFICANCE: Final = 0.05
 _SAMPLES: Final = 4
-"""How many samples are shown of each curve."""
+"""The number of samples shown for each curve."""
 _MAGNITUDES: Final = 3
 """At how many magnitudes they are shown."""
 _COARSE: Final = 64
@@ -48,7 +48,7 @@ class _Cell(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """Two neighbours in the strict order, and whether chance may be what puts them there."""
+    """Two neighbors in the strict order, and whether chance may be what puts them there."""
 
     ahead: str
     behind: str
@@ -191,7 +191,7 @@ def _render(**content: Any) -> str:
 def _by_owners(
     items: Mapping[str, Iterable[_Item]],
 ) -> list[tuple[tuple[str, ...], list[_Item]]]:
-    """What curves have, each item once, in groups by the names of all curves that have it."""
+    """The items that curves have, each once, grouped by the names of the curves that have it."""
     owners: dict[_Item, list[str]] = {}
     for name, own in items.items():
         for item in dict.fromkeys(own):
@@ -203,7 +203,7 @@ def _by_owners(
 
 
 def _attacks_in_words(curves: Mapping[str, AccuracyCurve]) -> list[str]:
-    """What the curves were measured under; one phrase if it is the same for all."""
+    """The attacks that the curves were measured with; one phrase if they are the same for all."""
     attacks = (curve.settings.get("attacks") for curve in curves.values())
     return list(dict.fromkeys(_worst_of(each) for each in attacks if each))
 
@@ -269,19 +269,19 @@ def _samples(curve: AccuracyCurve) -> list[_Sample]:
     shown = curve.shown
     if shown is None or not _are_images(shown.x):
         return []
-    span = min(shown.x.min(), shown.moved.min()), max(shown.x.max(), shown.moved.max())
+    span = min(shown.x.min(), shown.x_adv.min()), max(shown.x.max(), shown.x_adv.max())
     return [
         _Sample(
             label=int(shown.y[index]),
             coarse=max(clean.shape[:2]) <= _COARSE,
-            image=_picture(clean, *span, colours="gray"),
+            image=_picture(clean, *span, colors="gray"),
             perturbed=[
                 _Perturbed(
                     magnitude=float(curve.magnitudes[row]),
                     norm=_norm(curve.norms[row, index]),
                     decision=int(shown.decisions[row, index]),
-                    image=_picture(shown.moved[row, index], *span, colours="gray"),
-                    perturbation=_difference(shown.moved[row, index] - clean),
+                    image=_picture(shown.x_adv[row, index], *span, colors="gray"),
+                    perturbation=_difference(shown.x_adv[row, index] - clean),
                 )
                 for row in _spread(curve.magnitudes)
             ],
@@ -307,15 +307,15 @@ def _spread(magnitudes: np.ndarray) -> list[int]:
 
 
 def _difference(pixels: np.ndarray) -> str:
-    """The picture of a perturbation, whose middle colour is 0."""
+    """The picture of a perturbation, whose middle color is 0."""
     largest = np.abs(pixels).max() or 1.0
-    return _picture(pixels, -largest, largest, colours="RdBu_r")
+    return _picture(pixels, -largest, largest, colors="RdBu_r")
 
 
-def _picture(pixels: np.ndarray, low: float, high: float, colours: str) -> str:
+def _picture(pixels: np.ndarray, low: float, high: float, colors: str) -> str:
     """An image `[H, W]` or `[H, W, C]`, of values from `low` to `high`, as data URL.
 
-    Values of one channel are given the colours of that name; three are red, green and blue.
+    Values of one channel are given the colors of that name; three are red, green and blue.
     """
     from matplotlib import image
 
@@ -323,7 +323,7 @@ def _picture(pixels: np.ndarray, low: float, high: float, colours: str) -> str:
     if shares.ndim == 3 and shares.shape[-1] == 1:
         shares = shares[..., 0]
     file = io.BytesIO()
-    image.imsave(file, shares.clip(0, 1), vmin=0, vmax=1, cmap=colours, format="png")
+    image.imsave(file, shares.clip(0, 1), vmin=0, vmax=1, cmap=colors, format="png")
     return _data_url("image/png", file)
 
 

@@ -54,8 +54,10 @@ def export(
     ...     served = tf.saved_model.load(f"{folder}/1")
     >>> sorted(served.signatures)
     ['perturb', 'serve', 'serve_examples', 'serving_default']
-    >>> moved = served.perturb(tf.constant([[3.0]]), tf.constant([0], tf.int64), tf.constant(2.0))
-    >>> float(abs(moved["perturbed"] - 3.0)[0, 0])
+    >>> served_adv = served.perturb(
+    ...     tf.constant([[3.0]]), tf.constant([0], tf.int64), tf.constant(2.0)
+    ... )
+    >>> float(abs(served_adv["perturbed"] - 3.0)[0, 0])
     2.0
     """
     if not isinstance(model, keras.Model):
@@ -97,7 +99,7 @@ def export(
 
 
 def _input_spec(classifier: keras.Model) -> tf.TensorSpec:
-    """What a batch of inputs is, once the model has been checked."""
+    """The specification of a batch of inputs, after the model has been checked."""
     if not classifier.built:
         raise ValueError("`model` must be built: call it on a batch, or give it a keras.Input.")
     shape = getattr(classifier, "input_shape", None)
@@ -120,7 +122,7 @@ def _input_spec(classifier: keras.Model) -> tf.TensorSpec:
 def _endpoints(
     model: keras.Model, classifier: keras.Model, inputs: tf.TensorSpec, attack: Attack | None
 ) -> dict[str, tuple[Callable[..., Any], list[tf.TensorSpec]]]:
-    """What is served, by name: a function, and what it takes."""
+    """The serving endpoints by name: a function, and its signature."""
 
     def serve(inputs: tf.Tensor) -> tf.Tensor:
         return logits_of(classifier, inputs)

@@ -73,7 +73,7 @@ CALLED = {
     },
     "Spatial": (lr.attacks.Spatial, {}),
     "Flow": (lr.attacks.Flow, {}),
-    "Worst": (lr.attacks.Worst, {"attacks": [ATTACK, ATTACK], "magnitudes": [1.0, 2.0]}),
+    "WorstCase": (lr.attacks.WorstCase, {"attacks": [ATTACK, ATTACK], "magnitudes": [1.0, 2.0]}),
     "WarmStart": (lr.WarmStart, {}),
     "Adversarial": (lr.objectives.Adversarial, {"attack": ATTACK, "magnitude": 1.0}),
     "Divergence": (lr.objectives.Divergence, {"attack": ATTACK, "magnitude": 1.0}),

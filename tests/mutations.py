@@ -85,15 +85,19 @@ UPDATE = ("tests/training/test_update.py", "tests/training/test_ways_to_run.py")
 PRECONDITIONERS = ("tests/training/test_preconditioners.py", *UPDATE)
 MODEL = ("tests/training/test_model.py", "tests/training/test_ways_to_run.py")
 SAVING = ("tests/training/test_saving.py",)
-MEMORY = ("tests/training/test_memory.py",)
+MEMORY = ("tests/training/test_gradient_means.py",)
 WARM_START = ("tests/training/test_warm_start.py",)
 METHODS = ("tests/training/test_methods.py",)
 OBJECTIVES = ("tests/training/test_objectives.py", "tests/training/test_methods.py")
-DISCRIMINATOR = ("tests/training/test_region.py", "tests/training/test_methods.py")
+DISCRIMINATOR = ("tests/training/test_discriminator.py", "tests/training/test_methods.py")
 NEAREST = ("tests/training/test_nearest.py",)
 CHECKS = ("tests/test_checks.py", "tests/training/test_bad_input.py")
 GEOMETRY = ("tests/attacks/test_geometry.py", "tests/attacks/test_pgd.py")
-PGD = ("tests/attacks/test_pgd.py", "tests/attacks/test_loop.py", "tests/attacks/test_step.py")
+PGD = (
+    "tests/attacks/test_pgd.py",
+    "tests/attacks/test_gradient_ascent.py",
+    "tests/attacks/test_step.py",
+)
 SWEEP = (
     "tests/attacks/test_sweep.py",
     "tests/attacks/test_pgd.py",
@@ -349,95 +353,95 @@ MUTATIONS: Final = (
         "self.first = kept.first",
         MEMORY,
     ),
-    # Passes, micro-batches, replicas.
+    # ObjectiveLosses, micro-batches, replicas.
     Mutation(
         "passes: regularization counts in every rank",
-        "training/passes.py",
+        "training/objective_losses.py",
         "if index == 0 and self._penalized:",
         "if self._penalized:",
         MODEL,
     ),
     Mutation(
         "passes: batch normalization learns from the last rank",
-        "training/passes.py",
+        "training/objective_losses.py",
         "if index == 0 and self._after is None:",
         "if index > 0 or self._after is None:",
         MODEL,
     ),
     Mutation(
         "passes: gradients of micro-batches are added up whole",
-        "training/passes.py",
+        "training/objective_losses.py",
         "loss = share * scores.total * self.scale",
         "loss = scores.total * self.scale",
         UPDATE,
     ),
     Mutation(
         "passes: gradients keep the loss scale",
-        "training/passes.py",
+        "training/objective_losses.py",
         "row = [None if g is None else g / self.scale for g in row]",
         "row = list(row)",
         UPDATE,
     ),
     Mutation(
         "passes: each replica projects its own gradients",
-        "training/passes.py",
+        "training/objective_losses.py",
         "return sum_over_replicas(row), losses._replace(logits=logits, clean=clean)",
         "return row, losses._replace(logits=logits, clean=clean)",
         UPDATE,
     ),
     Mutation(
         "passes: a mean over the samples that count is over all",
-        "training/passes.py",
+        "training/objective_losses.py",
         "return counts * tf.math.divide_no_nan(every, some)",
         "return counts",
         NEAREST,
     ),
     Mutation(
         "passes: each replica counts its own samples",
-        "training/passes.py",
+        "training/objective_losses.py",
         "some, every = tf.unstack(sum_over_replicas([sums])[0])",
         "some, every = tf.unstack(sums)",
         NEAREST,
     ),
     Mutation(
         "parts: later micro-batches begin at the first sample",
-        "training/parts.py",
+        "training/micro_batches.py",
         "inputs = cut(first + number * size + tf.range(size))",
         "inputs = cut(number * size + tf.range(size))",
-        ("tests/training/test_parts.py",),
+        ("tests/training/test_micro_batches.py",),
     ),
     Mutation(
         "parts: micro-batches of all sizes have the same share",
-        "training/parts.py",
+        "training/micro_batches.py",
         "return tf.cast(length / count, keras.config.floatx())",
         "return 1.0 / tf.cast(rest + 1, tf.float32)",
-        ("tests/training/test_parts.py", *UPDATE),
+        ("tests/training/test_micro_batches.py", *UPDATE),
     ),
     # Memory and warm starts.
     Mutation(
         "memory: a mean that never fades",
-        "training/memory.py",
+        "training/gradient_means.py",
         "share = 1.0 / tf.cast(tf.minimum(count, self._steps), keras.config.floatx())",
         "share = 1.0 / tf.cast(count, keras.config.floatx())",
         MEMORY,
     ),
     Mutation(
         "memory: a mean that leans to 0 at first",
-        "training/memory.py",
+        "training/gradient_means.py",
         "share = 1.0 / tf.cast(tf.minimum(count, self._steps), keras.config.floatx())",
         "share = tf.constant(1.0 / self._steps)",
         MEMORY,
     ),
     Mutation(
         "memory: goes on where weights are others",
-        "training/memory.py",
-        "same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])",
+        "training/gradient_means.py",
+        "same = tf.reduce_all(tf.abs(fingerprint - self._fingerprint) <= 1e-6 * fingerprint[1])",
         "same = tf.constant(True)",
         MEMORY,
     ),
     Mutation(
         "memory: what is not a number is remembered",
-        "training/memory.py",
+        "training/gradient_means.py",
         "share = tf.where(finite, share, 0.0)",
         "share = tf.identity(share)",
         MEMORY,
@@ -508,8 +512,8 @@ MUTATIONS: Final = (
     Mutation(
         "warm start: attacks and discriminator swap what they keep",
         "training/model.py",
-        "[*self._next_starts(batch, passes), *auxiliary]",
-        "[*auxiliary, *self._next_starts(batch, passes)]",
+        "[*self._next_starts(batch, objective_losses), *auxiliary]",
+        "[*auxiliary, *self._next_starts(batch, objective_losses)]",
         WARM_START,
     ),
     # The model: logs, evaluation, saving.
@@ -523,8 +527,8 @@ MUTATIONS: Final = (
     Mutation(
         "model: logged accuracy ignores sample weights",
         "training/model.py",
-        "return tf.math.divide_no_nan(tf.reduce_sum(right * weights), counted), counted",
-        "return tf.reduce_mean(right), counted",
+        "return tf.math.divide_no_nan(tf.reduce_sum(right * weights), valid), valid",
+        "return tf.reduce_mean(right), valid",
         (*MODEL, *NEAREST),
     ),
     Mutation(
@@ -537,8 +541,8 @@ MUTATIONS: Final = (
     Mutation(
         "model: evaluation calls the classifier as in training",
         "training/model.py",
-        "passes.scores(rank, training=False)",
-        "passes.scores(rank, training=True)",
+        "objective_losses.scores(rank, training=False)",
+        "objective_losses.scores(rank, training=True)",
         MODEL,
     ),
     Mutation(
@@ -565,14 +569,14 @@ MUTATIONS: Final = (
     # Methods and objectives.
     Mutation(
         "discriminator: labels shifted by one",
-        "training/region.py",
+        "training/discriminator.py",
         "own = tf.repeat(tf.range(1, ranks), count)",
         "own = tf.repeat(tf.range(0, ranks - 1), count)",
         DISCRIMINATOR,
     ),
     Mutation(
         "discriminator: a magnitude's own class counts as explored",
-        "training/region.py",
+        "training/discriminator.py",
         "considered = tf.range(len(known)) >= rank[:, None]",
         "considered = tf.range(len(known)) > rank[:, None]",
         DISCRIMINATOR,
@@ -587,8 +591,8 @@ MUTATIONS: Final = (
     Mutation(
         "TRADES: divergence in the other direction",
         "training/objectives/divergence.py",
-        "clean, moved = forward(batch.x), forward(seen)",
-        "moved, clean = forward(batch.x), forward(seen)",
+        "clean, perturbed = forward(batch.x), forward(inputs)",
+        "perturbed, clean = forward(batch.x), forward(inputs)",
         OBJECTIVES,
     ),
     Mutation(
@@ -608,8 +612,8 @@ MUTATIONS: Final = (
     Mutation(
         "MixTrain: the smaller loss weighs more",
         "training/objectives/balanced_sum.py",
-        "tf.where(total > 0, counted / total,",
-        "tf.where(total > 0, (total - counted) / total,",
+        "tf.where(total > 0, positive / total,",
+        "tf.where(total > 0, (total - positive) / total,",
         OBJECTIVES,
     ),
     Mutation(
@@ -622,8 +626,8 @@ MUTATIONS: Final = (
     Mutation(
         "objectives: those of one attack see each other's inputs",
         "training/objectives/base.py",
-        "zip(indices, tf.unstack(moved), strict=True)",
-        "zip(indices, tf.unstack(moved)[::-1], strict=True)",
+        "zip(indices, tf.unstack(swept), strict=True)",
+        "zip(indices, tf.unstack(swept)[::-1], strict=True)",
         OBJECTIVES,
     ),
     # Checks and files.
@@ -695,7 +699,7 @@ MUTATIONS: Final = (
     Mutation(
         "geometry: the sphere of linf is its ball",
         "attacks/geometry.py",
-        "return tf.where(roomy, moved, roomier), roomy[:, 0]",
+        "return tf.where(roomy, result, roomier), roomy[:, 0]",
         "return tf.where(roomy, inside, roomier), roomy[:, 0]",
         GEOMETRY,
     ),
@@ -715,49 +719,49 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "loop: the last point is kept, not the best",
-        "attacks/loop.py",
+        "attacks/gradient_ascent.py",
         "better = (done | _is_better(values, best.values, ties=True)) & ~best.done",
         "better = counts & ~best.done",
         PGD,
     ),
     Mutation(
         "loop: the last restart is kept, not the best",
-        "attacks/loop.py",
+        "attacks/gradient_ascent.py",
         "better = (own.done | _is_better(own.values, best.values, ties=True)) & ~best.done",
         "better = ~best.done",
         PGD,
     ),
     Mutation(
         "loop: no start at the antipode",
-        "attacks/loop.py",
+        "attacks/gradient_ascent.py",
         "side = tf.cast(1 - 2 * (index % 2), x.dtype)",
         "side = tf.ones([], x.dtype)",
         PGD,
     ),
     Mutation(
         "loop: all restarts begin where the first does",
-        "attacks/loop.py",
+        "attacks/gradient_ascent.py",
         "pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)",
         "pair = tf.cast(seed, tf.int32)",
         (*PGD, "tests/evaluation/test_flags.py"),
     ),
     Mutation(
         "loop: steps are never halved",
-        "attacks/loop.py",
+        "attacks/gradient_ascent.py",
         "factor = tf.where(stalled, 0.5, tf.where(growing, 2.0, 1.0))",
         "factor = tf.where(growing, 2.0, 1.0)",
         ("tests/attacks/test_step.py", "tests/attacks/test_pgd.py"),
     ),
     Mutation(
         "loop: the second goal's gradient keeps what opposes the first",
-        "attacks/loop.py",
-        "projected = second - tf.minimum(inner, 0.0) * first",
+        "attacks/gradient_ascent.py",
+        "projected = second - tf.minimum(inner, 0.0) * initial_perturbation",
         "projected = second",
         GUIDED,
     ),
     Mutation(
         "loop: a point that is better by the second goal alone is kept",
-        "attacks/loop.py",
+        "attacks/gradient_ascent.py",
         "better |= equal & ((value > old) | tf.math.is_nan(value))",
         "better |= (value > old) | tf.math.is_nan(value)",
         GUIDED,
@@ -800,7 +804,7 @@ MUTATIONS: Final = (
     Mutation(
         "PGD: a larger ball forgets what succeeded in a smaller one",
         "attacks/pgd.py",
-        "moved, solved = choose(last[1] & ~solved, last, (moved, solved))",
+        "x_adv, is_adversarial = choose(last[1] & ~is_adversarial, last, (x_adv, is_adversarial))",
         "pass",
         SWEEP,
     ),
@@ -863,22 +867,22 @@ MUTATIONS: Final = (
     Mutation(
         "explored: led away from the point nearest to the clean input",
         "attacks/explored.py",
-        "point = self._nearest(moved)",
+        "point = self._nearest(x_adv)",
         "point = self._nearest(x)",
         EXPLORED,
     ),
     Mutation(
         "cells: a sample's own point counts as another",
         "attacks/cells.py",
-        "nearest(moved, self.points, self.norm, self.weights, other_than=own)",
-        "nearest(moved, self.points, self.norm, self.weights)",
+        "nearest(x_adv, self.points, self.norm, self.weights, other_than=own)",
+        "nearest(x_adv, self.points, self.norm, self.weights)",
         CELLS,
     ),
     Mutation(
         "cells: weights of own and other point swapped",
         "attacks/cells.py",
-        "self._weight(other, moved.dtype) / self._weight(own, moved.dtype)",
-        "self._weight(own, moved.dtype) / self._weight(other, moved.dtype)",
+        "self._weight(other, x_adv.dtype) / self._weight(own, x_adv.dtype)",
+        "self._weight(own, x_adv.dtype) / self._weight(other, x_adv.dtype)",
         CELLS,
     ),
     Mutation(
@@ -891,8 +895,8 @@ MUTATIONS: Final = (
     Mutation(
         "voronoi: a perturbation that ends outside its cell is kept",
         "attacks/voronoi.py",
-        "return choose(self.cells.holds(x, moved, own), moved, x)",
-        "return moved",
+        "return choose(self.cells.holds(x, x_adv, own), x_adv, x)",
+        "return x_adv",
         ("tests/attacks/test_voronoi.py", "tests/attacks/test_cells.py"),
     ),
     Mutation(
@@ -913,8 +917,8 @@ MUTATIONS: Final = (
     Mutation(
         "Square: windows never shrink",
         "attacks/square.py",
-        "return self.share * tf.pow(tf.constant(0.5, dtype), passed)",
-        "return self.share * tf.pow(tf.constant(1.0, dtype), passed)",
+        "return self.p_init * tf.pow(tf.constant(0.5, dtype), passed)",
+        "return self.p_init * tf.pow(tf.constant(1.0, dtype), passed)",
         ("tests/attacks/test_square.py",),
     ),
     Mutation(
@@ -927,7 +931,7 @@ MUTATIONS: Final = (
     Mutation(
         "DeepFool: every step begins at the clean input",
         "attacks/deepfool.py",
-        "onward = self.inside(moved + way)",
+        "onward = self.inside(here + way)",
         "onward = self.inside(x + way)",
         ("tests/attacks/test_deepfool.py",),
     ),
@@ -968,10 +972,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "minimal: misclassified inputs count as robust",
-        "attacks/minimal.py",
+        "attacks/minimum_norm.py",
         "success = found.success | ~question.right",
         "success = found.success",
-        ("tests/attacks/test_contract.py", "tests/attacks/test_minimal.py"),
+        ("tests/attacks/test_contract.py", "tests/attacks/test_minimum_norm.py"),
     ),
     Mutation(
         "spatial: a larger loss counts more than a mistake",
@@ -993,10 +997,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "worst: own magnitudes of the attacks ignored",
-        "attacks/worst.py",
+        "attacks/worst_case.py",
         "attack.perturb(classifier, x, y, own * magnitude, folded)",
         "attack.perturb(classifier, x, y, magnitude, folded)",
-        ("tests/attacks/test_worst.py",),
+        ("tests/attacks/test_worst_case.py",),
     ),
     # Evaluation.
     Mutation(
@@ -1016,7 +1020,7 @@ MUTATIONS: Final = (
     Mutation(
         "curve: samples that do not count are right all the same",
         "evaluation/curve.py",
-        "return np.sum(self.correct & self.counted, axis=1)",
+        "return np.sum(self.correct & self.valid, axis=1)",
         "return np.sum(self.correct, axis=1)",
         (*CURVE, "tests/evaluation/test_genuine.py"),
     ),
@@ -1158,17 +1162,17 @@ MUTATIONS: Final = (
     # Distances, interpretation, serving, reports.
     Mutation(
         "distances: a class is at 0 from itself",
-        "neighbours.py",
+        "neighbors.py",
         "itertools.combinations(range(classes), 2)",
         "itertools.combinations_with_replacement(range(classes), 2)",
-        ("tests/test_neighbours.py",),
+        ("tests/test_neighbors.py",),
     ),
     Mutation(
         "distances: pairs that rounding leaves in doubt are not measured",
-        "neighbours.py",
+        "neighbors.py",
         "doubtful = np.argwhere(low <= min(high.min(), best))",
         "doubtful = np.argwhere(high <= min(high.min(), best))",
-        ("tests/test_neighbours.py",),
+        ("tests/test_neighbors.py",),
     ),
     Mutation(
         "interpretation: neutral where the odds are the prior",

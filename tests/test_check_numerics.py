@@ -57,7 +57,7 @@ def test_attack(kind):
 @pytest.mark.parametrize(("norm", "dtype"), [("l1", "float64"), ("l2", "half"), ("linf", "half")])
 def test_geometry(norm, dtype):
     rng = np.random.default_rng(0)
-    x, centre = (tf.constant(rng.uniform(-1, 1, (6, 5)).astype(dtype)) for _ in range(2))
+    x, center = (tf.constant(rng.uniform(-1, 1, (6, 5)).astype(dtype)) for _ in range(2))
     # Boxes with room for the radius, without, and with some where coordinates change side.
     box = geometry.box_around(x, (-1.0, 1.0))
     radius = tf.constant([0.0, 0.5, 1.0, 2.0, 5.0, 9.0], dtype)
@@ -71,7 +71,7 @@ def test_geometry(norm, dtype):
             *[geometry.project_sphere(x, radius, norm, each) for each in (box, None)],
             *[geometry.project_ball(x, radius, norm, each) for each in (box, None)],
             *[geometry.farthest(each, x, norm) for each in (box, None)],
-            geometry.leave_ball(x, centre, 0.5, norm, 2.0),
+            geometry.leave_ball(x, center, 0.5, norm, 2.0),
             hyperplane.nearest(boundaries, box, norm),
             nearest(x, x, norm, other_than=tf.range(6)),
         ]
@@ -84,7 +84,7 @@ def one_class(x):
 
 def test_what_is_no_finite_number_on_purpose_is_no_fault():
     x = contract.images()[0]
-    union = attacks.Worst([attacks.FGSM(), attacks.Spatial()], [1.0, 1.0])
+    union = attacks.WorstCase([attacks.FGSM(), attacks.Spatial()], [1.0, 1.0])
     model = METHODS["nearest"](network())
     model.adapt(np.zeros((1, 1), np.float32))
     deepfool = attacks.DeepFool(bounds=None)
@@ -112,7 +112,7 @@ def test_evaluation_with_its_flags():
     def call():
         attack = attacks.FGSM("linf", bounds=None)
         curve = lr.evaluate_robustness(contract.network(), x, y, attack, [0.0, 0.1])
-        outcomes = [curve.correct, curve.losses, curve.norms, curve.feasible, curve.counted]
+        outcomes = [curve.correct, curve.losses, curve.norms, curve.feasible, curve.valid]
         return outcomes, [[flag.name, flag.message] for flag in curve.flags]
 
     check_alike(call)

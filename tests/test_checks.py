@@ -329,13 +329,13 @@ def softmax(logits):
 
 
 @pytest.mark.parametrize("outputs", [softmax(LOGITS), softmax(LOGITS[:1]), np.eye(3), [[0.5, 0.5]]])
-def test_probabilities_are_recognised(outputs):
+def test_probabilities_are_recognized(outputs):
     problem = checks.logits_problem(tf.constant(outputs))
     assert re.search("`classifier` must give logits.*looks like probabilities", problem)
     assert "without the final softmax" in problem
 
 
-def test_rounded_probabilities_are_recognised():
+def test_rounded_probabilities_are_recognized():
     # Ten shares below 1/2 are off by at most 2**-13 each, and most by far less.
     assert checks.logits_problem(tf.cast(softmax(LOGITS), tf.float16))
 
@@ -363,7 +363,7 @@ def test_randomness_is_told_from_rounding_at_every_scale(scale):
     other = first.copy()
     other[7, 3] += 0.01 * scale
     assert re.search(
-        "randomised.*training=False.*differ by", checks.randomness_problem(first, other)
+        "randomized.*training=False.*differ by", checks.randomness_problem(first, other)
     )
 
 

@@ -201,7 +201,7 @@ def test_labels_that_fit_the_loss_train(loss, y):
 
 def test_callbacks_refuse_labels_before_the_first_step():
     for callback in (lr.callbacks.AttackCheck, lambda x, y: lr.callbacks.ConflictMonitor(x=x, y=y)):
-        model = compiled(lr.OLSRC(network(), ATTACK, [1.0], report=True))
+        model = compiled(lr.OLSRC(network(), ATTACK, [1.0], detailed_logs=True))
         before = weights(model)
         with pytest.raises(ValueError, match=r"`y` must be \[N\].*np.argmax"):
             model.fit(X, Y, verbose=0, callbacks=[callback(X, ONE_HOT)])
@@ -293,13 +293,15 @@ FOLLOWING = {
     "PGD": ATTACK,
     "FAB": FAB,
     "DeepFool": lr.attacks.DeepFool(bounds=None, steps=1),
-    "Worst": lr.attacks.Worst([lr.attacks.Square(queries=2, bounds=None), ATTACK], [1.0, 1.0]),
+    "WorstCase": lr.attacks.WorstCase(
+        [lr.attacks.Square(max_queries=2, bounds=None), ATTACK], [1.0, 1.0]
+    ),
 }
-OTHERS = {"Square": lr.attacks.Square(queries=2, bounds=None)}
+OTHERS = {"Square": lr.attacks.Square(max_queries=2, bounds=None)}
 
 
 def attacked(attack, classifier):
-    magnitude = () if isinstance(attack, lr.attacks.MinimalAttack) else (1.0,)
+    magnitude = () if isinstance(attack, lr.attacks.MinimumNormAttack) else (1.0,)
     return attack(classifier, X, Y, *magnitude)
 
 
@@ -338,7 +340,7 @@ def partly(x):
 @pytest.mark.parametrize(
     ("attack", "classifier"),
     [
-        *((attack, partly) for attack in ("PGD", "DeepFool", "Worst")),
+        *((attack, partly) for attack in ("PGD", "DeepFool", "WorstCase")),
         ("PGD", network()),
         ("Square", CUT["round"]),
     ],

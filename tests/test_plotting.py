@@ -146,9 +146,9 @@ def test_classifiers_and_curves_mark_the_data():
     bands = {band.get_label(): band for band in rectangles(figure.axes[0])}
     assert bands["class −1"].get_x() == -2
     assert bands["class 1"].get_x() == 1
-    for band, colour in zip(bands.values(), (plotting.RED, plotting.BLUE), strict=True):
+    for band, color in zip(bands.values(), (plotting.RED, plotting.BLUE), strict=True):
         assert band.get_width() == 1
-        assert to_rgb(band.get_facecolor()) == to_rgb(colour)
+        assert to_rgb(band.get_facecolor()) == to_rgb(color)
 
 
 def test_classifiers_and_curves_keep_labels_inside_their_axes():
@@ -189,12 +189,12 @@ def test_discriminator_estimate_draws_a_panel_for_each_magnitude(count, tmp_path
         assert ("samples, class 1" in drawn) == (magnitude in samples)
         if magnitude in samples:
             inputs, labels = samples[magnitude]
-            colours = (plotting.RED, plotting.BLUE)
+            colors = (plotting.RED, plotting.BLUE)
             for label, name in enumerate(("class −1", "class 1")):
                 ticks = drawn[f"samples, {name}"]
                 assert np.array_equal(ticks.get_xdata(), inputs[labels == label, 0])
                 assert np.all(ticks.get_ydata() < 0)
-                assert ticks.get_color() == colours[label]
+                assert ticks.get_color() == colors[label]
     assert_saves(figure, tmp_path)
 
 

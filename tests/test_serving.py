@@ -110,7 +110,7 @@ moved = [served.perturb(x, y.astype(np.int64), 0.5)["perturbed"] for _ in range(
 for attack in (
     lr.attacks.PGD(steps=2),
     lr.attacks.DAA(steps=2),
-    lr.attacks.Square("l2", queries=5),
+    lr.attacks.Square("l2", max_queries=5),
     lr.attacks.Flow(steps=2),
     lr.attacks.Spatial(rotations=3, translations=3),
 ):

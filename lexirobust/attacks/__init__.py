@@ -1,4 +1,4 @@
-"""Attacks: inputs moved by an exact norm, or within it, inside the bounds."""
+"""Attacks: adversarial perturbations of an exact norm, or within it, inside the bounds."""
 
 from lexirobust.attacks import bounds, geometry
 from lexirobust.attacks.attack import Attack, Classifier
@@ -13,12 +13,12 @@ from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
 from lexirobust.attacks.hop_skip_jump import HopSkipJump
 from lexirobust.attacks.interval import IntervalAttack
-from lexirobust.attacks.minimal import MinimalAttack, NearestPoints
+from lexirobust.attacks.minimum_norm import MinimumNormAttack, NearestPoints
 from lexirobust.attacks.pgd import PGD
 from lexirobust.attacks.spatial import Flow, Spatial
 from lexirobust.attacks.square import Square
 from lexirobust.attacks.voronoi import VoronoiPGD
-from lexirobust.attacks.worst import Worst
+from lexirobust.attacks.worst_case import WorstCase
 
 __all__ = [
     "BIM",
@@ -35,13 +35,13 @@ __all__ = [
     "GuidedPGD",
     "HopSkipJump",
     "IntervalAttack",
-    "MinimalAttack",
+    "MinimumNormAttack",
     "NearestPoints",
     "Spatial",
     "Square",
     "VoronoiCells",
     "VoronoiPGD",
-    "Worst",
+    "WorstCase",
     "bounds",
     "geometry",
 ]

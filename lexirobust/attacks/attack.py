@@ -1,4 +1,4 @@
-"""What every attack is: settings, a perturbation in the graph, and one compiled call."""
+"""The base classes of attacks: settings, a perturbation in the graph, and one compiled call."""
 
 import abc
 import contextlib
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import cut, geometry, graph_cache
+from lexirobust.attacks import geometry, gradient_check, graph_cache
 from lexirobust.checks import (
     check_count,
     check_data,
@@ -39,7 +39,7 @@ _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few en
 
 
 class Base(abc.ABC):
-    """What attacks of either kind have in common: settings, checks and one graph for equals.
+    """The base class of all attacks: settings, checks, and one graph for equal settings.
 
     Args:
         norm: Norm of the perturbation: one of `norms`.
@@ -54,8 +54,8 @@ class Base(abc.ABC):
     values: ClassVar[tuple[str, ...]] = ()
     untraced: ClassVar[tuple[str, ...]] = ("seed", "_generator")
     norms: ClassVar[tuple[str, ...]] = geometry.NORMS
-    """What magnitudes may be of. A subclass whose magnitudes are no norms names them here, and
-    writes `measure` and `feasible`."""
+    """The norms that magnitudes may be of. A subclass whose magnitudes are others names their
+    kind here, and writes `measure` and `feasible`."""
 
     def __init__(self, norm: str, bounds: tuple[float, float] | None, seed: int | None) -> None:
         self.norm = geometry.check_norm(norm, self.norms)
@@ -100,7 +100,7 @@ class Base(abc.ABC):
         return cls(**config)
 
     def structure(self) -> Hashable:
-        """What attacks that share a graph have in common; the attack itself where none do."""
+        """The key that attacks with a common graph share; the attack itself if it shares none."""
         return self
 
     def _compiled(self, classifier: Classifier, **given: Any) -> Any:
@@ -138,12 +138,12 @@ class Base(abc.ABC):
             return attack._traced(classifier, **given)
 
         specs = {name: tf.TensorSpec(shape, dtype) for name, shape, dtype in kinds}
-        with cut.noticed(classifier):
+        with gradient_check.warn_without_gradient(classifier):
             return tf.function(perturb, autograph=False).get_concrete_function(**specs)
 
     @abc.abstractmethod
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
-        """What a graph gives."""
+        """The part of a call that runs inside a graph."""
 
     def _checked(
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
@@ -175,11 +175,11 @@ class Base(abc.ABC):
         >>> from lexirobust.attacks import PGD
         >>> attack = PGD(norm="linf", steps=1, bounds=None)
         >>> classifier = lambda x: x @ tf.constant([[1.0, -1.0], [2.0, 1.0]])
-        >>> moved = []
+        >>> x_adv = []
         >>> for _ in range(2):
         ...     with attack.drawing_from(3):
-        ...         moved.append(attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0))
-        >>> bool(tf.reduce_all(moved[0] == moved[1]))
+        ...         x_adv.append(attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0))
+        >>> bool(tf.reduce_all(x_adv[0] == x_adv[1]))
         True
         """
         kept, self._generator = self._generator, keras.random.SeedGenerator(check_seed(seed))
@@ -203,7 +203,7 @@ class Attack(Base):
     in `values` those settings that reach the graph as tensors, and so may differ.
 
     The first call on a classifier warns if that gives probabilities in place of logits, or is
-    randomised. What it compiles serves later calls for as long as the classifier is made of what it
+    randomized. What it compiles serves later calls for as long as the classifier is made of what it
     was: layers, attributes, closures, globals and the entries of arrays are compared before every
     call, and weights are read as it runs. What Python does not show, such as the state of an
     extension module or of a library's own globals, is not seen: after such a change attack a new
@@ -261,8 +261,8 @@ class Attack(Base):
             check_magnitudes(np.ravel(magnitude), ranked=False, name="magnitude")
         magnitude = _as_each("magnitude", magnitude, x)
         parts = _batches(batch_size, x, y, magnitude)
-        moved = [self._run(classifier, *part) for part in _shown(parts, len(parts))]
-        return tf.concat(moved, axis=0)
+        x_adv = [self._run(classifier, *part) for part in _progress(parts, len(parts))]
+        return tf.concat(x_adv, axis=0)
 
     def sweep(
         self,
@@ -297,17 +297,17 @@ class Attack(Base):
         magnitudes = check_magnitudes(magnitudes, ranked=False)
         ascending = np.unique(magnitudes)
         parts = _batches(batch_size, x, y, scale)
-        rungs = (
-            rung
+        perturbed = (
+            x_adv
             for x, y, scale in parts
-            for rung in self._ladder(classifier, x, y, scale, ascending.tolist())
+            for x_adv in self._sweep(classifier, x, y, scale, ascending.tolist())
         )
-        moved = list(_shown(rungs, len(parts) * len(ascending)))
-        columns = [tf.concat(moved[i :: len(ascending)], axis=0) for i in range(len(ascending))]
+        x_adv = list(_progress(perturbed, len(parts) * len(ascending)))
+        columns = [tf.concat(x_adv[i :: len(ascending)], axis=0) for i in range(len(ascending))]
         order = np.searchsorted(ascending, magnitudes)
         return tf.stack([columns[index] for index in order])
 
-    def _ladder(
+    def _sweep(
         self,
         classifier: Classifier,
         x: tf.Tensor,
@@ -349,10 +349,10 @@ class Attack(Base):
         inputs = tf.tile(x, tf.concat([[times], tf.ones_like(tf.shape(x)[1:])], axis=0))
         given = {name: tf.reshape(t, (-1, *t.shape[2:])) for name, t in given.items()}
         magnitude = tf.reshape(magnitudes, (-1,))
-        moved = self.perturb(classifier, inputs, labels, magnitude, seed, **given)
+        x_adv = self.perturb(classifier, inputs, labels, magnitude, seed, **given)
         shape = tf.concat([tf.shape(magnitudes), tf.shape(x)[1:]], axis=0)
         return tf.ensure_shape(
-            tf.reshape(moved, shape), [magnitudes.shape[0], x.shape[0], *x.shape[1:]]
+            tf.reshape(x_adv, shape), [magnitudes.shape[0], x.shape[0], *x.shape[1:]]
         )
 
     def measure(self, perturbation: Any) -> tf.Tensor:
@@ -380,18 +380,18 @@ class Attack(Base):
         reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
         return reach >= of_dtype(magnitude, x.dtype) * (1.0 - 1e-6)
 
-    def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
+    def valid(self, x: Any, x_adv: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
         """Says which perturbed inputs an average is to be taken over.
 
         Args:
             x: `[N, ...]` clean inputs.
-            moved: `[N, ...]` perturbed inputs.
+            x_adv: `[N, ...]` perturbed inputs.
             magnitude: Scalar or `[N]`.
 
         Returns:
             `[N]` bool tensor, or `None` where all count.
         """
-        del x, moved, magnitude
+        del x, x_adv, magnitude
         return None
 
     def _run(
@@ -404,7 +404,7 @@ class Attack(Base):
         return self._compiled(classifier, x=x, y=y, magnitude=magnitude, **given)
 
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
-        """What a graph gives."""
+        """The part of a call that runs inside a graph."""
         return self.perturb(classifier, **given)
 
 
@@ -464,7 +464,7 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
             f"Received: {classifier!r}; of a SavedModel take a function, such as `serve`."
         )
     check_one_input(classifier)
-    return cut.observed(lambda x: _logits(classifier, x), x)
+    return gradient_check.watched(lambda x: _logits(classifier, x), x)
 
 
 def _logits(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
@@ -531,7 +531,7 @@ def _known_classes(classifier: Classifier, x: tf.Tensor) -> int:
 
 
 def _kind_of(name: str, tensor: tf.Tensor) -> tuple[str, tuple[int | None, ...] | None, tf.DType]:
-    """What a graph knows of a tensor: the first axis of what has any is that of the samples."""
+    """The specification of a tensor for a graph: its first axis, if any, is that of the samples."""
     shape = None if tensor.shape.rank is None else tuple(tensor.shape)
     return name, (None, *shape[1:]) if shape and name != "seed" else shape, tensor.dtype
 
@@ -544,7 +544,7 @@ def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tenso
     return [tuple(each[start : start + batch_size] for each in tensors) for start in starts]
 
 
-def _shown(parts: Iterable[Any], count: int) -> Iterable[Any]:
+def _progress(parts: Iterable[Any], count: int) -> Iterable[Any]:
     """Shows a bar once a run has taken a few seconds."""
     return tqdm.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
 

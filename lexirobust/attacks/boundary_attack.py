@@ -7,8 +7,14 @@ import tensorflow as tf
 
 from lexirobust.attacks import geometry
 from lexirobust.attacks.decisions import DecisionAttack
-from lexirobust.attacks.loop import choose
-from lexirobust.attacks.minimal import TOLERANCE, Found, Question, halve, spread
+from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm import (
+    TOLERANCE,
+    SearchProblem,
+    SearchResult,
+    binary_search,
+    spread,
+)
 from lexirobust.checks import check_count
 
 # By which factor sizes shrink after a failure.
@@ -32,8 +38,8 @@ class BoundaryAttack(DecisionAttack):
     Args:
         norm: Norm of distances: `"l2"`.
         steps: Number of steps, of two queries each.
-        around: First length of a step around, as a share of the distance; below 1.
-        inward: First length of a step inwards, as a share of the distance; below 1.
+        spherical_step: First length of a step around, as a share of the distance; below 1.
+        source_step: First length of a step inwards, as a share of the distance; below 1.
         restarts: Number of starts: each at the nearest other sample of the batch that is classified
             otherwise, and as no start before it, or where there is none at noise.
         tries: Most queries for a start of noise.
@@ -61,8 +67,8 @@ class BoundaryAttack(DecisionAttack):
         self,
         norm: str = "l2",
         steps: int = 5000,
-        around: float = 0.1,
-        inward: float = 0.1,
+        spherical_step: float = 0.1,
+        source_step: float = 0.1,
         restarts: int = 1,
         tries: int = 30,
         bounds: tuple[float, float] | None = (0.0, 1.0),
@@ -70,27 +76,27 @@ class BoundaryAttack(DecisionAttack):
     ) -> None:
         super().__init__(norm, restarts, tries, bounds, seed)
         check_count("steps", steps)
-        for name, value in (("around", around), ("inward", inward)):
+        for name, value in (("spherical_step", spherical_step), ("source_step", source_step)):
             if not 0 < value < 1:
                 raise ValueError(f"`{name}` must be above 0 and below 1. Received: {value!r}.")
         self.steps = int(steps)
-        self.around = float(around)
-        self.inward = float(inward)
+        self.spherical_step = float(spherical_step)
+        self.source_step = float(source_step)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
         return {
             "norm": self.norm,
             "steps": self.steps,
-            "around": self.around,
-            "inward": self.inward,
+            "spherical_step": self.spherical_step,
+            "source_step": self.source_step,
             "restarts": self.restarts,
             "tries": self.tries,
             "bounds": None if self.bounds is None else list(self.bounds),
             "seed": self.seed,
         }
 
-    def walk(self, question: Question, start: Found, seed: tf.Tensor) -> Found:
+    def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""
         x, searched = question.x, start.success
         start = self._back(question, start)
@@ -99,37 +105,47 @@ class BoundaryAttack(DecisionAttack):
             own = tf.random.experimental.stateless_fold_in(seed, number)
             distance = geometry.norm(points - x, self.norm)
             drawn = geometry.random_perturbation(x, distance, self.norm, own, surface=True)
-            turned = points - x + spread(size.around, x) * drawn
+            turned = points - x + spread(size.spherical_step, x) * drawn
             turned = spread(distance, x) * geometry.steepest_direction(turned, "l2")
             turned = self.inside(x + turned)
-            ended = self.between(x, turned, 1.0 - size.inward)
+            ended = self.between(x, turned, 1.0 - size.source_step)
             is_around, is_ended = question.wrong(turned), question.wrong(ended)
             # Bounds can shorten the way around, but nothing can make the end farther.
             points = choose(is_around & is_ended, ended, points)
-            inward = tf.where(is_around, _adapted(size.inward, is_ended, _INWARD), size.inward)
-            return number + 1, points, _Size(_adapted(size.around, is_around, _AROUND), inward)
+            source_step = tf.where(
+                is_around, _adapted(size.source_step, is_ended, _INWARD), size.source_step
+            )
+            return (
+                number + 1,
+                points,
+                _Size(_adapted(size.spherical_step, is_around, _AROUND), source_step),
+            )
 
         one = tf.ones_like(geometry.norm(x, self.norm))
         _, points, _ = tf.while_loop(
             lambda number, *_: (number < self.steps) & tf.reduce_any(searched),
             step,
-            (tf.constant(0), start.points, _Size(self.around * one, self.inward * one)),
+            (
+                tf.constant(0),
+                start.points,
+                _Size(self.spherical_step * one, self.source_step * one),
+            ),
         )
         queries = start.queries + 2 * self.steps * tf.cast(searched, tf.int32)
-        return self._back(question, Found(points, searched, queries))
+        return self._back(question, SearchResult(points, searched, queries))
 
-    def _back(self, question: Question, found: Found) -> Found:
+    def _back(self, question: SearchProblem, found: SearchResult) -> SearchResult:
         """Halves the segment to the clean input."""
-        return halve(
+        return binary_search(
             question, found, lambda share: self.between(question.x, found.points, share), TOLERANCE
         )
 
 
 class _Size(NamedTuple):
-    """How far steps go, as shares of the distance, `[N]` each."""
+    """Step lengths as shares of the distance, `[N]` each."""
 
-    around: tf.Tensor
-    inward: tf.Tensor
+    spherical_step: tf.Tensor
+    source_step: tf.Tensor
 
 
 def _adapted(size: tf.Tensor, success: tf.Tensor, gain: int) -> tf.Tensor:

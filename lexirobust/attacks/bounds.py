@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class Relaxation(NamedTuple):
-    """What is known of one layer's outputs over a box of inputs.
+    """Bounds of one layer's outputs over a box of inputs.
 
     Attributes:
         low: The outputs' lower bounds.
@@ -141,7 +141,7 @@ def _rule(layer: Any) -> Callable[[Any, Relaxation], Relaxation]:
 
 
 def _ends(function: Callable[[tf.Tensor], tf.Tensor], known: Relaxation) -> list[tf.Tensor]:
-    """What a function gives at both bounds, in their precision."""
+    """The values of a function at both bounds, in their precision."""
     return [tf.cast(function(end), end.dtype) for end in (known.low, known.high)]
 
 

@@ -34,10 +34,10 @@ class VoronoiCells:
 
     Example: 0.9 is nearer to 0 than to 2, unless distances to 2 count half.
 
-    >>> points, x, moved = np.array([[0.0], [2.0]]), tf.constant([[0.0]]), tf.constant([[0.9]])
+    >>> points, x, x_adv = np.array([[0.0], [2.0]]), tf.constant([[0.0]]), tf.constant([[0.9]])
     >>> for weights in (None, [1.0, 0.5]):
     ...     cells = VoronoiCells(points, weights=weights)
-    ...     print(cells.holds(x, moved, cells.own(x)).numpy())
+    ...     print(cells.holds(x, x_adv, cells.own(x)).numpy())
     [ True]
     [False]
 
@@ -79,32 +79,32 @@ class VoronoiCells:
         apart = geometry.norm(self._at(index, x.dtype) - x, self.norm)
         return tf.where(apart == 0, index, -1)
 
-    def depth(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    def depth(self, x: tf.Tensor, x_adv: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Says how far perturbed inputs are from the cells of their clean ones.
 
         Args:
             x: `[N, ...]` clean inputs.
-            moved: `[N, ...]` perturbed inputs.
+            x_adv: `[N, ...]` perturbed inputs.
             own: `[N]` what `own` says of the clean ones.
 
         Returns:
             `[N]` at most 0, and 0 well inside: by how much another point is nearer, in input units.
             On the border itself it is just below 0, so that its gradient says where that is.
         """
-        return self._depth(x, moved, own, 2.0 * _MARGIN)
+        return self._depth(x, x_adv, own, 2.0 * _MARGIN)
 
-    def holds(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    def holds(self, x: tf.Tensor, x_adv: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Says which perturbed inputs are in the cells of their clean ones.
 
         Args:
             x: `[N, ...]` clean inputs.
-            moved: `[N, ...]` perturbed inputs.
+            x_adv: `[N, ...]` perturbed inputs.
             own: `[N]` what `own` says of the clean ones.
 
         Returns:
             `[N]` bool tensor.
         """
-        return self._depth(x, moved, own, _MARGIN) >= 0
+        return self._depth(x, x_adv, own, _MARGIN) >= 0
 
     def lead_in(self, x: tf.Tensor, perturbation: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Moves perturbations away from the other point that is nearest to where they lead.
@@ -199,9 +199,9 @@ class VoronoiCells:
         some.weights = None if self.weights is None else tf.gather(self.weights, rows)
         return some
 
-    def _depth(self, x: tf.Tensor, moved: tf.Tensor, own: tf.Tensor, margin: float) -> tf.Tensor:
-        other, ratio = self._nearest_other(moved, own)
-        lack = self._lack(moved - x, moved - self._at(other, x.dtype), ratio, margin)
+    def _depth(self, x: tf.Tensor, x_adv: tf.Tensor, own: tf.Tensor, margin: float) -> tf.Tensor:
+        other, ratio = self._nearest_other(x_adv, own)
+        lack = self._lack(x_adv - x, x_adv - self._at(other, x.dtype), ratio, margin)
         return tf.where(other == own, tf.zeros_like(lack), lack)
 
     def _lack(
@@ -211,10 +211,10 @@ class VoronoiCells:
         far = ratio * geometry.norm(to_other, self.norm)
         return tf.minimum(far - (1.0 + margin) * geometry.norm(to_own, self.norm), 0.0)
 
-    def _nearest_other(self, moved: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _nearest_other(self, x_adv: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`[N]` the nearest of all points but the own, and its weight as a share of the own."""
-        other = nearest(moved, self.points, self.norm, self.weights, other_than=own)
-        return other, self._weight(other, moved.dtype) / self._weight(own, moved.dtype)
+        other = nearest(x_adv, self.points, self.norm, self.weights, other_than=own)
+        return other, self._weight(other, x_adv.dtype) / self._weight(own, x_adv.dtype)
 
     def _weight(self, index: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """`[N]` weights of points, 1 where there is none."""

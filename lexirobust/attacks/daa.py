@@ -78,9 +78,9 @@ class DAA(PGD):
             **super().get_config(),
         }
 
-    def mix(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Adds what the other samples of the batch do to each one; see `PGD.mix`."""
-        own = super().mix(inputs, gradients)
+    def combine_gradients(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Adds what the other samples of the batch do to each one; see `PGD.combine_gradients`."""
+        own = super().combine_gradients(inputs, gradients)
         weight = INTERACTION[self.variant] if self.interaction is None else self.interaction
         rows = (tf.shape(own)[0], math.prod(own.shape[1:]))
         # One sample's overflow must not reach the others.
@@ -102,21 +102,21 @@ class DAA(PGD):
         magnitudes = of_dtype(magnitudes, x.dtype)
         seed = tf.cast(seed, tf.int32)
 
-        def perturbed(rung: tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]) -> tf.Tensor:
-            magnitude, number, own_given = rung
+        def perturbed(one: tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]) -> tf.Tensor:
+            magnitude, number, own_given = one
             own = tf.random.experimental.stateless_fold_in(seed, number)
             return self.perturb(classifier, x, y, magnitude, own, **own_given)
 
-        moved = tf.map_fn(
+        x_adv = tf.map_fn(
             perturbed,
             (magnitudes, tf.range(tf.shape(magnitudes)[0]), given),
             fn_output_signature=tf.TensorSpec(x.shape, x.dtype),
         )
-        return tf.ensure_shape(moved, [magnitudes.shape[0], *x.shape])
+        return tf.ensure_shape(x_adv, [magnitudes.shape[0], *x.shape])
 
 
 def _blob(x: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """What the other samples do to each by the blob method, without its weight.
+    """The effect of the other samples on each by the blob method, without its weight.
 
     Args:
         x: `[N, D]` perturbed inputs.

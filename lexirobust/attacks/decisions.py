@@ -1,4 +1,4 @@
-"""What attacks have in common that see decisions alone: where they begin, and how often."""
+"""The base class of decision-based attacks: starting points and restarts."""
 
 import abc
 from typing import Any, ClassVar, Final
@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Final
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
-from lexirobust.attacks.loop import choose
-from lexirobust.attacks.minimal import Found, MinimalAttack, Question
+from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.checks import check_count
 
 # Without bounds, noise grows from this share of the inputs' root mean square, or of 1 for inputs
@@ -15,7 +15,7 @@ from lexirobust.checks import check_count
 _FIRST_NOISE: Final = 0.1
 
 
-class DecisionAttack(MinimalAttack):
+class DecisionAttack(MinimumNormAttack):
     """Asks for classes, never for logits or gradients, and begins at what is misclassified.
 
     A subclass writes `walk`, which leads such a point near, and ends on the boundary.
@@ -49,7 +49,7 @@ class DecisionAttack(MinimalAttack):
         self.tries = int(tries)
 
     @abc.abstractmethod
-    def walk(self, question: Question, start: Found, seed: tf.Tensor) -> Found:
+    def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Leads misclassified points near, inside a graph.
 
         Args:
@@ -61,11 +61,11 @@ class DecisionAttack(MinimalAttack):
             Nearer points on the boundary, the same success, and all queries.
         """
 
-    def find(self, question: Question, seed: tf.Tensor) -> Found:
-        """Walks from every start, and keeps the nearest point; see `MinimalAttack.find`."""
+    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+        """Walks from every start, and keeps the nearest point; see `MinimumNormAttack.find`."""
         x = question.x
 
-        def restart(index: tf.Tensor, closed: tf.Tensor, best: Found) -> tuple[Any, ...]:
+        def restart(index: tf.Tensor, closed: tf.Tensor, best: SearchResult) -> tuple[Any, ...]:
             own = tf.random.experimental.stateless_fold_in(seed, index)
             seeds = tf.random.experimental.stateless_split(own, 2)
             start, closed = find_starts(question, self.bounds, self.tries, seeds[0], closed)
@@ -74,28 +74,28 @@ class DecisionAttack(MinimalAttack):
             better = found.success & (~best.success | (after < before))
             success = best.success | found.success
             points = choose(better, found.points, best.points)
-            return index + 1, closed, Found(points, success, best.queries + found.queries)
+            return index + 1, closed, SearchResult(points, success, best.queries + found.queries)
 
-        nothing = Found(x, tf.zeros_like(question.right), tf.zeros_like(question.labels))
+        nothing = SearchResult(x, tf.zeros_like(question.right), tf.zeros_like(question.labels))
         return tf.while_loop(
             lambda index, *_: (index < self.restarts) & tf.reduce_any(question.right),
             restart,
             (tf.constant(0), _same(question), nothing),
         )[2]
 
-    def refine(self, question: Question, found: Found) -> Found:
+    def refine(self, question: SearchProblem, found: SearchResult) -> SearchResult:
         """Nothing is left to refine: walks end on the boundary."""
         del question
         return found
 
 
 def find_starts(
-    question: Question,
+    question: SearchProblem,
     bounds: tuple[float, float] | None,
     tries: int,
     seed: tf.Tensor,
     closed: tf.Tensor | None = None,
-) -> tuple[Found, tf.Tensor]:
+) -> tuple[SearchResult, tf.Tensor]:
     """Finds a misclassified input for each sample.
 
     It is the nearest other sample of the batch, for l2, that is classified as another class than
@@ -118,7 +118,7 @@ def find_starts(
 
     >>> x = tf.constant([[0.0], [3.0], [2.0]])
     >>> given = tf.constant([0, 1, 1])
-    >>> question = Question(lambda x: tf.concat([1.5 - x, x - 1.5], axis=1), x, given, given)
+    >>> question = SearchProblem(lambda x: tf.concat([1.5 - x, x - 1.5], axis=1), x, given, given)
     >>> start, _ = find_starts(question, None, 1, tf.constant([0, 0]))
     >>> start.points.numpy().tolist()
     [[2.0], [0.0], [0.0]]
@@ -131,26 +131,28 @@ def find_starts(
     )
     others, taken = tf.gather(x, nearest), tf.gather(given, nearest)
     closed |= some[:, None] & (taken[:, None] == given[None])
-    start = Found(others, question.right & some, tf.zeros_like(question.labels))
+    start = SearchResult(others, question.right & some, tf.zeros_like(question.labels))
 
-    def searched(found: Found) -> tf.Tensor:
+    def searched(found: SearchResult) -> tf.Tensor:
         return question.right & ~found.success
 
-    def attempt(number: tf.Tensor, found: Found) -> tuple[tf.Tensor, Found]:
+    def attempt(number: tf.Tensor, found: SearchResult) -> tuple[tf.Tensor, SearchResult]:
         active = searched(found)
         own = tf.random.experimental.stateless_fold_in(seed, number)
         points = _noise(x, bounds, number, own)
         hit = active & question.wrong(points)
         queries = found.queries + tf.cast(active, tf.int32)
-        return number + 1, Found(choose(hit, points, found.points), found.success | hit, queries)
+        return number + 1, SearchResult(
+            choose(hit, points, found.points), found.success | hit, queries
+        )
 
-    def going(number: tf.Tensor, found: Found) -> tf.Tensor:
+    def going(number: tf.Tensor, found: SearchResult) -> tf.Tensor:
         return (number < tries) & tf.reduce_any(searched(found))
 
     return tf.while_loop(going, attempt, (tf.constant(0), start))[1], closed
 
 
-def _same(question: Question) -> tf.Tensor:
+def _same(question: SearchProblem) -> tf.Tensor:
     """`[N, N]` bool: which samples (columns) are given the class that is right for which."""
     return question.labels[:, None] == question.given[None]
 

@@ -1,4 +1,4 @@
-"""DeepFool: onto the nearest linearised boundary, again and again."""
+"""DeepFool: onto the nearest linearized boundary, again and again."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry, hyperplane
-from lexirobust.attacks.loop import choose
-from lexirobust.attacks.minimal import Found, MinimalAttack, Question
+from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.checks import check_count, check_steps
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
-class DeepFool(MinimalAttack):
-    """Steps onto the nearest of all linearised boundaries until the class changes.
+class DeepFool(MinimumNormAttack):
+    """Steps onto the nearest of all linearized boundaries until the class changes.
 
     Each step is the shortest inside the bounds. What is found is drawn back to the boundary, along
     the segment to the clean input. On a linear classifier without bounds the point is the nearest.
@@ -69,30 +69,30 @@ class DeepFool(MinimalAttack):
             "candidates": self.candidates,
         }
 
-    def find(self, question: Question, seed: tf.Tensor) -> Found:
-        """Steps until the class changes; see `MinimalAttack.find`."""
+    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+        """Steps until the class changes; see `MinimumNormAttack.find`."""
         del seed
         x = question.x
 
-        def going(number: tf.Tensor, _: tf.Tensor, found: Found) -> tf.Tensor:
+        def going(number: tf.Tensor, _: tf.Tensor, found: SearchResult) -> tf.Tensor:
             return (number < self.steps) & tf.reduce_any(question.right & ~found.success)
 
-        def step(number: tf.Tensor, moved: tf.Tensor, found: Found) -> tuple[Any, ...]:
+        def step(number: tf.Tensor, here: tf.Tensor, found: SearchResult) -> tuple[Any, ...]:
             active = question.right & ~found.success
-            boundaries = hyperplane.linearise(
-                question.classifier, moved, question.labels, self.candidates
+            boundaries = hyperplane.linearize(
+                question.classifier, here, question.labels, self.candidates
             )
-            box = geometry.box_around(moved, self.bounds)
+            box = geometry.box_around(here, self.bounds)
             _, _, way = hyperplane.nearest(boundaries, box, self.norm)
-            onward = self.inside(moved + way)
+            onward = self.inside(here + way)
             beyond = self.inside(x + (1.0 + self.overshoot) * (onward - x))
-            new = Found(
+            new = SearchResult(
                 choose(active, beyond, found.points),
                 found.success | (active & question.wrong(beyond)),
                 found.queries + 2 * tf.cast(active, tf.int32),
             )
-            return number + 1, choose(active, onward, moved), new
+            return number + 1, choose(active, onward, here), new
 
         none = tf.zeros_like(question.labels)
-        start = tf.constant(0), x, Found(x, tf.zeros_like(none, tf.bool), none)
+        start = tf.constant(0), x, SearchResult(x, tf.zeros_like(none, tf.bool), none)
         return tf.while_loop(going, step, start)[2]

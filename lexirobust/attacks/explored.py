@@ -103,9 +103,9 @@ class ExploredRegion:
             The perturbations, those that lead outside as they are; for l2 the others keep their
             norm. Another ball may be entered.
         """
-        moved = x + perturbation
-        point = self._nearest(moved)
-        inside = geometry.norm(point - moved, self.norm) < magnitude * _OUTSIDE
+        x_adv = x + perturbation
+        point = self._nearest(x_adv)
+        inside = geometry.norm(point - x_adv, self.norm) < magnitude * _OUTSIDE
         out = geometry.leave_ball(perturbation, point - x, magnitude, self.norm)
         return tf.where(tf.reshape(inside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
 

@@ -7,19 +7,25 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry, hyperplane
-from lexirobust.attacks.loop import choose
-from lexirobust.attacks.minimal import Found, MinimalAttack, Question, halve, spread
+from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm import (
+    MinimumNormAttack,
+    SearchProblem,
+    SearchResult,
+    binary_search,
+    spread,
+)
 from lexirobust.checks import check_count, check_steps
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
-class FAB(MinimalAttack):
-    """Steps onto the nearest of all linearised boundaries, drawn towards the clean input.
+class FAB(MinimumNormAttack):
+    """Steps onto the nearest of all linearized boundaries, drawn towards the clean input.
 
     Each step mixes the shortest ways there, inside the bounds, from where the search is and from
     the clean input, and goes a little beyond. Where the class has changed, the search goes back
     towards the clean input and on. At the end the nearest point found is drawn back to the
-    boundary. The shortest way towards that boundary, linearised there, ends in a point that takes
+    boundary. The shortest way towards that boundary, linearized there, ends in a point that takes
     its place where it is misclassified and nearer: on a linear classifier the nearest of all.
 
     Args:
@@ -28,10 +34,10 @@ class FAB(MinimalAttack):
         restarts: Number of starts. The first is the clean input, the others are random, within half
             the distance found so far; or half the bounds' reach, without bounds within 1, where
             nothing was found.
-        bias: Most weight of the way from the clean input, from 0 to 1: the paper's largest alpha.
-        extrapolation: By which factor steps go beyond the boundary, at least 1: eta.
-        backward: How far from the clean input the search goes on after a change of class, as a
-            share of the distance there, above 0 and below 1: beta.
+        alpha_max: Largest weight of the way from the clean input, from 0 to 1.
+        eta: Factor by which steps go beyond the boundary, at least 1.
+        beta: Distance from the clean input at which the search goes on after a change of class, as
+            a share of the distance there, above 0 and below 1.
         bounds: Lowest and highest value of an input, or `None`.
         seed: Integer seed of the random starts.
         candidates: How many other classes are looked at in each step, the most likely there. Each
@@ -56,30 +62,28 @@ class FAB(MinimalAttack):
         norm: str = "l2",
         steps: int = 100,
         restarts: int = 1,
-        bias: float = 0.1,
-        extrapolation: float = 1.05,
-        backward: float = 0.9,
+        alpha_max: float = 0.1,
+        eta: float = 1.05,
+        beta: float = 0.9,
         bounds: tuple[float, float] | None = (0.0, 1.0),
         seed: int | None = None,
         candidates: int = 10,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_steps(steps, None, restarts, random_start=True)
-        if not 0 <= bias <= 1:
-            raise ValueError(f"`bias` must be from 0 to 1. Received: {bias!r}.")
-        if not 1 <= extrapolation < np.inf:
-            raise ValueError(
-                f"`extrapolation` must be finite and at least 1. Received: {extrapolation!r}."
-            )
-        if not 0 < backward < 1:
-            raise ValueError(f"`backward` must be above 0 and below 1. Received: {backward!r}.")
+        if not 0 <= alpha_max <= 1:
+            raise ValueError(f"`alpha_max` must be from 0 to 1. Received: {alpha_max!r}.")
+        if not 1 <= eta < np.inf:
+            raise ValueError(f"`eta` must be finite and at least 1. Received: {eta!r}.")
+        if not 0 < beta < 1:
+            raise ValueError(f"`beta` must be above 0 and below 1. Received: {beta!r}.")
         check_count("candidates", candidates)
         self.steps = int(steps)
         self.candidates = int(candidates)
         self.restarts = int(restarts)
-        self.bias = float(bias)
-        self.extrapolation = float(extrapolation)
-        self.backward = float(backward)
+        self.alpha_max = float(alpha_max)
+        self.eta = float(eta)
+        self.beta = float(beta)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
@@ -87,16 +91,16 @@ class FAB(MinimalAttack):
             "norm": self.norm,
             "steps": self.steps,
             "restarts": self.restarts,
-            "bias": self.bias,
-            "extrapolation": self.extrapolation,
-            "backward": self.backward,
+            "alpha_max": self.alpha_max,
+            "eta": self.eta,
+            "beta": self.beta,
             "bounds": None if self.bounds is None else list(self.bounds),
             "seed": self.seed,
             "candidates": self.candidates,
         }
 
-    def find(self, question: Question, seed: tf.Tensor) -> Found:
-        """Searches from all starts; see `MinimalAttack.find`."""
+    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+        """Searches from all starts; see `MinimumNormAttack.find`."""
         x = question.x
 
         def step(number: tf.Tensor, here: tf.Tensor, best: _Best) -> tuple[Any, ...]:
@@ -118,51 +122,53 @@ class FAB(MinimalAttack):
             lambda index, _: some & (index < self.restarts), restart, (tf.constant(0), best)
         )
         queries = 2 * self.steps * self.restarts * tf.cast(question.right, tf.int32)
-        return Found(best.points, question.right & best.found, queries)
+        return SearchResult(best.points, question.right & best.found, queries)
 
-    def refine(self, question: Question, found: Found) -> Found:
+    def refine(self, question: SearchProblem, found: SearchResult) -> SearchResult:
         """Halves twice: the segment to the clean input, then the family of shortest ways.
 
-        Those lead from the clean input to parallels of the boundary linearised where the first
-        halving ends, the farthest beyond it; see `MinimalAttack.refine`.
+        Those lead from the clean input to parallels of the boundary linearized where the first
+        halving ends, the farthest beyond it; see `MinimumNormAttack.refine`.
         """
         x, searched = question.x, question.right & found.success
         found = super().refine(question, found)
-        boundaries = hyperplane.linearise(
+        boundaries = hyperplane.linearize(
             question.classifier, found.points, question.labels, self.candidates
         )
         # Without bounds: the boundary that the point has just crossed, as near as rounding.
         normal, gap, _ = hyperplane.nearest(boundaries, None, self.norm)
 
         def path(share: tf.Tensor) -> tf.Tensor:
-            far = self.extrapolation * share
+            far = self.eta * share
             return self.inside(x + self._from_clean(x, found.points, normal, gap, far))
 
         end = path(tf.ones_like(gap))
         queries = found.queries + 2 * tf.cast(searched, tf.int32)
-        tried = halve(question, Found(end, searched & question.wrong(end), queries), path)
+        tried = binary_search(
+            question, SearchResult(end, searched & question.wrong(end), queries), path
+        )
         before, after = (geometry.norm(each.points - x, self.norm) for each in (found, tried))
         points = choose(tried.success & (after < before), tried.points, found.points)
-        return Found(points, found.success, tried.queries)
+        return SearchResult(points, found.success, tried.queries)
 
-    def _onward(self, question: Question, here: tf.Tensor) -> tf.Tensor:
+    def _onward(self, question: SearchProblem, here: tf.Tensor) -> tf.Tensor:
         """The next point: beyond the nearest boundary, between where two ways lead."""
         x = question.x
-        boundaries = hyperplane.linearise(
+        boundaries = hyperplane.linearize(
             question.classifier, here, question.labels, self.candidates
         )
         box = geometry.box_around(here, self.bounds)
         normal, gap, way = hyperplane.nearest(boundaries, box, self.norm)
         clean_way = self._from_clean(x, here, normal, gap)
         own, clean = (geometry.norm(each, self.norm) for each in (way, clean_way))
-        bias = spread(tf.minimum(tf.math.divide_no_nan(own, own + clean), self.bias), x)
-        ahead, clean_ahead = here + self.extrapolation * way, x + self.extrapolation * clean_way
-        return self.inside((1.0 - bias) * ahead + bias * clean_ahead)
+        alpha = spread(tf.minimum(tf.math.divide_no_nan(own, own + clean), self.alpha_max), x)
+        ahead, clean_ahead = here + self.eta * way, x + self.eta * clean_way
+        return self.inside((1.0 - alpha) * ahead + alpha * clean_ahead)
 
     def _from_clean(
         self, x: tf.Tensor, here: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor, share: Any = 1.0
     ) -> tf.Tensor:
-        """The shortest way from the clean inputs to a boundary linearised elsewhere.
+        """The shortest way from the clean inputs to a boundary linearized elsewhere.
 
         Or to where a share of the gap is closed, which may be above 1.
         """
@@ -171,7 +177,7 @@ class FAB(MinimalAttack):
         return hyperplane.project(normal, share * gap, self.norm, box)[0]
 
     def _back(self, x: tf.Tensor, onward: tf.Tensor) -> tf.Tensor:
-        return self.inside(x + self.backward * (onward - x))
+        return self.inside(x + self.beta * (onward - x))
 
     def _start(self, x: tf.Tensor, best: "_Best", seed: tf.Tensor) -> tf.Tensor:
         """A random start around the clean inputs."""

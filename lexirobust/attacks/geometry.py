@@ -164,7 +164,7 @@ def leave_ball(
 
     Args:
         perturbation: `[N, ...]` float tensor of norm `radius`, inside the ball.
-        offset: The ball's centre, shaped like the first argument.
+        offset: The ball's center, shaped like the first argument.
         radius: Scalar or `[N]` tensor, above 0.
         norm: The norm of the ball: `"l1"`, `"l2"` or `"linf"`.
         ball: Radius of the ball, scalar or `[N]`; `None`: the same.
@@ -179,12 +179,12 @@ def leave_ball(
     [[0.5   0.866]]
     """
     check_norm(norm)
-    flat, centre = _flat(perturbation), _flat(offset)
+    flat, center = _flat(perturbation), _flat(offset)
     ball = _per_sample(radius if ball is None else ball, flat)
     radius = _per_sample(radius, flat)
-    side, size = tf.sign(centre), tf.abs(centre)
+    side, size = tf.sign(center), tf.abs(center)
     if norm == "l2":
-        away, axis = _norm(centre, norm)[:, None], _unit(centre)
+        away, axis = _norm(center, norm)[:, None], _unit(center)
         surplus = (ball - radius) * (ball + radius)
         half = 0.5 * (away - _divide(surplus, away))
         across = flat - tf.reduce_sum(flat * axis, axis=1, keepdims=True) * axis
@@ -275,7 +275,7 @@ def random_perturbation(
 def _drawn(
     flat: tf.Tensor, radius: tf.Tensor, norm: str, seed: tf.Tensor, surface: bool
 ) -> tf.Tensor:
-    """What `random_perturbation` gives, for rows."""
+    """`random_perturbation` for rows."""
     seeds = tf.random.experimental.stateless_split(seed, 3)
     shape = tf.shape(flat)
     if norm == "linf":
@@ -462,15 +462,15 @@ def _cross(
     before = tf.gather(before, tf.argsort(order, axis=-1), batch_dims=1)
     taken = tf.clip_by_value(missing - before, 0.0, gain)
     size = tf.where(taken > 0, near**power + taken, 1.0) ** (1.0 / power)
-    moved = tf.where(taken > 0, far_side * tf.minimum(size, far) * unit, corner)
-    return tf.clip_by_value(moved, low, high)
+    result = tf.where(taken > 0, far_side * tf.minimum(size, far) * unit, corner)
+    return tf.clip_by_value(result, low, high)
 
 
 @traced_once
 def _in_ball(
     flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor, norm: str
 ) -> tf.Tensor:
-    """What `project_ball` gives, for rows."""
+    """`project_ball` for rows."""
     inside = tf.clip_by_value(flat, low, high)
     if norm == "linf":
         return inside
@@ -482,7 +482,7 @@ def _in_ball(
 def _on_sphere(
     flat: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor, norm: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `project_sphere` gives, for rows."""
+    """`project_sphere` for rows."""
     if norm == "linf":
         return _linf_sphere(flat, radius, low, high)
     point = _grow(flat, radius, norm, low, high)
@@ -512,6 +512,6 @@ def _linf_sphere(
     cheapest = tf.one_hot(tf.argmin(tf.minimum(up, down), axis=-1), flat.shape[-1], True, False)
     roomy = tf.reduce_any(upward | downward, axis=-1, keepdims=True)
     short = tf.reduce_max(tf.abs(inside), axis=-1, keepdims=True) < radius
-    moved = tf.where(cheapest & short & roomy, tf.where(up <= down, high, low), inside)
+    result = tf.where(cheapest & short & roomy, tf.where(up <= down, high, low), inside)
     roomier = tf.where(high >= -low, high, low)
-    return tf.where(roomy, moved, roomier), roomy[:, 0]
+    return tf.where(roomy, result, roomier), roomy[:, 0]

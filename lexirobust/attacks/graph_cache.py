@@ -19,7 +19,7 @@ import tensorflow as tf
 
 _Kept = TypeVar("_Kept")
 _Parts: TypeAlias = dict[Hashable, Any]
-"""What an object is made of, by name."""
+"""The parts of an object by name."""
 
 _MOST_KEPT: Final = 32  # The latest: each holds on to its classifier.
 
@@ -128,7 +128,7 @@ class Snapshot:
         self._parts = self._look()
 
     def still_holds(self) -> bool:
-        """Whether all parts are what they were."""
+        """Tells if all parts are unchanged."""
         return not self._changed(self._look())
 
     def ignore_changes(self) -> None:
@@ -177,7 +177,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _parts_of(owner: Any) -> _Parts | None:
-    """What an object is made of, as far as a graph may have been traced from it."""
+    """The parts of an object that a graph may have been traced from."""
     if isinstance(owner, _WHOLE):
         return None
     if isinstance(owner, np.ndarray):
@@ -247,7 +247,7 @@ def _parts_of_function(function: types.FunctionType) -> _Parts:
 
 
 def _code_of(kind: type, *names: str) -> _Parts:
-    """What a class and its bases define by some names, and by those that code found there names."""
+    """The definitions of some names in a class and its bases, and of names in their code."""
     classes = [base for base in kind.__mro__ if not _is_library(base)]
     found: _Parts = {}
     waiting = [*names] if classes else []

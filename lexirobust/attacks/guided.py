@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.explored import ExploredRegion
-from lexirobust.attacks.loop import Goal
+from lexirobust.attacks.gradient_ascent import Goal
 from lexirobust.attacks.pgd import PGD
 
 Unexplored: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -75,15 +75,15 @@ class GuidedPGD(PGD):
         losses = super().goals(classifier, y, magnitude)
         return [lambda x: self._outside(x, magnitude), *losses]
 
-    def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
-        """Those outside a region that is known exactly; see `Attack.counted`."""
+    def valid(self, x: Any, x_adv: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
+        """Those outside a region that is known exactly; see `Attack.valid`."""
         del x
-        return None if self.region is None else self.region.has_outside(moved, magnitude)
+        return None if self.region is None else self.region.has_outside(x_adv, magnitude)
 
-    def _climb(self, *args: Any, **settings: Any) -> tf.Tensor:
+    def _gradient_ascent(self, *args: Any, **settings: Any) -> tf.Tensor:
         lead_out = self.region.lead_out if self.region else None
-        return super()._climb(*args, lead_out=lead_out, **settings)
+        return super()._gradient_ascent(*args, lead_out=lead_out, **settings)
 
-    def _ladder(self, *given: Any) -> Iterator[tf.Tensor]:
+    def _sweep(self, *given: Any) -> Iterator[tf.Tensor]:
         """Attacks each magnitude alone: every one has an explored region of its own."""
-        return Attack._ladder(self, *given)
+        return Attack._sweep(self, *given)

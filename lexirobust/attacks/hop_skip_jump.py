@@ -8,8 +8,15 @@ import tensorflow as tf
 
 from lexirobust.attacks import geometry
 from lexirobust.attacks.decisions import DecisionAttack
-from lexirobust.attacks.loop import choose
-from lexirobust.attacks.minimal import TOLERANCE, Found, Question, decide, halve, spread
+from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm import (
+    TOLERANCE,
+    SearchProblem,
+    SearchResult,
+    binary_search,
+    decide,
+    spread,
+)
 from lexirobust.checks import check_count
 
 # Most halvings of a step that does not end on the far side.
@@ -21,23 +28,25 @@ class HopSkipJump(DecisionAttack):
     """Decisions alone: estimates which way the boundary faces, steps over it and comes back.
 
     It asks for classes, never for logits or gradients. Each step asks on which side random points
-    around the boundary point are, in rounds of `probes`, the more the later: as many rounds as the
-    root of the step's number. It moves by a length that is halved until the point is
-    misclassified, and halves the way back: for l2 the segment to the clean input, for linf the
-    ball around it to which the point is clipped. Points that are not nearer are dropped.
+    around the boundary point are, in rounds of `gradient_queries`, the more the later: as many
+    rounds as the root of the step's number. It moves by a length that is halved until the point is
+    misclassified, and goes back by binary search: for l2 along the segment to the clean input, for
+    linf within the ball around it to which the point is clipped. Points that are not nearer are
+    dropped.
 
     Between several classes there are boundaries that are the nearest only around: `restarts` helps.
-    A batch of N samples is asked for as N times `probes` inputs at once; `batch_size` limits that.
+    A batch of N samples is asked for as N times `gradient_queries` inputs at once; `batch_size`
+    limits that.
 
     Args:
         norm: Norm of distances: `"l2"` or `"linf"`.
         steps: Number of steps.
-        probes: Number of queries in a round.
+        gradient_queries: Number of queries in a round.
         restarts: Number of starts: each at the nearest other sample of the batch that is classified
             otherwise, and as no start before it, or where there is none at noise.
         tries: Most queries for a start of noise.
         bounds: Lowest and highest value of an input, or `None`.
-        seed: Integer seed of noise and probes.
+        seed: Integer seed of starts and gradient queries.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -58,7 +67,7 @@ class HopSkipJump(DecisionAttack):
         self,
         norm: str = "l2",
         steps: int = 40,
-        probes: int = 100,
+        gradient_queries: int = 100,
         restarts: int = 1,
         tries: int = 30,
         bounds: tuple[float, float] | None = (0.0, 1.0),
@@ -66,23 +75,23 @@ class HopSkipJump(DecisionAttack):
     ) -> None:
         super().__init__(norm, restarts, tries, bounds, seed)
         check_count("steps", steps)
-        check_count("probes", probes)
+        check_count("gradient_queries", gradient_queries)
         self.steps = int(steps)
-        self.probes = int(probes)
+        self.gradient_queries = int(gradient_queries)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
         return {
             "norm": self.norm,
             "steps": self.steps,
-            "probes": self.probes,
+            "gradient_queries": self.gradient_queries,
             "restarts": self.restarts,
             "tries": self.tries,
             "bounds": None if self.bounds is None else list(self.bounds),
             "seed": self.seed,
         }
 
-    def walk(self, question: Question, start: Found, seed: tf.Tensor) -> Found:
+    def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""
         x = question.x
         size = int(np.prod(x.shape[1:]))
@@ -90,18 +99,20 @@ class HopSkipJump(DecisionAttack):
         tolerance = max(size ** (-1.5 if self.norm == "l2" else -2.0), TOLERANCE)
         around = tolerance * (np.sqrt(size) if self.norm == "l2" else size)
 
-        def step(number: tf.Tensor, found: Found) -> tuple[tf.Tensor, Found]:
+        def step(number: tf.Tensor, found: SearchResult) -> tuple[tf.Tensor, SearchResult]:
             own = tf.random.experimental.stateless_fold_in(seed, number)
             distance = geometry.norm(found.points - x, self.norm)
             rounds = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(number, tf.float32))), tf.int32)
             facing = self._facing(question, found.points, around * distance, rounds, own)
-            asked = found.queries + self.probes * rounds * tf.cast(found.success, tf.int32)
+            asked = found.queries + self.gradient_queries * rounds * tf.cast(
+                found.success, tf.int32
+            )
             length = distance / tf.sqrt(tf.cast(number, x.dtype))
             over = self._over(question, found._replace(queries=asked), facing, length)
             back = self._back(question, over, tolerance)
             nearer = over.success & (geometry.norm(back.points - x, self.norm) < distance)
             points = choose(nearer, back.points, found.points)
-            return number + 1, Found(points, found.success, back.queries)
+            return number + 1, SearchResult(points, found.success, back.queries)
 
         _, found = tf.while_loop(
             lambda number, found: (number <= self.steps) & tf.reduce_any(found.success),
@@ -110,7 +121,7 @@ class HopSkipJump(DecisionAttack):
         )
         return self._back(question, found, TOLERANCE)
 
-    def _back(self, question: Question, found: Found, tolerance: float) -> Found:
+    def _back(self, question: SearchProblem, found: SearchResult, tolerance: float) -> SearchResult:
         """Halves the way to the clean input, along the segment or through shrinking balls."""
         x, points = question.x, found.points
         reach = geometry.norm(points - x, "linf")
@@ -121,23 +132,23 @@ class HopSkipJump(DecisionAttack):
             end = spread(share * reach, x)
             return self.inside(x + tf.clip_by_value(points - x, -end, end))
 
-        return halve(question, found, path, tolerance)
+        return binary_search(question, found, path, tolerance)
 
     def _over(
-        self, question: Question, found: Found, facing: tf.Tensor, length: tf.Tensor
-    ) -> Found:
+        self, question: SearchProblem, found: SearchResult, facing: tf.Tensor, length: tf.Tensor
+    ) -> SearchResult:
         """Steps to where points are misclassified; no success where no length leads there."""
         active = found.success
 
-        def going(number: tf.Tensor, _: tf.Tensor, over: Found) -> tf.Tensor:
+        def going(number: tf.Tensor, _: tf.Tensor, over: SearchResult) -> tf.Tensor:
             return (number < _SHORTEST) & tf.reduce_any(active & ~over.success)
 
-        def attempt(number: tf.Tensor, length: tf.Tensor, over: Found) -> tuple[Any, ...]:
+        def attempt(number: tf.Tensor, length: tf.Tensor, over: SearchResult) -> tuple[Any, ...]:
             moving = active & ~over.success
             points = self.inside(found.points + spread(length, facing) * facing)
             hit = moving & question.wrong(points)
             queries = over.queries + tf.cast(moving, tf.int32)
-            over = Found(choose(hit, points, over.points), over.success | hit, queries)
+            over = SearchResult(choose(hit, points, over.points), over.success | hit, queries)
             return number + 1, length / 2, over
 
         start = found._replace(success=tf.zeros_like(active))
@@ -145,7 +156,7 @@ class HopSkipJump(DecisionAttack):
 
     def _facing(
         self,
-        question: Question,
+        question: SearchProblem,
         points: tf.Tensor,
         radius: tf.Tensor,
         rounds: tf.Tensor,
@@ -156,14 +167,14 @@ class HopSkipJump(DecisionAttack):
         It is the covariance of a probe and its outcome, 1 or -1: outcomes less their mean weigh
         the probes. Where all outcomes are the same, that is the probes' mean, or its opposite.
         """
-        shape = tf.concat([[self.probes], tf.shape(points)], axis=0)
+        shape = tf.concat([[self.gradient_queries], tf.shape(points)], axis=0)
         reach = spread(radius, points)
 
         def ask(number: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             own = tf.random.experimental.stateless_fold_in(seed, number)
             asked = self.inside(points + reach * self._draw(shape, own, points.dtype))
             # What was asked, where bounds stopped a probe.
-            probes = tf.math.divide_no_nan(asked - points, reach)
+            directions = tf.math.divide_no_nan(asked - points, reach)
             given = decide(question.classifier, tf.reshape(asked, (-1, *points.shape[1:])))
             wrong = tf.reshape(given, shape[:2]) != question.labels
             outcomes = tf.where(wrong, tf.ones([], points.dtype), -1.0)
@@ -172,20 +183,23 @@ class HopSkipJump(DecisionAttack):
             return (
                 number + 1,
                 outcome + tf.reduce_sum(outcomes, axis=0),
-                probe + tf.reduce_sum(probes, axis=0),
-                both + tf.reduce_sum(weights * probes, axis=0),
+                probe + tf.reduce_sum(directions, axis=0),
+                both + tf.reduce_sum(weights * directions, axis=0),
             )
 
         none = tf.zeros_like(points)
         state = tf.constant(0), tf.zeros_like(radius), none, none
         _, outcome, probe, both = tf.while_loop(lambda number, *_: number < rounds, ask, state)
-        mean = outcome / tf.cast(self.probes * rounds, points.dtype)
+        mean = outcome / tf.cast(self.gradient_queries * rounds, points.dtype)
         tilt = spread(mean, points) * probe
         direction = choose(tf.abs(mean) < 1, both - tilt, tilt)
         return geometry.steepest_direction(direction, self.norm)
 
     def _draw(self, shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Random directions of l2 norm 1, `[probes, N, ...]`: normal for l2, uniform for linf."""
+        """Random directions of l2 norm 1, `[gradient_queries, N, ...]`.
+
+        They are normal for l2, and uniform for linf.
+        """
         if self.norm == "l2":
             drawn = tf.random.stateless_normal(shape, seed, dtype=dtype)
         else:

@@ -10,7 +10,7 @@ from lexirobust.attacks.attack import Classifier, logits_of
 
 
 class Boundaries(NamedTuple):
-    """Linearised boundaries between a sample's label and K classes.
+    """Linearized boundaries between a sample's label and K classes.
 
     A perturbation `d` of the inputs that they were found at meets boundary k where
     `sum(normals[:, k] * d) == gaps[:, k]`.
@@ -27,10 +27,10 @@ class Boundaries(NamedTuple):
     usable: tf.Tensor
 
 
-def linearise(
+def linearize(
     classifier: Classifier, x: tf.Tensor, labels: tf.Tensor, candidates: int | None = None
 ) -> Boundaries:
-    """Linearises the boundaries of the labels' classes around inputs.
+    """Linearizes the boundaries of the labels' classes around inputs.
 
     One pass of the classifier, and one back for each class that is looked at.
 
@@ -49,7 +49,7 @@ def linearise(
 
     Example:
 
-    >>> found = linearise(lambda x: x @ [[1.0, -1.0]], tf.constant([[3.0]]), tf.constant([0]))
+    >>> found = linearize(lambda x: x @ [[1.0, -1.0]], tf.constant([[3.0]]), tf.constant([0]))
     >>> found.normals[0, 1].numpy().tolist(), found.gaps[0, 1].numpy().item()
     ([-2.0], 6.0)
     """
@@ -206,12 +206,12 @@ def _level(price: tf.Tensor, target: tf.Tensor, room: tf.Tensor, norm: str) -> t
         slope = tf.reduce_sum(tf.where(free, price * pace, 0.0), axis=1, keepdims=True)
         return tf.maximum(scale, _divide(target - worth, slope))
 
-    def climb(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def grow(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         higher = raised(scale)
         return higher, tf.reduce_any(higher > scale * (1.0 + 1e-6))
 
     start = raised(tf.zeros_like(target)), tf.constant(True)
-    scale, _ = tf.while_loop(lambda _, more: more, climb, start, maximum_iterations=256)
+    scale, _ = tf.while_loop(lambda _, more: more, grow, start, maximum_iterations=256)
     return tf.minimum(scale * pace, room)
 
 

@@ -1,4 +1,4 @@
-"""The interval attack: bounds over a neighbourhood show where to start."""
+"""The interval attack: bounds over a neighborhood show where to start."""
 
 from typing import Any, Final
 
@@ -12,14 +12,14 @@ from lexirobust.attacks.losses import most_likely
 from lexirobust.attacks.pgd import PGD
 from lexirobust.checks import check_count, of_dtype
 
-# The neighbourhoods tried, as shares of the magnitude: the authors' first one on MNIST, 0.01 of
+# The neighborhoods tried, as shares of the magnitude: the authors' first one on MNIST, 0.01 of
 # 0.3, grows threefold, to half the magnitude at most.
 SHARES: Final = (1 / 30, 1 / 10, 3 / 10, 1 / 2)
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class IntervalAttack(PGD):
-    """Interval attack: `PGD` from where bounds over a neighbourhood say that it pays to start.
+    """Interval attack: `PGD` from where bounds over a neighborhood say that it pays to start.
 
     From the input, the start is moved several times. Around it grows a box, until bounds of the
     logits no longer prove that the label holds in it. The start then moves by the box's radius
@@ -71,11 +71,15 @@ class IntervalAttack(PGD):
         y: tf.Tensor,
         magnitude: Any,
         seed: tf.Tensor,
-        first: tf.Tensor | None = None,
+        initial_perturbation: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph, from the start moved; see `PGD.perturb`."""
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
-        start = tf.zeros_like(x) if first is None else tf.cast(first, x.dtype)
+        start = (
+            tf.zeros_like(x)
+            if initial_perturbation is None
+            else tf.cast(initial_perturbation, x.dtype)
+        )
         box = geometry.box_around(x, self.bounds)
         # The largest box around 0 with corners at norm 1.
         unit = 1.0 / geometry.norm(tf.ones_like(x), self.norm)
@@ -95,12 +99,12 @@ class IntervalAttack(PGD):
             return number + 1, geometry.project_ball(onward, magnitude, self.norm, box)[0]
 
         _, start = tf.while_loop(lambda number, _: number < self.moves, move, (0, start))
-        return super().perturb(classifier, x, y, magnitude, seed, first=start)
+        return super().perturb(classifier, x, y, magnitude, seed, initial_perturbation=start)
 
     def _gain(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, radius: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What may be gained in a box around inputs.
+        """The largest possible gain in a box around inputs.
 
         Args:
             classifier: Keras model.

@@ -1,4 +1,4 @@
-"""What attacks raise or lower: losses whose gradients never vanish because a classifier is sure."""
+"""Losses for attacks, whose gradients do not vanish for confident classifiers."""
 
 from collections.abc import Callable
 from typing import Final, TypeAlias

@@ -1,4 +1,4 @@
-"""Which of many points is nearest to each input: searched for in blocks, in graph."""
+"""Nearest of many points to each input, searched for in blocks inside the graph."""
 
 from typing import Any, Final
 
@@ -46,13 +46,13 @@ def nearest(
     count = points.shape[0] or tf.shape(points)[0]
     size = _block_size(points, norm)
     # Small entries round little: the mean is no part of a difference.
-    centre = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
-    inputs = _flat(tf.stop_gradient(x) - centre)
+    center = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
+    inputs = _flat(tf.stop_gradient(x) - center)
 
     def block(start: Any, best: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # The last block looks at some points twice.
         rows = tf.minimum(start + tf.range(tf.minimum(size, count)), count - 1)
-        far = _order(inputs, _flat(tf.cast(tf.gather(points, rows), x.dtype) - centre), norm)
+        far = _order(inputs, _flat(tf.cast(tf.gather(points, rows), x.dtype) - center), norm)
         if weights is not None:
             factors = tf.cast(tf.gather(weights, rows), x.dtype)
             far *= tf.square(factors) if norm == "l2" else factors
@@ -94,13 +94,13 @@ def within(x: tf.Tensor, points: tf.Tensor, norm: str, radius: tf.Tensor) -> tf.
     [True, True, False]
     """
     size = _block_size(points, norm)
-    centre = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
-    inputs = _flat(x - centre)
+    center = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
+    inputs = _flat(x - center)
     if norm == "l2":
         longest = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(inputs), axis=1)))
     parts = []
     for start in range(0, points.shape[0], size):
-        block = _flat(tf.cast(points[start : start + size], x.dtype) - centre)
+        block = _flat(tf.cast(points[start : start + size], x.dtype) - center)
         limit = radius * (1.0 + 1e-3)
         if norm == "l2":
             other = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(block), axis=1)))
@@ -110,7 +110,7 @@ def within(x: tf.Tensor, points: tf.Tensor, norm: str, radius: tf.Tensor) -> tf.
 
 
 def _block_size(points: tf.Tensor, norm: str) -> int:
-    """How many points one block holds."""
+    """The number of points in one block."""
     dimensions = int(np.prod(points.shape[1:]))
     return _BLOCK_POINTS if norm == "l2" else max(_BLOCK_ENTRIES // dimensions, 1)
 

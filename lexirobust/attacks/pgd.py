@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
-from lexirobust.attacks.loop import Goal, choose, climb, ranked
+from lexirobust.attacks.gradient_ascent import Goal, choose, gradient_ascent, ranked
 from lexirobust.attacks.losses import LOSSES, most_likely
 from lexirobust.checks import check_flag, check_steps, classes_of, of_dtype, wide
 
@@ -127,7 +127,7 @@ class PGD(Attack):
         return type(self), self.bounds, frozenset(config.items())
 
     def goals(self, classifier: Classifier, y: tf.Tensor, magnitude: tf.Tensor) -> list[Goal]:
-        """What the attack raises, the most important goal first.
+        """The goals that the attack raises, the most important first.
 
         Args:
             classifier: Maps inputs to logits.
@@ -146,10 +146,10 @@ class PGD(Attack):
 
         return [goal]
 
-    def solved(self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def is_adversarial(self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Says which inputs are misclassified, or classified as the label where that is the goal.
 
-        Inputs whose logits are not numbers are misclassified, as whatever they are labelled.
+        Inputs whose logits are not numbers are misclassified, as whatever they are labeled.
 
         Args:
             classifier: Maps inputs to logits.
@@ -163,7 +163,7 @@ class PGD(Attack):
         given = classes_of(logits_of(classifier, x))
         return tf.equal(given == labels, tf.less(self.sign, 0.0))
 
-    def mix(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    def combine_gradients(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Makes the one gradient that is followed of all goals' gradients.
 
         Args:
@@ -182,7 +182,7 @@ class PGD(Attack):
         y: tf.Tensor,
         magnitude: Any,
         seed: tf.Tensor,
-        first: tf.Tensor | None = None,
+        initial_perturbation: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph; see `Attack.perturb`.
 
@@ -192,24 +192,27 @@ class PGD(Attack):
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitude: Scalar or `[N]` tensor.
             seed: `[2]` integer tensor.
-            first: Perturbation to start from, shaped like `x`, in place of the first random one.
+            initial_perturbation: Perturbation to start from, shaped like `x`, in place of the first
+                random one.
 
         Returns:
             The perturbed inputs, shaped like `x`.
         """
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         forward = _shared_pass(classifier)
-        return self._climb(
+        return self._gradient_ascent(
             self.goals(forward, y, magnitude),
             x,
             magnitude,
             seed,
-            first=first,
-            solved=(lambda inputs: self.solved(forward, inputs, y)) if self.early_stop else None,
+            initial_perturbation=initial_perturbation,
+            is_adversarial=(lambda inputs: self.is_adversarial(forward, inputs, y))
+            if self.early_stop
+            else None,
         )
 
     def start(
-        self, x: tf.Tensor, magnitude: tf.Tensor, seed: tf.Tensor, first: tf.Tensor
+        self, x: tf.Tensor, magnitude: tf.Tensor, seed: tf.Tensor, initial_perturbation: tf.Tensor
     ) -> tf.Tensor:
         """Moves inputs to where the attack begins, without a step.
 
@@ -217,13 +220,21 @@ class PGD(Attack):
             x: `[N, ...]` float tensor.
             magnitude: `[N]` norms.
             seed: `[2]` integer tensor.
-            first: As in `perturb`.
+            initial_perturbation: As in `perturb`.
 
         Returns:
             The perturbed inputs, shaped like `x`.
         """
         still = [lambda inputs: tf.zeros(tf.shape(inputs)[:1])]
-        return self._climb(still, x, magnitude, seed, steps=0, restarts=1, first=first)
+        return self._gradient_ascent(
+            still,
+            x,
+            magnitude,
+            seed,
+            steps=0,
+            restarts=1,
+            initial_perturbation=initial_perturbation,
+        )
 
     def follow(
         self,
@@ -231,7 +242,7 @@ class PGD(Attack):
         x: tf.Tensor,
         y: tf.Tensor,
         magnitude: tf.Tensor,
-        moved: tf.Tensor,
+        x_adv: tf.Tensor,
         gradient: tf.Tensor,
     ) -> tf.Tensor:
         """Takes one step along a gradient of the loss that is known already.
@@ -243,7 +254,7 @@ class PGD(Attack):
             x: `[N, ...]` float tensor.
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitude: `[N]` norms.
-            moved: The perturbed inputs, shaped like `x`.
+            x_adv: The perturbed inputs, shaped like `x`.
             gradient: The loss's gradient there, up to a positive factor a sample.
 
         Returns:
@@ -252,17 +263,17 @@ class PGD(Attack):
         axes = list(range(1, x.shape.rank))
         # The attack's own goal, seen from here: a linear function.
         linear = [lambda inputs: self.sign * tf.reduce_sum(inputs * gradient, axis=axes)]
-        return self._climb(
+        return self._gradient_ascent(
             [*self.goals(classifier, y, magnitude)[:-1], *linear],
             x,
             magnitude,
             tf.zeros([2], tf.int32),
             steps=1,
             restarts=1,
-            first=moved - x,
+            initial_perturbation=x_adv - x,
         )
 
-    def _climb(
+    def _gradient_ascent(
         self,
         goals: Sequence[Goal],
         x: tf.Tensor,
@@ -279,11 +290,11 @@ class PGD(Attack):
             "restarts": self.restarts,
             "bounds": self.bounds,
             "random_start": self.random_start,
-            "mix": self.mix,
+            "combine_gradients": self.combine_gradients,
         }
-        return tf.stop_gradient(climb(goals, x, magnitude, seed, **{**own, **settings}))
+        return tf.stop_gradient(gradient_ascent(goals, x, magnitude, seed, **{**own, **settings}))
 
-    def _ladder(
+    def _sweep(
         self,
         classifier: Classifier,
         x: tf.Tensor,
@@ -297,31 +308,36 @@ class PGD(Attack):
         Without random starts there is nothing to replace: each magnitude is attacked alone.
         """
         if not self.random_start:
-            yield from super()._ladder(classifier, x, y, scale, magnitudes)
+            yield from super()._sweep(classifier, x, y, scale, magnitudes)
             return
-        exact, moved, below = self.constraint == "exact", x, 0.0
-        solved = tf.zeros(tf.shape(x)[:1], tf.bool)
+        exact, x_adv, below = self.constraint == "exact", x, 0.0
+        is_adversarial = tf.zeros(tf.shape(x)[:1], tf.bool)
         if not exact:  # Where the input itself is misclassified, that stays an answer.
             still = tf.zeros(tf.shape(x)[:1], x.dtype)
-            solved = self._judged(classifier, x, y, still, steps=1, restarts=1)[1]
+            is_adversarial = self._judged(classifier, x, y, still, steps=1, restarts=1)[1]
         for magnitude in magnitudes:
             if magnitude:
-                last, first = (moved, solved), moved - x
+                last, initial_perturbation = (x_adv, is_adversarial), x_adv - x
                 if exact and below:
-                    first *= magnitude / below
-                starts, given = self._starts_at_once(), {"first": first}
+                    initial_perturbation *= magnitude / below
+                starts, given = (
+                    self._starts_at_once(),
+                    {"initial_perturbation": initial_perturbation},
+                )
                 if below:  # What has succeeded there needs little; the rest has all starts again.
                     given["steps"] = -(-self.steps // CHAINED_SHARE)
                     starts = [starts[0], *starts]
                 norms = magnitude * scale
-                moved, solved, _ = self._attacked(classifier, x, y, norms, starts, **given)
+                x_adv, is_adversarial, _ = self._attacked(classifier, x, y, norms, starts, **given)
                 if not exact:
-                    moved, solved = choose(last[1] & ~solved, last, (moved, solved))
+                    x_adv, is_adversarial = choose(
+                        last[1] & ~is_adversarial, last, (x_adv, is_adversarial)
+                    )
             below = magnitude
-            yield moved
+            yield x_adv
 
     def _starts_at_once(self) -> list[int]:
-        """How the starts are shared out: in pairs, where the first success is enough."""
+        """The numbers of restarts run together: in pairs, if the first success is enough."""
         if not self.early_stop:
             return [self.restarts]
         return [min(2, self.restarts - done) for done in range(0, self.restarts, 2)]
@@ -336,8 +352,8 @@ class PGD(Attack):
         **given: Any,
     ) -> tuple[tf.Tensor, ...]:
         """Attacks from some starts as `given`, then from more what still resists."""
-        first, *more = starts
-        found = self._judged(classifier, x, y, norms, restarts=first, **given)
+        begin, *more = starts
+        found = self._judged(classifier, x, y, norms, restarts=begin, **given)
         for restarts in more:
             found = self._again(classifier, x, y, norms, found, restarts)
         return found
@@ -384,26 +400,26 @@ class PGD(Attack):
 
         One graph serves calls, which do not ask for the last two, and every magnitude of a sweep.
         """
-        given = {"first": tf.zeros_like(x), **given, "judge": tf.constant(judge)}
+        given = {"initial_perturbation": tf.zeros_like(x), **given, "judge": tf.constant(judge)}
         return super()._run(classifier, x, y, magnitude, **given)
 
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
-        """What a graph gives; see `_judged`."""
+        """The part of `_judged` that runs inside a graph."""
         judge = given.pop("judge", None)
-        moved = self.perturb(classifier, **given)
+        x_adv = self.perturb(classifier, **given)
         if judge is None:
-            return moved
+            return x_adv
         y, norms = given["y"], given["magnitude"]
 
         def judged() -> tuple[tf.Tensor, tf.Tensor]:
             forward = _shared_pass(classifier)
-            value = self.goals(forward, y, norms)[-1](moved)
-            return self.solved(forward, moved, y), tf.cast(value, wide(norms.dtype))
+            value = self.goals(forward, y, norms)[-1](x_adv)
+            return self.is_adversarial(forward, x_adv, y), tf.cast(value, wide(norms.dtype))
 
         def unasked() -> tuple[tf.Tensor, tf.Tensor]:
             return tf.zeros_like(norms, tf.bool), tf.zeros_like(norms, wide(norms.dtype))
 
-        return moved, *tf.cond(judge, judged, unasked)
+        return x_adv, *tf.cond(judge, judged, unasked)
 
 
 def _shared_pass(classifier: Classifier) -> Classifier:

@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from lexirobust.attacks import warp
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
-from lexirobust.attacks.loop import climb
+from lexirobust.attacks.gradient_ascent import gradient_ascent
 from lexirobust.attacks.losses import cross_entropy, most_likely
 from lexirobust.checks import check_flag, check_steps, classes_of, of_dtype
 
 
-class _OfImages(Attack):
-    """What attacks on images have in common whose magnitude is in pixels, and no norm.
+class ImageAttack(Attack):
+    """The base class of attacks on images whose magnitude is in pixels, and not a norm.
 
     Their perturbations are at most of the magnitude, the image itself among them.
 
@@ -44,7 +44,7 @@ class _OfImages(Attack):
         return x, y
 
     def _worse(
-        self, classifier: Classifier, y: tf.Tensor, moved: tf.Tensor, worst: list[tf.Tensor] | None
+        self, classifier: Classifier, y: tf.Tensor, x_adv: tf.Tensor, worst: list[tf.Tensor] | None
     ) -> list[tf.Tensor]:
         """The worse of images and of the worst so far, with their `[N]` mistakes and losses.
 
@@ -52,23 +52,23 @@ class _OfImages(Attack):
         the classifier gets right could take the place of one that it gets wrong.
         """
         if self.bounds is not None:
-            moved = tf.clip_by_value(moved, *self.bounds)  # Weighing pixels rounds.
-        logits = logits_of(classifier, moved)
+            x_adv = tf.clip_by_value(x_adv, *self.bounds)  # Weighing pixels rounds.
+        logits = logits_of(classifier, x_adv)
         wrong = classes_of(logits) != most_likely(y)
         loss = _log_odds(logits, y)
         if worst is None:
-            return [moved, wrong, loss]
+            return [x_adv, wrong, loss]
         before, was_wrong, least = worst
         worse = tf.where(wrong == was_wrong, loss > least, wrong) | tf.math.is_nan(loss)
         return [
-            tf.where(worse[:, None, None, None], moved, before),
+            tf.where(worse[:, None, None, None], x_adv, before),
             tf.where(worse, wrong, was_wrong),
             tf.where(worse, loss, least),
         ]
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
-class Spatial(_OfImages):
+class Spatial(ImageAttack):
     """The worst of a grid of rotations and translations.
 
     Images are turned about their middle by up to `degrees_per_pixel` times the magnitude, either
@@ -85,7 +85,7 @@ class Spatial(_OfImages):
     Raises:
         ValueError: If a setting is not one of those above, or inputs are no images.
 
-    Example: a classifier that looks at the first pixel alone sees the neighbour move in.
+    Example: a classifier that looks at the first pixel alone sees the neighbor move in.
 
     >>> classifier = lambda x: tf.stack([x[:, 0, 0, 0], x[:, 0, 0, 0] * 0 + 0.5], axis=1)
     >>> x = tf.reshape([1.0, 0.25, 0.0, 0.0], (1, 1, 4, 1))
@@ -152,8 +152,8 @@ class Spatial(_OfImages):
 
         def visit(place: tf.Tensor, worst: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             degrees, down, right = (magnitude * axis[place] for axis in (angles, downs, rights))
-            moved = warp.turn(x, degrees, down, right, self.fill)
-            return place + 1, self._worse(classifier, y, moved, worst)
+            x_adv = warp.rotate_and_translate(x, degrees, down, right, self.fill)
+            return place + 1, self._worse(classifier, y, x_adv, worst)
 
         _, (worst, _, _) = tf.while_loop(
             lambda place, _: place < tf.size(angles),
@@ -165,7 +165,7 @@ class Spatial(_OfImages):
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
-class Flow(_OfImages):
+class Flow(ImageAttack):
     """The worst flow field found: every pixel's value comes from a place near it.
 
     The magnitude is the largest displacement of a pixel, in pixels along each of the two axes.
@@ -188,8 +188,8 @@ class Flow(_OfImages):
 
     >>> classifier = lambda x: tf.stack([x[:, 0, 2, 0], x[:, 0, 2, 0] * 0], axis=1)
     >>> x = tf.reshape([0.2, 0.3, 0.4, 0.5, 0.6], (1, 1, 5, 1))
-    >>> moved = Flow(smoothness=0.0)(classifier, x, tf.constant([0]), 0.5)
-    >>> print(moved[0, 0, 2, 0].numpy().round(3))
+    >>> x_adv = Flow(smoothness=0.0)(classifier, x, tf.constant([0]), 0.5)
+    >>> print(x_adv[0, 0, 2, 0].numpy().round(3))
     0.35
 
     Reference:
@@ -240,9 +240,9 @@ class Flow(_OfImages):
 
         def goal(field: tf.Tensor) -> tf.Tensor:
             loss = _log_odds(logits_of(classifier, warp.flow(x, field)), y)
-            return loss - self.smoothness * tf.cast(warp.roughness(field), loss.dtype)
+            return loss - self.smoothness * tf.cast(warp.total_variation(field), loss.dtype)
 
-        field = climb(
+        field = gradient_ascent(
             [goal],
             tf.zeros((tf.shape(x)[0], *x.shape[1:3], 2), x.dtype),
             tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1]),

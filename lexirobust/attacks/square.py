@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import geometry
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
-from lexirobust.attacks.loop import choose
+from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.losses import LOSSES
 from lexirobust.attacks.pgd import CONSTRAINTS, GOALS
 from lexirobust.checks import check_count, of_dtype
@@ -32,12 +32,12 @@ class Square(Attack):
     It asks for logits alone, never for gradients. Squares shrink as the search goes on. For linf a
     square's pixels all go to one end, chosen for each channel; for l2 a square takes the norm that
     another one held. `[N, height, width]` are images of one channel, and what is no image is one
-    of width 1, whose squares are runs of neighbours.
+    of width 1, whose squares are runs of neighbors.
 
     Args:
         norm: Norm of the perturbation: `"linf"` or `"l2"`.
-        queries: How often the classifier may see each sample.
-        share: Share of the image that the first squares cover, above 0 and at most 1.
+        max_queries: How often the classifier may see each sample.
+        p_init: Share of the image that the first squares cover, above 0 and at most 1.
         constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
         goal: `"maximize"` the loss or `"minimize"` it.
         bounds: Lowest and highest value of an input, or `None`.
@@ -50,7 +50,7 @@ class Square(Attack):
     Example: a linear classifier's worst point at linf norm 1 is a corner.
 
     >>> classifier = lambda x: x @ tf.constant([[0.6, -0.6], [-0.8, 0.8]])
-    >>> attack = Square(queries=50, bounds=None, seed=0)
+    >>> attack = Square(max_queries=50, bounds=None, seed=0)
     >>> x = attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0)
     >>> x.numpy().tolist()
     [[-1.0, 1.0]]
@@ -64,8 +64,8 @@ class Square(Attack):
     def __init__(
         self,
         norm: str = "linf",
-        queries: int = 5000,
-        share: float = 0.8,
+        max_queries: int = 5000,
+        p_init: float = 0.8,
         constraint: str = "exact",
         goal: str = "maximize",
         bounds: tuple[float, float] | None = (0.0, 1.0),
@@ -73,9 +73,9 @@ class Square(Attack):
         loss: str = "margin",
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
-        check_count("queries", queries)
-        if not 0 < share <= 1:
-            raise ValueError(f"`share` must be above 0 and at most 1. Received: {share!r}.")
+        check_count("max_queries", max_queries)
+        if not 0 < p_init <= 1:
+            raise ValueError(f"`p_init` must be above 0 and at most 1. Received: {p_init!r}.")
         for name, value, allowed in (
             ("constraint", constraint, CONSTRAINTS),
             ("goal", goal, GOALS),
@@ -83,8 +83,8 @@ class Square(Attack):
         ):
             if value not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}. Received: {value!r}.")
-        self.queries = int(queries)
-        self.share = float(share)
+        self.max_queries = int(max_queries)
+        self.p_init = float(p_init)
         self.constraint = constraint
         self.goal = goal
         self.loss = loss
@@ -93,8 +93,8 @@ class Square(Attack):
         """Returns the settings from which `from_config` makes an equal attack."""
         return {
             "norm": self.norm,
-            "queries": self.queries,
-            "share": self.share,
+            "max_queries": self.max_queries,
+            "share": self.p_init,
             "constraint": self.constraint,
             "goal": self.goal,
             "bounds": None if self.bounds is None else list(self.bounds),
@@ -119,12 +119,12 @@ class Square(Attack):
         def settle(images: tf.Tensor) -> tf.Tensor:
             return to_norm(tf.reshape(images, tf.shape(x)), magnitude, self.norm, box)[0]
 
-        def moved(perturbation: tf.Tensor) -> tf.Tensor:
+        def perturbed(perturbation: tf.Tensor) -> tf.Tensor:
             shifted = x + perturbation
             return shifted if self.bounds is None else tf.clip_by_value(shifted, *self.bounds)
 
         def value(perturbation: tf.Tensor) -> tf.Tensor:
-            logits = logits_of(classifier, moved(perturbation))
+            logits = logits_of(classifier, perturbed(perturbation))
             loss = LOSSES[self.loss](logits, y, tf.constant(targeted))
             return -loss if targeted else loss
 
@@ -141,15 +141,17 @@ class Square(Attack):
 
         first = settle(search.first(tf.random.experimental.stateless_fold_in(seed, 0)))
         _, best, _ = tf.while_loop(
-            lambda number, *_: number < self.queries, step, (tf.constant(1), first, value(first))
+            lambda number, *_: number < self.max_queries,
+            step,
+            (tf.constant(1), first, value(first)),
         )
-        return tf.stop_gradient(moved(best))
+        return tf.stop_gradient(perturbed(best))
 
     def _area(self, number: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """The share of the image that a square covers at a query."""
-        ends = tf.constant([part * self.queries for part in _HALVED_AT], dtype)
+        ends = tf.constant([part * self.max_queries for part in _HALVED_AT], dtype)
         passed = tf.reduce_sum(tf.cast(tf.cast(number, dtype) > ends, dtype))
-        return self.share * tf.pow(tf.constant(0.5, dtype), passed)
+        return self.p_init * tf.pow(tf.constant(0.5, dtype), passed)
 
 
 class _Window(NamedTuple):
@@ -176,7 +178,7 @@ class _Window(NamedTuple):
 
 
 class _Search(abc.ABC):
-    """How perturbations of a norm begin, and how they are changed.
+    """The search space of one norm: initial perturbations, and proposals of changes.
 
     Args:
         like: `[N, H, W, C]` images, of which only the shape and dtype count.

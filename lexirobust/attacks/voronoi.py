@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier
 from lexirobust.attacks.cells import VoronoiCells
-from lexirobust.attacks.loop import Goal, choose
+from lexirobust.attacks.gradient_ascent import Goal, choose
 from lexirobust.attacks.pgd import PGD
 
 
@@ -18,7 +18,7 @@ class VoronoiPGD(PGD):
     A perturbed input counts where no other point of the data set is nearer to it than its own
     sample is. The attack first gets there, by ranked gradients and by being led out of other
     points' balls after every step, and only then raises the loss. With an exact norm some samples
-    have no such input at all; they do not count (`counted`).
+    have no such input at all; they do not count (`valid`).
 
     Args:
         cells: The cells, of points that the clean inputs are among as a rule, in the attack's norm.
@@ -33,8 +33,8 @@ class VoronoiPGD(PGD):
     >>> cells = VoronoiCells(np.array([[0.0], [2.0]]))
     >>> attack = VoronoiPGD(cells, norm="l2", steps=3, restarts=2, bounds=None)
     >>> x, y = tf.constant([[0.0]]), tf.constant([0])
-    >>> moved = attack(lambda x: tf.concat([-x, x], 1), x, y, 1.5)
-    >>> moved.numpy().tolist(), attack.counted(x, moved, 1.5).numpy().tolist()
+    >>> x_adv = attack(lambda x: tf.concat([-x, x], 1), x, y, 1.5)
+    >>> x_adv.numpy().tolist(), attack.valid(x, x_adv, 1.5).numpy().tolist()
     ([[-1.5]], [True])
 
     Reference:
@@ -59,11 +59,11 @@ class VoronoiPGD(PGD):
         """Returns the settings from which `from_config` makes an equal attack."""
         return {"cells": self.cells, **super().get_config()}
 
-    def counted(self, x: Any, moved: tf.Tensor, magnitude: Any) -> tf.Tensor:
-        """Those nearer to their own sample than to any other; see `Attack.counted`."""
+    def valid(self, x: Any, x_adv: tf.Tensor, magnitude: Any) -> tf.Tensor:
+        """Those nearer to their own sample than to any other; see `Attack.valid`."""
         del magnitude
         x = tf.convert_to_tensor(x)
-        return self.cells.holds(x, moved, self.cells.own(x))
+        return self.cells.holds(x, x_adv, self.cells.own(x))
 
     def perturb(
         self,
@@ -72,7 +72,7 @@ class VoronoiPGD(PGD):
         y: tf.Tensor,
         magnitude: Any,
         seed: tf.Tensor,
-        first: tf.Tensor | None = None,
+        initial_perturbation: tf.Tensor | None = None,
         near: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph; see `PGD.perturb`.
@@ -83,24 +83,25 @@ class VoronoiPGD(PGD):
             y: `[N]` integer labels, or `[N, C]` probabilities.
             magnitude: Scalar or `[N]` tensor.
             seed: `[2]` integer tensor.
-            first: Perturbation to start from, shaped like `x`, in place of the first random one.
+            initial_perturbation: Perturbation to start from, shaped like `x`, in place of the first
+                random one.
             near: `[m]` numbers of the points that are near enough to matter; `None`: all.
 
         Returns:
             The perturbed inputs, shaped like `x`.
         """
         if near is None:
-            return super().perturb(classifier, x, y, magnitude, seed, first)
+            return super().perturb(classifier, x, y, magnitude, seed, initial_perturbation)
         inside = copy.copy(self)
         inside.cells = self.cells.among(near)
-        return inside.perturb(classifier, x, y, magnitude, seed, first)
+        return inside.perturb(classifier, x, y, magnitude, seed, initial_perturbation)
 
     def _compiled(self, classifier: Classifier, **given: Any) -> Any:
         """Looks for the points that matter once, and not in every step."""
         near = self.cells.near(given["x"], given["magnitude"])
         return super()._compiled(classifier, near=near, **given)
 
-    def _climb(
+    def _gradient_ascent(
         self,
         goals: Sequence[Goal],
         x: tf.Tensor,
@@ -115,11 +116,11 @@ class VoronoiPGD(PGD):
             return lead(x, perturbation, own)
 
         ranked = [lambda inputs: self.cells.depth(x, inputs, own), *goals]
-        moved = super()._climb(ranked, x, magnitude, seed, lead_out=lead_in, **settings)
+        x_adv = super()._gradient_ascent(ranked, x, magnitude, seed, lead_out=lead_in, **settings)
         if self.constraint == "exact":
-            return moved
-        return choose(self.cells.holds(x, moved, own), moved, x)  # An input is in its own cell.
+            return x_adv
+        return choose(self.cells.holds(x, x_adv, own), x_adv, x)  # An input is in its own cell.
 
-    def _ladder(self, *given: Any) -> Iterator[tf.Tensor]:
+    def _sweep(self, *given: Any) -> Iterator[tf.Tensor]:
         """Attacks each magnitude alone: what is allowed at one may not be at the next."""
-        return Attack._ladder(self, *given)
+        return Attack._sweep(self, *given)

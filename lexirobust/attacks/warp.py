@@ -53,7 +53,7 @@ def resample(
     return (1.0 - below) * upper + below * lower
 
 
-def turn(
+def rotate_and_translate(
     images: tf.Tensor,
     degrees: tf.Tensor | float,
     down: tf.Tensor | float,
@@ -75,7 +75,7 @@ def turn(
     Example:
 
     >>> image = tf.reshape([1.0, 2.0, 3.0, 4.0], (1, 2, 2, 1))
-    >>> print(turn(image, 90.0, 0.0, 0.0)[0, ..., 0].numpy().round(3))
+    >>> print(rotate_and_translate(image, 90.0, 0.0, 0.0)[0, ..., 0].numpy().round(3))
     [[2. 4.]
      [1. 3.]]
     """
@@ -123,7 +123,7 @@ def flow(images: tf.Tensor, field: tf.Tensor) -> tf.Tensor:
     )
 
 
-def roughness(field: tf.Tensor) -> tf.Tensor:
+def total_variation(field: tf.Tensor) -> tf.Tensor:
     """Computes the total variation of flow fields.
 
     Args:
@@ -135,7 +135,7 @@ def roughness(field: tf.Tensor) -> tf.Tensor:
 
     Example:
 
-    >>> roughness(tf.reshape([0.0, 0.0, 3.0, 4.0], (1, 1, 2, 2))).numpy().tolist()
+    >>> total_variation(tf.reshape([0.0, 0.0, 3.0, 4.0], (1, 1, 2, 2))).numpy().tolist()
     [5.0]
 
     Reference:

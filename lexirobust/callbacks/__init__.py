@@ -1,4 +1,4 @@
-"""What watches `fit`: curves, conflicts and pictures by epoch, backups, and the best model kept."""
+"""Callbacks for `fit`: curves, conflicts and pictures by epoch, backups, and the best model."""
 
 from lexirobust.callbacks.attack_check import AttackCheck
 from lexirobust.callbacks.backup import Backup

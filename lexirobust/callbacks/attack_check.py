@@ -1,4 +1,4 @@
-"""Whether the attack that trains is as strong as its accuracy says."""
+"""A check that the training attack is as strong as the logged accuracy suggests."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from lexirobust.evaluation.evaluate import check_one_label
 from lexirobust.forms import one_array
 
 _MARGIN: Final = 0.1
-"""How much lower accuracy may be under the stronger attack without a warning, besides chance."""
+"""The drop in accuracy under the stronger attack that needs no warning, chance aside."""
 
 
 class AttackCheck(Periodic):
@@ -73,7 +73,7 @@ class AttackCheck(Periodic):
         check_count("batch_size", batch_size)
         self.x, self.y = x, y
         self.steps, self.batch_size = int(steps), batch_size
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is an attack to be checked."""
@@ -90,7 +90,7 @@ class AttackCheck(Periodic):
 
     @property
     def names(self) -> list[str]:
-        """What the logs call the accuracies under the attack that starts afresh."""
+        """The log names of the accuracies under the attack from a random start."""
         return [f"fresh_accuracy@{name}" for name in self._attacked()]
 
     def _attacked(self) -> dict[str, tuple[PGD, float]]:
@@ -119,14 +119,14 @@ class AttackCheck(Periodic):
                 self.batch_size,
                 checks=False,
             )
-            fresh, seen = float(curve.accuracy[0]), float(logs[f"accuracy@{name}"])
+            fresh, logged = float(curve.accuracy[0]), float(logs[f"accuracy@{name}"])
             logs[f"fresh_accuracy@{name}"] = fresh
-            chance = 2.0 * math.sqrt(seen * (1.0 - seen) / len(self.x))
-            if seen - fresh > _MARGIN + chance and name not in self._told:
-                self._told.add(name)
+            chance = 2.0 * math.sqrt(logged * (1.0 - logged) / len(self.x))
+            if logged - fresh > _MARGIN + chance and name not in self._warned:
+                self._warned.add(name)
                 warnings.warn(
                     f"The attack that trains is weaker than it looks: accuracy@{name} is "
-                    f"{seen:.2f}, and {fresh:.2f} under {self.steps} steps that begin afresh. "
+                    f"{logged:.2f}, and {fresh:.2f} under {self.steps} steps that begin afresh. "
                     "Look for augmentation behind the attack, gradients that vanish, and too few "
                     "steps.",
                     UserWarning,

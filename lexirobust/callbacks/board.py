@@ -1,4 +1,4 @@
-"""What TensorBoard is told."""
+"""The base class of callbacks that log to TensorBoard."""
 
 import importlib.util
 import os
@@ -42,11 +42,11 @@ class Periodic(keras.callbacks.Callback):
 
     @property
     def names(self) -> list[str]:
-        """What it adds to the logs."""
+        """The names that it adds to the logs."""
         return []
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
-        """What is done, `epoch` counted from 0."""
+        """The work of one epoch, counted from 0."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Counts epochs."""

@@ -51,7 +51,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
 
     >>> keeper = LexicographicCheckpoint("best.keras", ["natural", "l2=2"], tolerance=0.01)
     >>> epochs = [(0.95, 0.20), (0.945, 0.30), (0.935, 0.90)]
-    >>> [keeper.improves({"natural": natural, "l2=2": moved}) for natural, moved in epochs]
+    >>> [keeper.improves({"natural": natural, "l2=2": robust}) for natural, robust in epochs]
     [True, True, False]
     """
 

@@ -1,4 +1,4 @@
-"""How the ranks get along while a model trains."""
+"""A monitor of conflicts between ranks while a model trains."""
 
 import os
 from typing import Any, Final
@@ -52,7 +52,7 @@ class ConflictMonitor(Periodic):
 
     Raises:
         ValueError: If only one of `x` and `y` is given, or in `fit`, if the model does not report:
-            it must be a `LexicographicModel` with `report=True`.
+            it must be a `LexicographicModel` with `detailed_logs=True`.
 
     Example:
 
@@ -60,7 +60,7 @@ class ConflictMonitor(Periodic):
     >>> x, y = lr.datasets.toy(20, seed=0)
     >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
     >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
-    >>> model = lr.OLSRC(classifier, attack, [4.0], report=True)
+    >>> model = lr.OLSRC(classifier, attack, [4.0], detailed_logs=True)
     >>> model.compile("adam")
     >>> monitor = ConflictMonitor()
     >>> history = model.fit(x, y, batch_size=20, epochs=3, verbose=0, callbacks=[monitor])
@@ -89,9 +89,9 @@ class ConflictMonitor(Periodic):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is something to watch."""
         super().on_train_begin(logs)
-        if not getattr(self.model, "report", False):
+        if not getattr(self.model, "detailed_logs", False):
             raise ValueError(
-                "`ConflictMonitor` needs a LexicographicModel with `report=True`. Received: "
+                "`ConflictMonitor` needs a LexicographicModel with `detailed_logs=True`. Received: "
                 f"{self.model!r}."
             )
         if self.x is not None:
@@ -99,27 +99,27 @@ class ConflictMonitor(Periodic):
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps what is watched."""
-        seen = {
+        values = {
             name: float(value)
             for name, value in logs.items()
             if name in _ALONE or name.startswith(_WATCHED)
         }
-        seen |= self._on_data()
-        for name, value in seen.items():
+        values |= self._on_data()
+        for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         if self.log_dir is not None:
             from lexirobust import plotting
 
             names = [rank.name for rank in self.model.objectives]
             matrices = {
-                f"conflict/{what}s": plotting.pairs(names, _matrix(seen, what, names))
+                f"conflict/{what}s": plotting.pairs(names, _matrix(values, what, names))
                 for what in ("cosine", "multiplier")
                 if len(names) > 1
             }
             # TensorBoard groups by what stands before a slash.
             grouped = {
                 name.replace("@", "/") if "@" in name else f"conflict/{name}": value
-                for name, value in seen.items()
+                for name, value in values.items()
             }
             self.write(epoch, grouped, matrices)
 
@@ -131,18 +131,18 @@ class ConflictMonitor(Periodic):
         rows = self.model.gradients(self.x, self.y, self.batch_size)
         remembered = self.model.remembered
         cosines = gem.cosines(gem.gramian([*rows, *remembered])).numpy()
-        seen = {
+        values = {
             f"data_cosine@{names[high]},{names[low]}": float(cosines[low, high])
             for low in range(len(names))
             for high in range(low)
         }
         for rank in range(len(remembered)):
-            seen[f"data_memory_cosine@{names[rank]}"] = float(cosines[rank, len(names) + rank])
-        return seen
+            values[f"data_memory_cosine@{names[rank]}"] = float(cosines[rank, len(names) + rank])
+        return values
 
 
-def _matrix(seen: dict[str, float], what: str, names: list[str]) -> np.ndarray:
+def _matrix(values: dict[str, float], what: str, names: list[str]) -> np.ndarray:
     """`[T, T]`, the higher rank of each pair in rows; not a number elsewhere."""
     return np.array(
-        [[seen.get(f"{what}@{higher},{lower}", np.nan) for lower in names] for higher in names]
+        [[values.get(f"{what}@{higher},{lower}", np.nan) for lower in names] for higher in names]
     )

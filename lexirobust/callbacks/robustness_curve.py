@@ -82,7 +82,7 @@ class RobustnessCurve(Periodic):
 
     @property
     def names(self) -> list[str]:
-        """What the logs call the accuracies, by magnitude."""
+        """The log names of the accuracies, by magnitude."""
         return [
             f"val_accuracy@{magnitude_name(self.attack.norm, magnitude)}"
             if magnitude

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import cut
+from lexirobust.attacks import gradient_check
 from lexirobust.attacks.attack import Attack, Classifier, classifier_of, draw_seed
 from lexirobust.checks import check_magnitudes, flat_labels, input_tests, of_dtype
 from lexirobust.forms import check_dense, check_one_input
@@ -44,9 +44,9 @@ def perturb(
     >>> x, y = lr.datasets.toy(20, seed=0)
     >>> batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     >>> attack = lr.attacks.PGD(norm="l2", steps=5, restarts=2, bounds=None)
-    >>> moved = perturb(batches, lr.datasets.toy_classifier("f3"), attack, 2.5)
+    >>> perturbed = perturb(batches, lr.datasets.toy_classifier("f3"), attack, 2.5)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     moved.prefetch(1).save(folder)
+    ...     perturbed.prefetch(1).save(folder)
     ...     read = np.concatenate([part for part, _ in tf.data.Dataset.load(folder)])
     >>> float(abs(read - x).min()), float(abs(read - x).max())
     (2.5, 2.5)
@@ -61,7 +61,7 @@ def perturb(
     source = np.random.default_rng(draw_seed() if attack.seed is None else attack.seed)
     drawn = source.integers(2**31, size=2).astype(np.int32)
 
-    def moved(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    def perturbed(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         x, y, *rest = batch
         tests = input_tests(x, attack.bounds)
         with tf.control_dependencies([test for test in tests if test is not None]):
@@ -70,8 +70,8 @@ def perturb(
         norms = tf.fill(tf.shape(x)[:1], of_dtype(magnitude, x.dtype))
         return attack.perturb(frozen, x, flat_labels(y), norms, seed), y, *rest
 
-    with cut.noticed(classifier):
-        return dataset.enumerate().map(moved)
+    with gradient_check.warn_without_gradient(classifier):
+        return dataset.enumerate().map(perturbed)
 
 
 def _check_batches(spec: Any) -> None:

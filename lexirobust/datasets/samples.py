@@ -1,4 +1,4 @@
-"""Which samples: subsets of them, and their numbers."""
+"""Subsets of samples, and the indices of samples."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ class Interval(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """Where the data are, and the half-open cells a classifier assigns to class 1."""
+    """The intervals of the data, and the half-open cells that a classifier assigns to class 1."""
 
     data: tuple[Interval, ...]
     cells: tuple[tuple[float, float], ...]

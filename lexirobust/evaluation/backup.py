@@ -1,4 +1,4 @@
-"""What an evaluation keeps while it runs, so that an interruption loses at most one batch."""
+"""Intermediate results of an evaluation, so that an interruption loses at most one batch."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ class Digest:
 
 
 class Backup:
-    """What is measured so far: the settings, and one file a batch."""
+    """The results so far: the settings, and one file for each batch."""
 
     def __init__(self, folder: pathlib.Path, settings: dict[str, Any]) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Backup:
         return self._content["seeds"]
 
     def read(self, number: int, digest: str) -> list[dict[str, np.ndarray]] | None:
-        """What was measured of a batch with each attack, or `None`."""
+        """The results of a batch under each attack, or `None`."""
         path = self._path(number)
         if not path.exists():
             return None

@@ -16,38 +16,38 @@ _MATRICES: Final = {"correct": bool, "losses": np.float32, "norms": np.float32, 
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Shown:
+class ExampleInputs:
     """A few samples with what an attack made of them, to be looked at.
 
     Attributes:
         x: `[n, ...]` clean inputs.
         y: `[n]` labels.
-        moved: `[K, n, ...]` perturbed inputs.
+        x_adv: `[K, n, ...]` perturbed inputs.
         decisions: `[K, n]` the classes that the classifier gives them; -1 for logits that are not
             numbers.
     """
 
     x: np.ndarray
     y: np.ndarray
-    moved: np.ndarray
+    x_adv: np.ndarray
     decisions: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AccuracyCurve:
-    """How accurate a classifier is at each magnitude, sample by sample.
+    """The accuracy of a classifier at each magnitude, sample by sample.
 
     The sum of two curves is the curve under both attacks: of each sample and magnitude the worse
     outcome.
 
     Attributes:
         magnitudes: `[K]` norms.
-        correct: `[K, N]` bool: whether the perturbed sample is classified as labelled.
+        correct: `[K, N]` bool: whether the perturbed sample is classified as labeled.
         losses: `[K, N]` cross entropies at the perturbed samples, in nats.
         norms: `[K, N]` norms that the perturbations reached; not a number where an attack's
             magnitudes are no norms, as those of `Spatial`.
         feasible: `[K, N]` bool: whether the bounds have room for a perturbation of that norm.
-        counted: `[K, N]` bool: whether the sample counts at that magnitude; all do, unless points
+        valid: `[K, N]` bool: whether the sample counts at that magnitude; all do, unless points
             that are explored already are left out.
         flags: Why the numbers may not be what they seem, the gravest first.
         settings: What the curve was measured with.
@@ -62,16 +62,16 @@ class AccuracyCurve:
     losses: np.ndarray
     norms: np.ndarray
     feasible: np.ndarray
-    counted: np.ndarray = None  # type: ignore[assignment]  # All, once constructed.
+    valid: np.ndarray = None  # type: ignore[assignment]  # All, once constructed.
     flags: tuple[Flag, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    shown: Shown | None = None
+    shown: ExampleInputs | None = None
 
     def __post_init__(self) -> None:
-        if self.counted is None:
-            object.__setattr__(self, "counted", np.ones_like(self.correct, bool))
+        if self.valid is None:
+            object.__setattr__(self, "valid", np.ones_like(self.correct, bool))
         shape = np.shape(self.correct)
-        for name in (*_MATRICES, "counted"):
+        for name in (*_MATRICES, "valid"):
             if np.shape(getattr(self, name)) != shape or shape[:1] != np.shape(self.magnitudes):
                 raise ValueError(
                     "`magnitudes` must be [K] and all outcomes [K, N]. Received: magnitudes of "
@@ -82,7 +82,7 @@ class AccuracyCurve:
     @property
     def counts(self) -> np.ndarray:
         """`[K]` how many samples count."""
-        return np.sum(self.counted, axis=1)
+        return np.sum(self.valid, axis=1)
 
     @property
     def excluded(self) -> np.ndarray:
@@ -91,7 +91,7 @@ class AccuracyCurve:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """`[K]` share of the samples that count classified as labelled, from 0 to 1.
+        """`[K]` share of the samples that count classified as labeled, from 0 to 1.
 
         Not a number where none counts: there the accuracy is undefined.
         """
@@ -104,7 +104,7 @@ class AccuracyCurve:
 
     @property
     def _right(self) -> np.ndarray:
-        return np.sum(self.correct & self.counted, axis=1)
+        return np.sum(self.correct & self.valid, axis=1)
 
     def interval(self, confidence: float = 0.95) -> np.ndarray:
         """Says how far the accuracy on other samples like these may be from that on these.
@@ -147,7 +147,7 @@ class AccuracyCurve:
         check_pair(self, other)
         worse = ~other.correct & self.correct
         worse |= (other.correct == self.correct) & (other.losses > self.losses)
-        worse = other.counted & (worse | ~self.counted)
+        worse = other.valid & (worse | ~self.valid)
         merged = {
             name: np.where(worse, getattr(other, name), getattr(self, name)) for name in _MATRICES
         }
@@ -158,7 +158,7 @@ class AccuracyCurve:
         return dataclasses.replace(
             self,
             **merged,
-            counted=self.counted | other.counted,
+            valid=self.valid | other.valid,
             flags=tuple(dict.fromkeys((*self.flags, *other.flags))),
             settings={**self.settings, **lists},
             shown=_worse_shown(self.shown, other.shown, worse),
@@ -193,7 +193,7 @@ class AccuracyCurve:
             "flags": [dataclasses.asdict(flag) for flag in self.flags],
             **{
                 name: [_encode(row) for row in getattr(self, name)]
-                for name in (*_MATRICES, "counted")
+                for name in (*_MATRICES, "valid")
             },
         }
         return json.dumps(content, allow_nan=False) + "\n"
@@ -224,7 +224,7 @@ class AccuracyCurve:
                 f"`text` must be an accuracy curve of schema version {SCHEMA_VERSION}. Received: "
                 f"version {version!r}."
             )
-        missing = {"eps", "settings", "flags", "counted", *_MATRICES} - content.keys()
+        missing = {"eps", "settings", "flags", "valid", *_MATRICES} - content.keys()
         if missing:
             raise ValueError(f"`text` must hold a whole curve. Received: no {sorted(missing)}.")
         try:
@@ -234,7 +234,7 @@ class AccuracyCurve:
                 losses=_decode(content["losses"], np.float32),
                 norms=_decode(content["norms"], np.float32),
                 feasible=_decode(content["feasible"], bool),
-                counted=_decode(content["counted"], bool),
+                valid=_decode(content["valid"], bool),
                 flags=tuple(_flag(flag) for flag in content["flags"]),
                 settings={**content["settings"]},
             )
@@ -280,7 +280,9 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
         )
 
 
-def _worse_shown(first: Shown | None, second: Shown | None, worse: np.ndarray) -> Shown | None:
+def _worse_shown(
+    first: ExampleInputs | None, second: ExampleInputs | None, worse: np.ndarray
+) -> ExampleInputs | None:
     """Samples that both curves show, each as the attack left it that `worse` `[K, N]` says."""
     if first is None or second is None:
         return None
@@ -291,16 +293,16 @@ def _worse_shown(first: Shown | None, second: Shown | None, worse: np.ndarray) -
         taken = np.expand_dims(worse[:, :count], tuple(range(2, of_first.ndim)))
         return np.where(taken, of_second, of_first)
 
-    return Shown(
+    return ExampleInputs(
         x=first.x[:count],
         y=first.y[:count],
-        moved=chosen(first.moved, second.moved),
+        x_adv=chosen(first.x_adv, second.x_adv),
         decisions=chosen(first.decisions, second.decisions),
     )
 
 
 def _number(value: float) -> float | None:
-    """What JSON has no word for is null."""
+    """Values for JSON; numbers that it has no word for become null."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -30,7 +30,7 @@ from lexirobust.checks import (
     flat_labels,
 )
 from lexirobust.evaluation.backup import Backup, Digest
-from lexirobust.evaluation.curve import AccuracyCurve, Shown
+from lexirobust.evaluation.curve import AccuracyCurve, ExampleInputs
 from lexirobust.evaluation.devices import on_devices
 from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible, not_finite
 from lexirobust.forms import one_array, only_input, sized
@@ -38,7 +38,7 @@ from lexirobust.version import __version__
 
 _SHOWN: Final = 8
 _PROBED: Final = 64
-_OUTCOMES: Final = ("correct", "losses", "norms", "feasible", "counted")
+_OUTCOMES: Final = ("correct", "losses", "norms", "feasible", "valid")
 
 
 def evaluate_robustness(
@@ -350,20 +350,20 @@ def _measure(
         # A seed of the batch's own, so that it does not matter which were measured before.
         with attack.drawing_from(int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1):
             swept = iter(attack.sweep(classifier, x, y, attacked, scale=scale))
-    rows: dict[str, list[Any]] = {name: [] for name in (*_OUTCOMES, "moved", "decisions")}
+    rows: dict[str, list[Any]] = {name: [] for name in (*_OUTCOMES, "x_adv", "decisions")}
     for magnitude in magnitudes:
-        moved = next(swept) if magnitude > 0 else tf.constant(x)
-        logits = logits_of(classifier, moved)
+        x_adv = next(swept) if magnitude > 0 else tf.constant(x)
+        logits = logits_of(classifier, x_adv)
         decisions = np.asarray(classes_of(logits))
         size = magnitude if scale is None else magnitude * scale
-        counted = attack.counted(x, moved, size) if magnitude > 0 else None
+        valid = attack.valid(x, x_adv, size) if magnitude > 0 else None
         values = {
             "correct": decisions == y,
             "losses": classification_loss(logits, tf.constant(y)),
-            "norms": attack.measure(moved - x),
+            "norms": attack.measure(x_adv - x),
             "feasible": attack.feasible(x, size),
-            "counted": np.ones(len(y), bool) if counted is None else counted,
-            "moved": moved[:_SHOWN],
+            "valid": np.ones(len(y), bool) if valid is None else valid,
+            "x_adv": x_adv[:_SHOWN],
             "decisions": decisions[:_SHOWN],
         }
         for name, value in values.items():
@@ -380,7 +380,7 @@ def _curve(
 ) -> AccuracyCurve:
     joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in _OUTCOMES}
     x, y = (values[:_SHOWN] for values in first)
-    shown = Shown(x, y, parts[0]["moved"], parts[0]["decisions"])
+    shown = ExampleInputs(x, y, parts[0]["x_adv"], parts[0]["decisions"])
     own = {"attacks": [settings["attacks"][index]], "seeds": [settings["seeds"][index]]}
     return AccuracyCurve(
         magnitudes=np.asarray(magnitudes),
@@ -388,7 +388,7 @@ def _curve(
         losses=joined["losses"],
         norms=joined["norms"],
         feasible=joined["feasible"],
-        counted=joined["counted"],
+        valid=joined["valid"],
         settings={**settings, **own},
         shown=shown,
     )

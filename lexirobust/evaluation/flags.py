@@ -1,4 +1,4 @@
-"""When not to trust an accuracy under attack: what is looked at, what it means, what to do."""
+"""Warnings about robust accuracies that cannot be trusted: findings, meaning and remedy."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ class Flag:
 
     Attributes:
         name: What was found, in a word or two.
-        message: What was seen, with its numbers, and what it means.
+        message: The finding, with its numbers, and what it means.
         advice: What to do.
     """
 
@@ -33,7 +33,7 @@ class Flag:
 
 
 class Probe(NamedTuple):
-    """What the checks look at: a few samples, attacked at one magnitude.
+    """A few samples, attacked at one magnitude, that all checks examine.
 
     Attributes:
         classifier: Maps inputs to logits.
@@ -42,7 +42,7 @@ class Probe(NamedTuple):
         y: `[n]` labels.
         magnitude: A magnitude at which some samples resist and some do not, if there is one.
         norms: `[n]` what it comes to for each sample: the same, unless classes have priors.
-        resists: `[n]` bool: what was classified as labelled under the attack.
+        resists: `[n]` bool: what was classified as labeled under the attack.
         seed: What all attacks that the checks make draw from.
     """
 
@@ -56,11 +56,11 @@ class Probe(NamedTuple):
     seed: int
 
     def right(self, x: tf.Tensor) -> np.ndarray:
-        """`[n]` bool: whether inputs `[n, ...]` are classified as labelled."""
+        """`[n]` bool: whether inputs `[n, ...]` are classified as labeled."""
         return np.asarray(classes_of(logits_of(self.classifier, x))) == self.y
 
     def under(self, attack: Attack, norms: Any | None = None) -> np.ndarray:
-        """`[n]` bool: what is classified as labelled under an attack."""
+        """`[n]` bool: what is classified as labeled under an attack."""
         norms = self.norms if norms is None else norms
         with attack.drawing_from(self.seed):
             return self.right(attack(self.classifier, self.x, self.y, norms))
@@ -75,10 +75,10 @@ def _probabilities(probe: Probe) -> Flag | None:
     return _flag("probabilities", problem, "Measure a model without its final softmax.")
 
 
-def _randomised(probe: Probe) -> Flag | None:
+def _randomized(probe: Probe) -> Flag | None:
     first, second = (logits_of(probe.classifier, probe.x) for _ in range(2))
     return _flag(
-        "randomised",
+        "randomized",
         randomness_problem(first, second),
         "Switch the randomness off, or measure the mean over many calls.",
     )
@@ -94,7 +94,7 @@ def _batch_dependent(probe: Probe) -> Flag | None:
     return Flag(
         "batch-dependent",
         f"A sample's outputs depend on which others share its batch: by {apart:.2g} here. Batch "
-        "normalisation in training mode does that. What an attack finds in one batch need not hold "
+        "normalization in training mode does that. What an attack finds in one batch need not hold "
         "in another.",
         "Call the model with training=False.",
     )
@@ -167,10 +167,10 @@ def _noise_is_stronger(probe: Probe) -> Flag | None:
         noise = geometry.random_perturbation(
             probe.x, radius, attack.norm, tf.constant([draw, 0]), surface=True
         )
-        moved = probe.x + noise
+        noisy = probe.x + noise
         if attack.bounds is not None:
-            moved = tf.clip_by_value(moved, *attack.bounds)
-        right = right & probe.right(moved)
+            noisy = tf.clip_by_value(noisy, *attack.bounds)
+        right = right & probe.right(noisy)
     share = probe.broken(right)
     if share <= SHARE:
         return None
@@ -188,7 +188,11 @@ def _search_is_stronger(probe: Probe) -> Flag | None:
         return None
     constraint = getattr(attack, "constraint", "exact")
     search = Square(
-        attack.norm, queries=_SEARCH_QUERIES, constraint=constraint, bounds=attack.bounds, seed=0
+        attack.norm,
+        max_queries=_SEARCH_QUERIES,
+        constraint=constraint,
+        bounds=attack.bounds,
+        seed=0,
     )
     share = probe.broken(probe.under(search))
     if share <= SHARE:
@@ -227,7 +231,7 @@ def _not_at_chance(probe: Probe) -> Flag | None:
 
 CHECKS: Final[tuple[Callable[[Probe], Flag | None], ...]] = (
     _probabilities,
-    _randomised,
+    _randomized,
     _batch_dependent,
     _zero_gradients,
     _not_at_chance,
@@ -267,7 +271,7 @@ def find_flags(probe: Probe) -> Iterator[Flag]:
             continue
         flag = check(probe)
         if flag is not None:
-            unsteady |= check in (_randomised, _batch_dependent)
+            unsteady |= check in (_randomized, _batch_dependent)
             yield flag
 
 
@@ -282,13 +286,13 @@ def infeasible(feasible: np.ndarray, magnitudes: np.ndarray, exact: bool) -> Fla
     Returns:
         A flag, or `None`.
     """
-    told = _told(np.mean(~feasible, axis=1), magnitudes)
-    if not exact or not told:
+    shares = _shares_by_magnitude(np.mean(~feasible, axis=1), magnitudes)
+    if not exact or not shares:
         return None
     return Flag(
         "exact norms out of reach",
-        f"The bounds leave no room for a perturbation of the exact norm for some samples: {told}. "
-        "Those are perturbed by less.",
+        f"The bounds leave no room for a perturbation of the exact norm for some samples: {shares}."
+        " Those are perturbed by less.",
         "Read those accuracies as of a smaller magnitude, or measure smaller ones.",
     )
 
@@ -303,20 +307,20 @@ def not_finite(losses: np.ndarray, magnitudes: np.ndarray) -> Flag | None:
     Returns:
         A flag, or `None`.
     """
-    told = _told(np.mean(~np.isfinite(losses), axis=1), magnitudes)
-    if not told:
+    shares = _shares_by_magnitude(np.mean(~np.isfinite(losses), axis=1), magnitudes)
+    if not shares:
         return None
     return Flag(
         "logits not finite",
         "The classifier's logits are not numbers, or infinite, for some samples: "
-        f"{told}. What is not a number counts as wrong.",
+        f"{shares}. What is not a number counts as wrong.",
         "Look at the weights, and for roots, logarithms and divisions; "
         "`tf.debugging.enable_check_numerics()` finds the first operation at fault.",
     )
 
 
-def _told(shares: np.ndarray, magnitudes: np.ndarray) -> str:
-    """Which share of the samples is concerned at which magnitude, where any is."""
+def _shares_by_magnitude(shares: np.ndarray, magnitudes: np.ndarray) -> str:
+    """The affected share of the samples, for each magnitude at which there are any."""
     pairs = zip(magnitudes, shares, strict=True)
     return ", ".join(f"{share:.1%} at {m:g}" for m, share in pairs if share)
 

@@ -1,4 +1,4 @@
-"""Which of two classifiers is more robust: the lexicographic order of accuracy functions."""
+"""Comparison of classifiers by the lexicographic order of their accuracy curves."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from lexirobust.evaluation.curve import AccuracyCurve, check_pair
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """How two curves compare.
+    """The result of comparing two curves.
 
     Attributes:
         order: 1 where the first is more robust, -1 where the second is, 0 where they tie.
@@ -157,7 +157,7 @@ def rank(
 
 def _mcnemar(first: AccuracyCurve, second: AccuracyCurve) -> np.ndarray:
     """`[K]` exact two-sided p-values of equal accuracy on the samples that count for both."""
-    both = first.counted & second.counted
+    both = first.valid & second.valid
     only_first = np.sum(both & first.correct & ~second.correct, axis=1)
     only_second = np.sum(both & second.correct & ~first.correct, axis=1)
     return np.array(

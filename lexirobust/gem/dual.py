@@ -38,7 +38,7 @@ class DualSolution(NamedTuple):
 def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> DualSolution:
     """Solves, for every rank t, the dual of its projection against all higher ranks.
 
-    Rank t's problem is to minimise `v K v / 2 + q v` over `v >= margin`, with K the Gramian of
+    Rank t's problem is to minimize `v K v / 2 + q v` over `v >= margin`, with K the Gramian of
     the ranks above t and q their inner products with gradient t. All gradients are first scaled
     to norm 1, so the answer does not depend on their scale. However dependent they are, no
     projected gradient opposes a higher one by more than 1e-7 of the product of their norms before.
@@ -81,7 +81,7 @@ def solve_dual(gram: Any, margin: float = 0.0, solver: str = "active_set") -> Du
 
 @traced_once
 def _solved(gram: tf.Tensor, margin: tf.Tensor, solver: str) -> DualSolution:
-    """What `solve_dual` gives."""
+    """Solves the dual problems of `solve_dual`."""
     # v >= margin is v = margin + u with u >= 0: the plain problem for g_t + margin * sum_k g_k.
     shift = margin * _lower_ones(count(gram))
     raised = tf.eye(count(gram), dtype=tf.float64) + shift
@@ -179,7 +179,7 @@ def _violation(scaled: tf.Tensor, unit: tf.Tensor, inner: tf.Tensor, above: tf.T
 
 
 def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
-    """Minimises `v K v / 2 + q v` over `v >= 0` for T problems at once, after Lawson and Hanson.
+    """Minimizes `v K v / 2 + q v` over `v >= 0` for T problems at once, after Lawson and Hanson.
 
     Every pass of the loop solves each problem on its active rows, then either steps back to the
     first multiplier that would turn negative, or lets the most violated row in.

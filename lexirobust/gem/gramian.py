@@ -117,7 +117,7 @@ def inner_products(
 
 
 def count(vectors: tf.Tensor | list[Any]) -> int | tf.Tensor:
-    """How many vectors there are, as an integer where that is known."""
+    """The number of vectors, an integer if it is known statically."""
     if isinstance(vectors, list):
         return len(vectors)
     known = vectors.shape[0]
@@ -125,7 +125,7 @@ def count(vectors: tf.Tensor | list[Any]) -> int | tf.Tensor:
 
 
 def _shape(column: tf.Tensor | list[Any]) -> tf.TensorShape:
-    """What is known of the shape of one variable's gradients, all of which have it."""
+    """The static shape of one variable's gradients, which all of them have."""
     if not isinstance(column, list):
         return column.shape[1:]
     shape = tf.TensorShape(None)
@@ -141,7 +141,7 @@ def _static(gradient: Any) -> tf.TensorShape:
 
 
 def _merged(one: tf.TensorShape, other: tf.TensorShape, rule: str) -> tf.TensorShape:
-    """What is known of a shape that two things must have."""
+    """The static shape that two tensors must share."""
     if not one.is_compatible_with(other):
         raise ValueError(f"{rule}. Received: shapes {one} and {other}.")
     return one.merge_with(other)
@@ -176,7 +176,7 @@ def _as_vector(values: Any, size: int | tf.Tensor, rule: str) -> tf.Tensor:
 
 
 def _size(vectors: tf.Tensor | list[tf.Tensor]) -> int | tf.Tensor:
-    """How many elements each vector has, as an integer where that is known."""
+    """The number of elements of each vector, an integer if it is known statically."""
     if not isinstance(vectors, list):
         known = vectors.shape[1]
         return tf.shape(vectors)[1] if known is None else int(known)
@@ -363,7 +363,7 @@ def _check_real(gradient: Any) -> None:
 
 
 def _are_numbers(values: Any) -> bool:
-    """Whether values are lists of Python's own numbers, however deep, or one number."""
+    """Tells if values are nested lists of Python numbers, or one number."""
     if isinstance(values, list | tuple):
         return all(_are_numbers(value) for value in values)
     return isinstance(values, int | float)

@@ -173,17 +173,17 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
         _EPSILON * tf.cast(count(rows), tf.float64) * (norms + tf.linalg.matvec(multipliers, norms))
     )
 
-    def moved(vectors: tf.Tensor, multipliers: tf.Tensor) -> tf.Tensor:
+    def combined(vectors: tf.Tensor, multipliers: tf.Tensor) -> tf.Tensor:
         vectors += tf.linalg.matmul(multipliers, rows)
         known = tf.norm(vectors, axis=-1, keepdims=True) > rounding[:, None]
         return vectors * tf.cast(known, tf.float64)
 
-    projected = moved(rows, multipliers)
+    projected = combined(rows, multipliers)
     # The Gramian shows what is left only to about 1e-8 of what was. The vectors themselves show
     # more: each round resolves lengths that are smaller by that factor, down to rounding.
     for _ in range(5):
         inner, lengths = inner_products(projected, rows), tf.norm(projected, axis=-1)
-        projected = moved(projected, correction(gram, inner, lengths))
+        projected = combined(projected, correction(gram, inner, lengths))
     return tf.cast(projected, gradients.dtype)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lexirobust import datasets
 from lexirobust.plotting.line import decision, draw_data
-from lexirobust.plotting.style import CLASS_COLOURS, CLASS_NAMES, check_not_empty
+from lexirobust.plotting.style import CLASS_COLORS, CLASS_NAMES, check_not_empty
 
 
 def toy_closed_forms(
@@ -81,7 +81,7 @@ def _draw_densities(axes: Axes, name: str) -> None:
                 [density],
                 [interval.low, interval.high],
                 fill=True,
-                facecolor=(*to_rgb(CLASS_COLOURS[label]), 0.3),
+                facecolor=(*to_rgb(CLASS_COLORS[label]), 0.3),
                 label=CLASS_NAMES[label] if index == 0 else None,
             )
     axes.set(title="density of each class", xlabel="input", xlim=(-8, 8), ylim=(0, 1.2))

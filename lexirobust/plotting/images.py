@@ -13,7 +13,7 @@ def explanations(columns: Mapping[str, Any]) -> Figure:
     """Draws images, one a row, and beside each what was found out about it.
 
     Columns with values below 0 show signs: red above 0, blue below, each image by its own largest.
-    The others are grey, from black at 0 to white at 1.
+    The others are gray, from black at 0 to white at 1.
 
     Args:
         columns: mapping from a title to `[N, height, width]` or `[N, height, width, 1]`.
@@ -51,7 +51,7 @@ def explanations(columns: Mapping[str, Any]) -> Figure:
         for axes, image in zip(column, each, strict=True):
             most = np.nanmax(np.abs(image)) or 1.0
             limits = (-most, most) if signed else (0.0, 1.0)
-            colours = "RdBu_r" if signed else "gray"
-            axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
+            colors = "RdBu_r" if signed else "gray"
+            axes.imshow(image, cmap=colors, vmin=limits[0], vmax=limits[1])
             axes.set(xticks=[], yticks=[])
     return figure

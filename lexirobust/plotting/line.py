@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from lexirobust import datasets
 from lexirobust.checks import classes_of
-from lexirobust.plotting.style import BLUE, CLASS_COLOURS, CLASS_NAMES, RED, check_not_empty
+from lexirobust.plotting.style import BLUE, CLASS_COLORS, CLASS_NAMES, RED, check_not_empty
 
 
 class Curve(Protocol):
-    """What is drawn as one accuracy function: accuracies at perturbation magnitudes."""
+    """Any object with accuracies at perturbation magnitudes, which can be drawn as a curve."""
 
     @property
     def magnitudes(self) -> Any:
@@ -41,7 +41,7 @@ def classifiers_and_curves(
         Figure with a row of two axes for each classifier. Left: the probability of class 1, the
         decision boundaries as rings with their places, and the data of class -1 in red and of
         class 1 in blue. Right: accuracy by exact perturbation norm, red for "train", blue for
-        "test", grey for others.
+        "test", gray for others.
 
     Raises:
         ValueError: if there is no classifier.
@@ -129,7 +129,7 @@ def discriminator_estimate(
         axes.plot(x, unexplored(x[:, None], magnitude), color="black", label="estimate")
         if magnitude in samples:
             inputs, labels = samples[magnitude]
-            for label, (colour, height) in enumerate(zip(CLASS_COLOURS, (-0.1, -0.2), strict=True)):
+            for label, (color, height) in enumerate(zip(CLASS_COLORS, (-0.1, -0.2), strict=True)):
                 chosen = np.ravel(inputs)[np.ravel(labels) == label]
                 axes.plot(
                     chosen,
@@ -137,7 +137,7 @@ def discriminator_estimate(
                     linestyle="none",
                     marker="|",
                     markeredgewidth=1.2,
-                    color=colour,
+                    color=color,
                     label=f"samples, {CLASS_NAMES[label]}",
                 )
         axes.set_title(f"norm {magnitude:g}")
@@ -149,7 +149,7 @@ def discriminator_estimate(
     grid[0, 0].set(xlim=(x[0], x[-1]), xticks=(-8, -4, 0, 4, 8))
     grid[0, 0].set(ylim=(-0.28, 1.06), yticks=(0.0, 0.5, 1.0))
     figure.supylabel("probability of being unexplored", fontsize="medium")
-    drawn = dict(_labelled(figure.axes[::-1]))
+    drawn = dict(_labeled(figure.axes[::-1]))
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3)
     return figure
 
@@ -157,10 +157,10 @@ def discriminator_estimate(
 def draw_data(axes: Axes, intervals: Sequence[datasets.Interval] = datasets.TOY_INTERVALS) -> None:
     """Shades where the classes have data, with their ends."""
     for low, high, label in intervals:
-        colour = CLASS_COLOURS[label]
-        axes.axvspan(low, high, color=colour, alpha=0.15, linewidth=0, label=CLASS_NAMES[label])
+        color = CLASS_COLORS[label]
+        axes.axvspan(low, high, color=color, alpha=0.15, linewidth=0, label=CLASS_NAMES[label])
         for end in (low, high):
-            axes.axvline(end, color=colour, linestyle="--", linewidth=0.9)
+            axes.axvline(end, color=color, linestyle="--", linewidth=0.9)
 
 
 def _annotate_boundary(axes: Axes, boundary: float) -> None:
@@ -215,8 +215,8 @@ def _curve_style(label: str) -> dict[str, Any]:
     return styles.get(label, {"color": "0.25", "linewidth": 1.2, "linestyle": "-."})
 
 
-def _labelled(all_axes: Sequence[Axes]) -> list[tuple[str, Any]]:
-    """Collects every labelled artist as (label, artist), for one legend of the whole figure."""
+def _labeled(all_axes: Sequence[Axes]) -> list[tuple[str, Any]]:
+    """Collects every labeled artist as (label, artist), for one legend of the whole figure."""
     found: list[tuple[str, Any]] = []
     for axes in all_axes:
         handles, labels = axes.get_legend_handles_labels()

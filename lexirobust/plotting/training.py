@@ -1,4 +1,4 @@
-"""What training was like, epoch by epoch and between its ranks."""
+"""Pictures of training: metrics by epoch, and conflicts between ranks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,8 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         key=_rank_order,
     )
     styles = {
-        (prefix, rank): _rank_style(colour, index, len(ranks))
-        for prefix, colour in (("", RED), ("val_", BLUE))
+        (prefix, rank): _rank_style(color, index, len(ranks))
+        for prefix, color in (("", RED), ("val_", BLUE))
         for index, rank in enumerate(ranks)
     }
 
@@ -145,10 +145,10 @@ def _rank_order(name: str) -> tuple[float, str]:
         return math.inf, name
 
 
-def _rank_style(colour: str, index: int, ranks: int) -> dict[str, Any]:
-    """Fades from the full colour at rank 1 towards white, with dashes below rank 1."""
+def _rank_style(color: str, index: int, ranks: int) -> dict[str, Any]:
+    """Fades from the full color at rank 1 towards white, with dashes below rank 1."""
     fade = 0.0 if index == 0 else 0.25 + 0.3 * (index - 1) / max(ranks - 2, 1)
-    red, green, blue = (part + (1 - part) * fade for part in to_rgb(colour))
+    red, green, blue = (part + (1 - part) * fade for part in to_rgb(color))
     dashes = ("-", "--", "-.", ":")
     style = dashes[0] if index == 0 else dashes[1 + (index - 1) % 3]
     return {

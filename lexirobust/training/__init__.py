@@ -2,7 +2,7 @@
 
 from lexirobust.training import objectives
 from lexirobust.training.adversarial_training import AdversarialTraining
-from lexirobust.training.memory import RunningMean
+from lexirobust.training.gradient_means import RunningMean
 from lexirobust.training.mix_train import MixTrain
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.multi_perturbation import MultiPerturbationTraining

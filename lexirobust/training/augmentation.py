@@ -27,7 +27,7 @@ _NOTHING: Final = (keras.layers.InputLayer, keras.layers.Identity)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How a classifier augments its inputs, and the classifier without that.
+    """The augmentation of a classifier's inputs, and the classifier without it.
 
     Attributes:
         layers: What inputs run through up to the last random layer at the head, in turn: random
@@ -75,11 +75,11 @@ class Augmentation:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
             augmented = self(x)
-        moved = []
+        moved_perturbations = []
         for perturbation in perturbations:
             for state, value in zip(states, before, strict=True):
                 state.assign(value)  # The same draw again.
-            moved.append(self(x + perturbation) - augmented)
+            moved_perturbations.append(self(x + perturbation) - augmented)
 
         def back(perturbation: tf.Tensor) -> tf.Tensor:
             zero = tf.UnconnectedGradients.ZERO
@@ -88,7 +88,7 @@ class Augmentation:
             except LookupError:  # An operation without derivative: the next start is random.
                 return tf.zeros_like(x)
 
-        return augmented, moved, back
+        return augmented, moved_perturbations, back
 
 
 def find_augmentation(classifier: keras.Model) -> Augmentation:
@@ -161,7 +161,7 @@ def _entered(layer: keras.Layer) -> Generator[keras.Layer, None, bool]:
 
 
 def _augments(layer: keras.Layer) -> bool:
-    """Whether a layer is random in training, and in use gives back what it is given."""
+    """Tells if a layer is random in training and the identity in inference."""
     if isinstance(layer, _NOISE) or layer.weights or not _is_random(layer):
         return False
     if layer.output.shape != layer.input.shape:
@@ -173,7 +173,7 @@ def _augments(layer: keras.Layer) -> bool:
 
 
 def _is_random(layer: keras.Layer) -> bool:
-    """Whether a layer, or one inside of it, draws random numbers in training."""
+    """Tells if a layer, or one inside of it, draws random numbers in training."""
     draws = any(each._seed_generators for each in layer._flatten_layers())
     return draws and "training" in inspect.signature(layer.call).parameters
 
@@ -207,7 +207,7 @@ def _without(model: keras.Model, removed: Sequence[keras.Layer]) -> keras.Model:
 
 
 def _undone(layer: keras.Layer, x: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """What an invertible layer made `x` of; it had the given shape."""
+    """Inverts a layer: the input, of the given shape, that it made `x` of."""
     if isinstance(layer, keras.layers.Reshape):
         return tf.reshape(x, shape)
     zero = layer(tf.zeros_like(x[:1]))

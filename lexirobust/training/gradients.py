@@ -1,4 +1,4 @@
-"""All ranks' gradients: kept, computed anew each time, or kept and ranked by their means."""
+"""Gradients of all ranks: stored, recomputed each time, or ranked by their means."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,11 +6,16 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from lexirobust import gem
-from lexirobust.training.passes import Gradient, Passes, Scores, sum_over_replicas
+from lexirobust.training.objective_losses import (
+    Gradient,
+    ObjectiveLoss,
+    ObjectiveLosses,
+    sum_over_replicas,
+)
 
 
 class RankedGradients(Protocol):
-    """What an update needs to know of the ranks' gradients.
+    """The gradients of all ranks, as an update needs them.
 
     Attributes:
         first: What no step may oppose: rank 1's gradient, or its mean.
@@ -20,7 +25,7 @@ class RankedGradients(Protocol):
 
     first: Gradient
     first_loss: tf.Tensor
-    scores: list[Scores]
+    scores: list[ObjectiveLoss]
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
         """`[T, T]` float64 inner products in a metric, by which ranks are compared."""
@@ -32,19 +37,19 @@ class RankedGradients(Protocol):
         """The ranks' gradients that are at hand, rank 1's first; then their means."""
 
 
-class Kept:
+class StoredGradients:
     """All gradients side by side: T passes, and T gradients in memory.
 
     Args:
-        passes: Differentiates.
+        objective_losses: Differentiates.
         ranks: How many ranks take part, from the first.
     """
 
-    def __init__(self, passes: Passes, ranks: int) -> None:
-        rows, scores = zip(*map(passes.gradient, range(ranks)), strict=True)
+    def __init__(self, objective_losses: ObjectiveLosses, ranks: int) -> None:
+        rows, scores = zip(*map(objective_losses.gradient, range(ranks)), strict=True)
         self._rows: list[Gradient] = list(rows)
         self.first = self._rows[0]
-        self.scores: list[Scores] = list(scores)
+        self.scores: list[ObjectiveLoss] = list(scores)
         self.first_loss = sum_over_replicas([self.scores[0].total])[0]
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
@@ -60,7 +65,7 @@ class Kept:
         return self._rows
 
 
-class Averaged:
+class MeanGradients:
     """Gradients on the batch, which are ranked by their means over many batches.
 
     What conflicts is told by the means, since batches are mostly noise; the step is made of the
@@ -91,23 +96,23 @@ class Averaged:
         return [*self._kept.known(), *self._means]
 
 
-class Recomputed:
+class RecomputedGradients:
     """No more than three gradients at a time, each computed anew where it is needed.
 
     The first Gramian takes T (T + 1) / 2 passes in place of T, a weighted sum T - 1. This pays
     where T gradients do not fit into memory.
 
     Args:
-        passes: Differentiates.
+        objective_losses: Differentiates.
         ranks: How many ranks take part, from the first.
     """
 
-    def __init__(self, passes: Passes, ranks: int) -> None:
-        self._passes = passes
+    def __init__(self, objective_losses: ObjectiveLosses, ranks: int) -> None:
+        self._objective_losses = objective_losses
         self._ranks = ranks
         self._last: list[tf.Tensor] = []
         self.first, scores = self._pass(0)
-        self.scores: list[Scores] = [scores]
+        self.scores: list[ObjectiveLoss] = [scores]
         self.first_loss = sum_over_replicas([scores.total])[0]
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
@@ -139,7 +144,7 @@ class Recomputed:
         """Rank 1's alone."""
         return [self.first]
 
-    def _pass(self, index: int) -> tuple[Gradient, Scores]:
+    def _pass(self, index: int) -> tuple[Gradient, ObjectiveLoss]:
         # One after the other: passes that ran side by side would be in memory side by side.
         with tf.control_dependencies(self._last):
-            return self._passes.gradient(index)
+            return self._objective_losses.gradient(index)

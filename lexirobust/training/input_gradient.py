@@ -1,4 +1,4 @@
-"""Whether a classifier has a gradient by its input, which attacks follow."""
+"""Checks that a classifier has the input gradient that attacks follow."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,14 +6,14 @@ from typing import Final
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import PGD, Attack, Flow, Worst
+from lexirobust.attacks import PGD, Attack, Flow, WorstCase
 
 _SAMPLES: Final = 4
 
 
 def follows_gradients(attack: Attack | None) -> bool:
-    """Whether an attack, or one of several, moves inputs along gradients."""
-    if isinstance(attack, Worst):
+    """Tells if an attack, or one of several, follows gradients."""
+    if isinstance(attack, WorstCase):
         return any(map(follows_gradients, attack.attacks))
     return isinstance(attack, PGD | Flow)
 
@@ -48,7 +48,7 @@ def gradient_problem(
 
 
 def _tapes_run() -> bool:
-    """Whether gradients are recorded: nothing is inside of `tf.init_scope`."""
+    """Tells if gradients are recorded, which they are not inside `tf.init_scope`."""
     one = tf.constant(1.0)
     with tf.GradientTape() as tape:
         tape.watch(one)
@@ -107,7 +107,7 @@ def _gradient(function: keras.Model, x: tf.Tensor) -> tf.Tensor | None:
 
 
 def _is_there(gradient: tf.Tensor | None) -> bool:
-    """Whether there is one that is not 0, as far as a graph knows."""
+    """Tells if there is a gradient that is not 0, as far as a graph knows."""
     if gradient is None or not tf.executing_eagerly():
         return gradient is not None
     return bool(tf.reduce_any(gradient != 0))

@@ -37,29 +37,41 @@ from lexirobust.forms import (
     sized,
     unindexed,
 )
-from lexirobust.training import stored
 from lexirobust.training.augmentation import Augmentation, find_augmentation
-from lexirobust.training.gradients import Averaged, Kept, RankedGradients, Recomputed
-from lexirobust.training.input_gradient import follows_gradients, gradient_problem
-from lexirobust.training.means import Means
-from lexirobust.training.memory import (
+from lexirobust.training.gradient_means import (
     MEMORY,
-    Memory,
+    GradientMeans,
     RunningMean,
     averages_taken,
     check_memory,
 )
+from lexirobust.training.gradients import (
+    MeanGradients,
+    RankedGradients,
+    RecomputedGradients,
+    StoredGradients,
+)
+from lexirobust.training.input_gradient import follows_gradients, gradient_problem
+from lexirobust.training.metrics import NamedMeans
+from lexirobust.training.micro_batches import map_micro_batches
+from lexirobust.training.objective_losses import (
+    Gradient,
+    ObjectiveInputs,
+    ObjectiveLoss,
+    ObjectiveLosses,
+    average_over,
+    weigh_samples,
+)
 from lexirobust.training.objectives import Batch, Forward, Objective, Output, Rank, perturb
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.outputs import OutputLosses, Outputs
-from lexirobust.training.parts import over_parts
-from lexirobust.training.passes import Gradient, Passes, Scores, Seen, average_over, weigh_samples
-from lexirobust.training.report import Report
-from lexirobust.training.update import Taken, take_step
+from lexirobust.training.saved_variables import pop_variables
+from lexirobust.training.step_logs import StepLogs
+from lexirobust.training.update import StepResult, apply_update
 from lexirobust.training.warm_start import (
     RANDOM_STARTS,
     START,
-    Starts,
+    PerturbationBuffer,
     WarmStart,
     check_warm_start,
     free_steps,
@@ -74,7 +86,7 @@ OPTIONS: Final = (
     "micro_batch_size",
     "keep_gradients",
     "safeguard",
-    "report",
+    "detailed_logs",
     "warm_start",
     "memory",
     "augmentation",
@@ -86,9 +98,9 @@ OPTIONS: Final = (
 class LexicographicModel(keras.Model):
     """Trains a classifier by ranked losses: no step spends a higher rank on a lower one.
 
-    Each step takes one gradient a rank, projects each against all higher ranks, and applies the
-    mix of the projected gradients through the compiled optimizer, once. Inputs, labels, callbacks,
-    saving and `predict` are Keras's own.
+    Each step computes one gradient for each rank, projects it against all higher ranks, and applies
+    the weighted sum of the projected gradients through the compiled optimizer, once. Inputs,
+    labels, callbacks, saving and `predict` are Keras's own.
 
     The first rank carries the classifier's own regularization losses, unless `Regularization` is
     among the objectives, and its pass alone (in a weighted sum, those of its terms) updates batch
@@ -107,14 +119,14 @@ class LexicographicModel(keras.Model):
     `accuracy@l2=4`, and while training `min_cosine`, the smallest cosine
     between two ranks' gradients in the metric they are ranked in: below 0 they conflict; and
     `step_cosine@NAME`, the cosine between the step that reached the weights and the descent
-    direction of each rank. With `report=True` also, for each pair of ranks, `cosine@HIGHER,LOWER`,
-    `multiplier@...` and `active@...`, for each rank `norm@NAME`, and how exact the projection was,
-    `violation` and `kkt_residual`. With a `memory` all of these are of the mean gradients, by which
-    ranks are compared then, except for `step_cosine@NAME`, beside which `memory_step_cosine@NAME`
-    is that of the mean. With `report=True` also `batch_cosine@HIGHER,LOWER`, on the batch, which
-    is Euclidean as those of steps are. Names write a magnitude's decimal point as `_`. Keras cannot
-    guess which of them are better when larger: give `EarlyStopping` and `ModelCheckpoint`
-    `mode="max"` for accuracies.
+    direction of each rank. With `detailed_logs=True` also, for each pair of ranks,
+    `cosine@HIGHER,LOWER`, `multiplier@...` and `active@...`, for each rank `norm@NAME`, and how
+    exact the projection was, `violation` and `kkt_residual`. With a `memory` all of these are of
+    the mean gradients, by which ranks are compared then, except for `step_cosine@NAME`, beside
+    which `memory_step_cosine@NAME` is that of the mean. With `detailed_logs=True` also
+    `batch_cosine@HIGHER,LOWER`, on the batch, which is Euclidean as those of steps are. Names
+    write a magnitude's decimal point as `_`. Keras cannot guess which of them are better when
+    larger: give `EarlyStopping` and `ModelCheckpoint` `mode="max"` for accuracies.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs
@@ -139,7 +151,7 @@ class LexicographicModel(keras.Model):
             on the batch has risen all the same, as it can to second order, the step is shortened,
             and not taken where a second pass shows that this is not enough. On several replicas
             the second pass is made in any case.
-        report: Whether the logs hold everything there is to report about a step.
+        detailed_logs: Whether the logs hold all that is known about a step.
         warm_start: How attacks in training begin where they left each sample the last time, a
             `WarmStart`; `None`: they begin afresh.
         memory: What ranks are compared by, a `RunningMean` of their gradients; `None`: by their
@@ -182,7 +194,7 @@ class LexicographicModel(keras.Model):
         micro_batch_size: int | None = None,
         keep_gradients: bool = True,
         safeguard: bool = False,
-        report: bool = False,
+        detailed_logs: bool = False,
         warm_start: WarmStart | None = None,
         memory: RunningMean | None = None,
         augmentation: keras.Layer | None = None,
@@ -214,7 +226,7 @@ class LexicographicModel(keras.Model):
         self.micro_batch_size = None if micro_batch_size is None else int(micro_batch_size)
         self.keep_gradients = bool(keep_gradients)
         self.safeguard = bool(safeguard)
-        self.report = bool(report)
+        self.detailed_logs = bool(detailed_logs)
         self.warm_start = warm_start
         self.memory = memory
         if not (augmentation is None or isinstance(augmentation, keras.Layer)):
@@ -223,33 +235,33 @@ class LexicographicModel(keras.Model):
             )
         self.augmentation = augmentation
         self._augmentation = Augmentation([], classifier, [])
-        self._starts: Starts | None = None
+        self._starts: PerturbationBuffer | None = None
         if warm_start is not None:
             check_warm_start(warm_start, self._terms)
             attacked = sum(term.attack is not None for term in self._terms)
-            self._starts = Starts(warm_start, attacked, lambda: self.auxiliary_attacks)
-        self._memory: Memory | None = None
+            self._starts = PerturbationBuffer(warm_start, attacked, lambda: self.auxiliary_attacks)
+        self._memory: GradientMeans | None = None
         if memory is not None:
             check_memory(memory, len(objectives), update, keep_gradients, safeguard)
-            self._memory = Memory(memory, len(objectives))
+            self._memory = GradientMeans(memory, len(objectives))
         names = [term.name for term in self._terms]
         if len(set(names)) != len(names):
             raise ValueError(f"`objectives` must have different names. Received: {names}.")
         self.seed_generator = keras.random.SeedGenerator()
         scored = [term.name for term in self._terms if term.gives_logits]
-        self._term_means = Means(
+        self._term_means = NamedMeans(
             [*(f"loss@{name}" for name in names), *(f"accuracy@{name}" for name in scored)]
         )
         self._outputs: Outputs | None = None
         # What only a training step can tell stays out of `evaluate`.
-        self._reported = Report(
+        self._step_logs = StepLogs(
             [rank.name for rank in self.objectives],
             kept=self.keep_gradients,
-            full=self.report,
+            full=self.detailed_logs,
             averaged=memory is not None,
         )
         started = [] if warm_start is None else [RANDOM_STARTS]
-        self._training_means = Means([*self._reported.names, *self.auxiliary_names, *started])
+        self._training_means = NamedMeans([*self._step_logs.names, *self.auxiliary_names, *started])
         self._evaluating = False
         self._validates = False
         self._differentiated: Any = None
@@ -261,17 +273,17 @@ class LexicographicModel(keras.Model):
 
     @property
     def _attacks(self) -> bool:
-        """Whether inputs are perturbed."""
+        """Tells if any inputs are perturbed."""
         return any(term.attack is not None for term in self._terms)
 
     @property
     def auxiliary_names(self) -> tuple[str, ...]:
-        """What the logs call the scalars that `learn_auxiliaries` returns."""
+        """The log names of the scalars that `learn_auxiliaries` returns."""
         return ()
 
     @property
     def auxiliary_attacks(self) -> int:
-        """How many perturbations of each sample `learn_auxiliaries` makes."""
+        """The number of perturbations of each sample that `learn_auxiliaries` makes."""
         return 0
 
     @property
@@ -308,7 +320,7 @@ class LexicographicModel(keras.Model):
             self._build_on_compiled()
 
     def _found_augmentation(self, shape: tuple[int | None, ...]) -> Augmentation:
-        """What training batches run through, and the classifier without it."""
+        """The augmentation of training batches, and the classifier without it."""
         found = Augmentation([], self.classifier, [])
         if self._attacks:
             found = find_augmentation(self.classifier)
@@ -416,7 +428,7 @@ class LexicographicModel(keras.Model):
         else:
             self._score = self._compile_loss
         if self._memory is not None:
-            self._memory.make(self.classifier.trainable_variables)
+            self._memory.build(self.classifier.trainable_variables)
         # The classifier's variables only: a subclass may hold others, with their own optimizer.
         if not self.optimizer.built:
             self.optimizer.build(self.classifier.trainable_variables)
@@ -442,7 +454,7 @@ class LexicographicModel(keras.Model):
             A `History` object.
 
         Raises:
-            ValueError: If there is no data, or it is not finite, outside the bounds, or labelled
+            ValueError: If there is no data, or it is not finite, outside the bounds, or labeled
                 with classes that do not exist, or its indices are not those of its samples, or
                 weights are not one a sample.
             TypeError: If labels are neither integers nor probabilities.
@@ -531,7 +543,7 @@ class LexicographicModel(keras.Model):
         return x
 
     def _needs_one_size(self, shape: tf.TensorShape) -> bool:
-        """Whether all inputs must be of one size where a dataset knows no more than this shape."""
+        """Tells if all inputs must be of one size, given what a dataset knows of their shape."""
         if not self.built and (shape.rank is None or shape[-1] is None):
             return True
         return self._attacks and (not self.run_eagerly or self.warm_start is not None)
@@ -557,33 +569,33 @@ class LexicographicModel(keras.Model):
         starts: list[tf.Tensor] = []
         started: list[tf.Tensor] = []
         if self._starts is not None:
-            starts, share = self._starts.of(given)
+            starts, share = self._starts.read(given)
             started = [share]
         batch, starts, back = self._augmented(given, starts)
-        first, auxiliary = None, None
+        initial, auxiliary = None, None
         if self._starts is not None:
-            first, auxiliary = self._starts.split(starts)
+            initial, auxiliary = self._starts.split(starts)
         learned, auxiliary = self.learn_auxiliaries(batch, seed, auxiliary)
         scale = self.optimizer.scale_loss(1.0)
-        seen = self._perturbed(batch, seed, first)
-        passes = self._passes(batch, seen, scale, training=True)
-        taken, scores = self._update(passes)
-        passes.settle()
+        objective_inputs = self._perturbed(batch, seed, initial)
+        objective_losses = self._objective_losses(batch, objective_inputs, scale, training=True)
+        result, scores = self._update(objective_losses)
+        objective_losses.commit_state()
         if self._starts is not None:
-            ends = [*self._next_starts(batch, passes), *auxiliary]
-            self._starts.keep(given, [*map(back, ends)])
-        told = [*self._reported.values(taken), *learned, *started]
-        if told:
-            self._training_means.update_state(told, [tf.shape(batch.x)[0]] * len(told))
-        return self._measured(batch, seen, scores)
+            ends = [*self._next_starts(batch, objective_losses), *auxiliary]
+            self._starts.write(given, [*map(back, ends)])
+        values = [*self._step_logs.values(result), *learned, *started]
+        if values:
+            self._training_means.update_state(values, [tf.shape(batch.x)[0]] * len(values))
+        return self._measured(batch, objective_inputs, scores)
 
-    def _update(self, passes: Passes) -> tuple[Taken, list[Scores]]:
+    def _update(self, objective_losses: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
         """One step for all ranks, or one a rank; what the last did, and every rank's scores."""
-        make = Kept if self.keep_gradients else Recomputed
+        make = StoredGradients if self.keep_gradients else RecomputedGradients
         ranks = len(self.objectives)
 
-        def take(gradients: RankedGradients, alphas: Sequence[float], share: float) -> Taken:
-            return take_step(
+        def take(gradients: RankedGradients, alphas: Sequence[float], share: float) -> StepResult:
+            return apply_update(
                 self.optimizer,
                 self.classifier.trainable_variables,
                 gradients,
@@ -592,35 +604,37 @@ class LexicographicModel(keras.Model):
                 self.margin,
                 # Where nothing is ranked, the optimizer is left alone.
                 in_metric=self.metric == "optimizer" and ranks > 1,
-                first_loss=passes.first_loss if self.safeguard else None,
+                first_loss=objective_losses.first_loss if self.safeguard else None,
             )
 
         if self.update == "onestep":
-            gradients = make(passes, ranks)
+            gradients = make(objective_losses, ranks)
             if self._memory is None:
                 return take(gradients, self.alphas, 1.0), gradients.scores
             variables = self.classifier.trainable_variables
             own = gradients.known()
-            averaged = Averaged(gradients, self._memory.recall(own, variables))
-            taken = take(averaged, self.alphas, 1.0)
-            self._memory.settle(variables, averages_taken(self.optimizer))
-            batch_cosines = gem.cosines(gem.gramian(own)) if self.report else None
-            return taken._replace(batch_cosines=batch_cosines), averaged.scores
+            averaged = MeanGradients(gradients, self._memory.update(own, variables))
+            result = take(averaged, self.alphas, 1.0)
+            self._memory.commit_state(variables, averages_taken(self.optimizer))
+            batch_cosines = gem.cosines(gem.gramian(own)) if self.detailed_logs else None
+            return result._replace(batch_cosines=batch_cosines), averaged.scores
         scores = []
         for rank, alpha in enumerate(self.alphas):
-            gradients = make(passes, rank + 1)
-            taken = take(gradients, [0.0] * rank + [1.0], alpha)
+            gradients = make(objective_losses, rank + 1)
+            result = take(gradients, [0.0] * rank + [1.0], alpha)
             scores.append(gradients.scores[rank])
-        return taken, scores
+        return result, scores
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures every objective on a batch, perturbed as in training, without learning."""
         batch = self._batch(data)
-        seen = self._perturbed(batch, self.seed_generator.next())
-        passes = self._passes(batch, seen)
-        scores = [passes.scores(rank, training=False) for rank in range(len(self.objectives))]
+        objective_inputs = self._perturbed(batch, self.seed_generator.next())
+        objective_losses = self._objective_losses(batch, objective_inputs)
+        scores = [
+            objective_losses.scores(rank, training=False) for rank in range(len(self.objectives))
+        ]
         with self._only_evaluating():
-            return self._measured(batch, seen, scores)
+            return self._measured(batch, objective_inputs, scores)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Measures every objective, perturbed as in training; as `keras.Model.evaluate`.
@@ -741,12 +755,14 @@ class LexicographicModel(keras.Model):
     def _rows(self, data: Any) -> list[Gradient]:
         """Every rank's gradient on a batch."""
         batch = self._batch(data)
-        passes = self._passes(batch, self._perturbed(batch, tf.zeros([2], tf.int32)))
-        return [passes.gradient(rank)[0] for rank in range(len(self.objectives))]
+        objective_losses = self._objective_losses(
+            batch, self._perturbed(batch, tf.zeros([2], tf.int32))
+        )
+        return [objective_losses.gradient(rank)[0] for rank in range(len(self.objectives))]
 
     @property
     def validation_names(self) -> list[str]:
-        """What the logs of `fit` call each objective on validation data, where there are such."""
+        """The log names of each objective on validation data; empty if `fit` has none."""
         return [f"val_{name}" for name in self._term_means.names] if self._validates else []
 
     @property
@@ -755,7 +771,7 @@ class LexicographicModel(keras.Model):
         return [] if self._memory is None else self._memory.means
 
     def _batch(self, data: Any) -> Batch:
-        """What a step works on: inputs as Keras's floats, labels without an axis of length 1."""
+        """The batch of a step: inputs as Keras's floats, labels without an axis of length 1."""
         given, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
@@ -809,7 +825,7 @@ class LexicographicModel(keras.Model):
             self._evaluating = before
 
     def learn_auxiliaries(
-        self, batch: Batch, seed: tf.Tensor, first: Sequence[tf.Tensor] | None
+        self, batch: Batch, seed: tf.Tensor, initial: Sequence[tf.Tensor] | None
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Trains what the attacks depend on besides the classifier; nothing, here.
 
@@ -818,63 +834,69 @@ class LexicographicModel(keras.Model):
         Args:
             batch: The clean batch.
             seed: `[2]` integer tensor.
-            first: `auxiliary_attacks` perturbations to begin with, shaped like the clean inputs;
+            initial: `auxiliary_attacks` perturbations to begin with, shaped like the clean inputs;
                 `None` without a warm start.
 
         Returns:
             The scalars to log, one for each of `auxiliary_names`, and the perturbations that the
             next visit of these samples begins with.
         """
-        del batch, seed, first
+        del batch, seed, initial
         return [], []
 
-    def _next_starts(self, batch: Batch, passes: Passes) -> list[tf.Tensor]:
+    def _next_starts(self, batch: Batch, objective_losses: ObjectiveLosses) -> list[tf.Tensor]:
         """The perturbations that the next visit of these samples begins with."""
-        seen = [what for seen_by_rank in passes.seen for what in seen_by_rank]
-        moved = [
+        objective_inputs = [
+            what for inputs_of_rank in objective_losses.objective_inputs for what in inputs_of_rank
+        ]
+        x_adv = [
             what.inputs
-            for term, what in zip(self._terms, seen, strict=True)
+            for term, what in zip(self._terms, objective_inputs, strict=True)
             if term.attack is not None
         ]
-        if not passes.by_inputs:
-            return [inputs - batch.x for inputs in moved]
+        if not objective_losses.by_inputs:
+            return [inputs - batch.x for inputs in x_adv]
         ranks = range(len(self.objectives))
-        gradients = [g for rank in ranks for g in passes.input_gradients[rank]]
+        gradients = [g for rank in ranks for g in objective_losses.input_gradients[rank]]
         return free_steps(
-            self._terms, self.classifier, batch, moved, gradients, self.micro_batch_size
+            self._terms, self.classifier, batch, x_adv, gradients, self.micro_batch_size
         )
 
     def _perturbed(
-        self, batch: Batch, seed: tf.Tensor, first: list[tf.Tensor] | None = None
-    ) -> list[list[Seen]]:
-        """What every term of every rank sees."""
-        steps = first is None or self.warm_start is None or not self.warm_start.free
+        self, batch: Batch, seed: tf.Tensor, initial: list[tf.Tensor] | None = None
+    ) -> list[list[ObjectiveInputs]]:
+        """The inputs of every objective, perturbed if it has an attack."""
+        steps = initial is None or self.warm_start is None or not self.warm_start.free
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             del share
-            batch, first = tensors
+            batch, initial = tensors
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            seen = perturb(self._terms, self.classifier, batch, own, first, steps)
-            pairs = zip(self._terms, seen, strict=True)
-            counted = {term.name: term.counted(batch.x, inputs) for term, inputs in pairs}
-            return [], (seen, {name: c for name, c in counted.items() if c is not None})
+            objective_inputs = perturb(self._terms, self.classifier, batch, own, initial, steps)
+            pairs = zip(self._terms, objective_inputs, strict=True)
+            valid = {term.name: term.valid(batch.x, inputs) for term, inputs in pairs}
+            return [], (objective_inputs, {name: c for name, c in valid.items() if c is not None})
 
-        _, (inputs, counted) = over_parts(part, (batch, first), self.micro_batch_size)
-        weights = {name: average_over(some) for name, some in counted.items()}
+        _, (inputs, valid) = map_micro_batches(part, (batch, initial), self.micro_batch_size)
+        weights = {name: average_over(some) for name, some in valid.items()}
         remaining = iter(inputs)
         return [
-            [Seen(next(remaining), weights.get(term.name)) for _, term in rank.terms]
+            [ObjectiveInputs(next(remaining), weights.get(term.name)) for _, term in rank.terms]
             for rank in self.objectives
         ]
 
-    def _passes(
-        self, batch: Batch, seen: list[list[Seen]], scale: Any = 1.0, training: bool = False
-    ) -> Passes:
-        return Passes(
+    def _objective_losses(
+        self,
+        batch: Batch,
+        objective_inputs: list[list[ObjectiveInputs]],
+        scale: Any = 1.0,
+        training: bool = False,
+    ) -> ObjectiveLosses:
+        return ObjectiveLosses(
             self._augmentation.trained,
             self.objectives,
             batch,
-            seen,
+            objective_inputs,
             self._score,
             scale,
             self.micro_batch_size,
@@ -883,13 +905,16 @@ class LexicographicModel(keras.Model):
         )
 
     def _measured(
-        self, batch: Batch, seen: list[list[Seen]], scores: Sequence[Scores]
+        self,
+        batch: Batch,
+        objective_inputs: list[list[ObjectiveInputs]],
+        scores: Sequence[ObjectiveLoss],
     ) -> dict[str, Any]:
         """Updates all metrics, and returns their values."""
         count = tf.shape(batch.x)[0]
         # Keras divides a loss by the number of replicas; the means over replicas do once more.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        weights = [what.weight for seen_by_rank in seen for what in seen_by_rank]
+        weights = [what.weight for inputs_of_rank in objective_inputs for what in inputs_of_rank]
         losses = [loss * replicas for score in scores for loss in score.losses]
         # The mean over what counts here, of which there may be more than on other replicas.
         losses = [
@@ -897,8 +922,8 @@ class LexicographicModel(keras.Model):
             for loss, weight in zip(losses, weights, strict=True)
         ]
         # What counts for a term, 1 or 0 a sample: batches weigh by how much of them does.
-        counted = [None if weight is None else tf.sign(weight) for weight in weights]
-        scored = [c for term, c in zip(self._terms, counted, strict=True) if term.gives_logits]
+        valid = [None if weight is None else tf.sign(weight) for weight in weights]
+        scored = [c for term, c in zip(self._terms, valid, strict=True) if term.gives_logits]
         logits = [values for score in scores for values in score.logits]
         accuracies = [
             _accuracy(weigh_samples(batch, counts), values)
@@ -907,7 +932,7 @@ class LexicographicModel(keras.Model):
         self._term_means.update_state(
             [*losses, *(accuracy for accuracy, _ in accuracies)],
             [
-                *(count if counts is None else tf.reduce_sum(counts) for counts in counted),
+                *(count if counts is None else tf.reduce_sum(counts) for counts in valid),
                 *(weight for _, weight in accuracies),
             ],
         )
@@ -967,10 +992,10 @@ class LexicographicModel(keras.Model):
         if "layer_seeds" in own:
             for variable, state in zip(self._layer_seeds, own.pop("layer_seeds"), strict=True):
                 variable.assign(state)
-        starts = stored.take(own, START)
+        starts = pop_variables(own, START)
         if self._starts is not None:
             self._starts.load(starts)
-        remembered = stored.take(own, MEMORY)
+        remembered = pop_variables(own, MEMORY)
         if self._memory is not None:
             self._memory.load(remembered, self.classifier.trainable_variables)
         super().load_own_variables(own)
@@ -1015,7 +1040,7 @@ class LexicographicModel(keras.Model):
 
 
 def _input_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
-    """What a dataset knows of the shape of its batches of inputs."""
+    """The shape of a dataset's batches of inputs, as far as it is known."""
     spec = dataset.element_spec
     return only_input(spec[0] if isinstance(spec, tuple) else spec).shape
 
@@ -1026,7 +1051,7 @@ def _added(one: Gradient, other: Gradient) -> Gradient:
 
 
 def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:
-    """What makes a mean of weighted values a weighted mean; 0 where all weights `[N]` are."""
+    """The factor from a mean of weighted values to a weighted mean; 0 if all weights are."""
     return tf.math.divide_no_nan(1.0, tf.reduce_mean(weight))
 
 
@@ -1037,5 +1062,5 @@ def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     if batch.sample_weight is not None:
         weights = tf.cast(batch.sample_weight, weights.dtype)
     right = tf.cast(classes_of(logits) == labels, weights.dtype)
-    counted = tf.reduce_sum(weights)
-    return tf.math.divide_no_nan(tf.reduce_sum(right * weights), counted), counted
+    total = tf.reduce_sum(weights)
+    return tf.math.divide_no_nan(tf.reduce_sum(right * weights), total), total

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import keras
 
-from lexirobust.attacks import Attack, Worst
-from lexirobust.attacks.worst import check_union
+from lexirobust.attacks import Attack, WorstCase
+from lexirobust.attacks.worst_case import check_union
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Natural, WeightedSum
 
@@ -19,7 +19,7 @@ class MultiPerturbationTraining(LexicographicModel):
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
-        attacks: At least two attacks; for `"max"` they must suit `attacks.Worst`.
+        attacks: At least two attacks; for `"max"` they must suit `attacks.WorstCase`.
         magnitudes: What each attack moves by, above 0, in its own norm.
         strategy: `"max"`: each sample is trained on where its loss is largest among all attacks.
             `"avg"`: it is trained on all of them, with equal weights; those of one norm and
@@ -61,7 +61,7 @@ class MultiPerturbationTraining(LexicographicModel):
         if not 0 <= alpha <= 1:
             raise ValueError(f"`alpha` must lie between 0 and 1. Received: {alpha}.")
         if strategy == "max":
-            attacked = [Adversarial(Worst(attacks, magnitudes), 1.0, name="max")]
+            attacked = [Adversarial(WorstCase(attacks, magnitudes), 1.0, name="max")]
         else:
             pairs = [*zip(attacks, magnitudes, strict=True)]
             names = _apart([Adversarial(*pair).name for pair in pairs])

@@ -12,14 +12,14 @@ from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAtta
 from lexirobust.checks import check_inputs, check_magnitudes, wide
 from lexirobust.forms import one_array, only_input
 from lexirobust.graphs import or_else
-from lexirobust.training.model import LexicographicModel
-from lexirobust.training.objectives import Adversarial, Batch, Natural
-from lexirobust.training.parts import over_parts
-from lexirobust.training.region import (
+from lexirobust.training.discriminator import (
     default_discriminator,
     discriminator_loss,
     log_unexplored,
 )
+from lexirobust.training.micro_batches import map_micro_batches
+from lexirobust.training.model import LexicographicModel
+from lexirobust.training.objectives import Adversarial, Batch, Natural
 
 EXPLORED: Final = ("discriminator", "nearest")
 
@@ -199,7 +199,7 @@ class OLGRC(LexicographicModel):
 
     @property
     def auxiliary_names(self) -> tuple[str, ...]:
-        """What the discriminator logs, where there is one."""
+        """The log names of the discriminator; empty if there is none."""
         return () if self.explored == "nearest" else ("loss@discriminator",)
 
     @property
@@ -208,22 +208,25 @@ class OLGRC(LexicographicModel):
         return 0 if self.explored == "nearest" else 2 * len(self.magnitudes)
 
     def learn_auxiliaries(
-        self, batch: Batch, seed: tf.Tensor, first: Sequence[tf.Tensor] | None
+        self, batch: Batch, seed: tf.Tensor, initial: Sequence[tf.Tensor] | None
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Trains the discriminator on one batch; see `LexicographicModel.learn_auxiliaries`."""
         if self.discriminator is None:
-            return super().learn_auxiliaries(batch, seed, first)
+            return super().learn_auxiliaries(batch, seed, initial)
         variables = self.discriminator.trainable_variables
         values = [variable.value for variable in variables]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         count = len(self.magnitudes)
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
-            batch, first = tensors
+            batch, initial = tensors
             own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
             starts: list[dict[str, Any]] = [{}, {}]
-            if first is not None:
-                starts = [{"first": tf.stack(half)} for half in (first[:count], first[count:])]
+            if initial is not None:
+                starts = [
+                    {"initial_perturbation": tf.stack(half)}
+                    for half in (initial[:count], initial[count:])
+                ]
             perturbed = [
                 attack.sweep_in_graph(
                     self.classifier, batch.x, batch.y, self.magnitudes, own, **given
@@ -233,11 +236,11 @@ class OLGRC(LexicographicModel):
             with tf.GradientTape() as tape:
                 loss = share * discriminator_loss(self.discriminator, batch.x, perturbed)
                 shared = loss / replicas
-            ends = [] if first is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
+            ends = [] if initial is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
             return (tape.gradient(shared, values), loss), ends
 
-        tensors = (batch, None if first is None else list(first))
-        (gradients, loss), ends = over_parts(part, tensors, self.micro_batch_size)
+        tensors = (batch, None if initial is None else list(initial))
+        (gradients, loss), ends = map_micro_batches(part, tensors, self.micro_batch_size)
         self.discriminator_optimizer.apply(gradients, variables)
         return [loss], ends
 

@@ -176,7 +176,7 @@ class OutputLosses:
     def __call__(
         self, y: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
     ) -> tf.Tensor:
-        """Scores outputs.
+        """Computes losses of outputs.
 
         Args:
             y: Labels by output.
@@ -208,7 +208,7 @@ class OutputLosses:
 
 
 def _described(values: Any) -> str:
-    """What was received, without its numbers."""
+    """A description of a value without its numbers."""
     if isinstance(values, Mapping):
         return f"a dict with {sorted(map(str, values))}"
     if isinstance(values, list | tuple):

@@ -147,5 +147,5 @@ def _adagrad(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Te
 @_of_moments(["_accumulated_grads", "_accumulated_delta_vars"], ["rho", "epsilon"])
 def _adadelta(gradient: tf.Tensor, moments: Moments, values: Values, steps: tf.Tensor) -> tf.Tensor:
     moment = _mixed(moments["_accumulated_grads"], tf.square(gradient), values["rho"])
-    moved = moments["_accumulated_delta_vars"]
-    return tf.sqrt((moved + values["epsilon"]) / (moment + values["epsilon"]))
+    update_moment = moments["_accumulated_delta_vars"]
+    return tf.sqrt((update_moment + values["epsilon"]) / (moment + values["epsilon"]))

@@ -10,12 +10,12 @@ import tensorflow as tf
 from lexirobust import gem
 from lexirobust.graphs import compiled
 from lexirobust.training.gradients import RankedGradients
-from lexirobust.training.passes import Gradient
+from lexirobust.training.objective_losses import Gradient
 from lexirobust.training.preconditioners import Diagonals, preconditioner
 
 
-class Taken(NamedTuple):
-    """What a step did.
+class StepResult(NamedTuple):
+    """The result of a training step.
 
     Attributes:
         onestep: What the projection reports.
@@ -30,7 +30,7 @@ class Taken(NamedTuple):
     batch_cosines: tf.Tensor | None = None
 
 
-def take_step(
+def apply_update(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     gradients: RankedGradients,
@@ -39,7 +39,7 @@ def take_step(
     margin: float,
     in_metric: bool,
     first_loss: Callable[[], tf.Tensor] | None,
-) -> Taken:
+) -> StepResult:
     """Takes one ranked step through a Keras optimizer.
 
     In the optimizer's metric, the Gramian is weighed by the preconditioner that the optimizer is
@@ -78,7 +78,7 @@ def take_step(
             again = _where_risen(rise, first_loss, gradients.first_loss)
             kept = tf.where(again > gradients.first_loss, 0.0, 1.0)
             _move(variables, before, kept, descent, tf.zeros([], tf.float64))
-    return Taken(onestep, _descents(_values(variables), before, gradients.known()))
+    return StepResult(onestep, _descents(_values(variables), before, gradients.known()))
 
 
 def _where_risen(rise: tf.Tensor, loss: Callable[[], tf.Tensor], before: tf.Tensor) -> tf.Tensor:
@@ -154,7 +154,7 @@ def _descents(
 # outside of it: inside, each of them would make it anew, and more slowly.
 @compiled
 def _difference(after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """What has been added to the variables."""
+    """The change of the variables."""
     return [new - old for new, old in zip(after, before, strict=True)]
 
 
@@ -229,15 +229,15 @@ def _move(
     is not finite is written: a step that loss scaling has skipped stays skipped.
     """
     amount = tf.where(fall > 0, tf.math.divide_no_nan(fall, descent.steepness), 0.0)
-    moved = _moved(_values(variables), before, kept, descent.gradient, descent.metric, amount)
-    for variable, value in zip(variables, moved, strict=True):
+    values = _new_values(_values(variables), before, kept, descent.gradient, descent.metric, amount)
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
         if variable.constraint is not None:
             variable.assign(variable.constraint(variable))
 
 
 @compiled
-def _moved(
+def _new_values(
     after: Sequence[tf.Tensor],
     before: Sequence[tf.Tensor],
     kept: tf.Tensor,
@@ -246,7 +246,7 @@ def _moved(
     amount: tf.Tensor,
 ) -> list[tf.Tensor]:
     """A part of a step, less a multiple of `metric * gradient`."""
-    moved = []
+    values = []
     for new, old, g, diagonal in zip(
         after, before, gradient, metric or [1.0] * len(after), strict=True
     ):
@@ -254,5 +254,5 @@ def _moved(
         there = tf.where(kept < 1, old + tf.cast(kept, old.dtype) * (new - old), new)
         if g is not None:
             there -= tf.math.multiply_no_nan(diagonal * g, tf.cast(amount, g.dtype))
-        moved.append(there)
-    return moved
+        values.append(there)
+    return values

@@ -1,4 +1,4 @@
-"""Where attacks in training begin: where they left each sample the last time."""
+"""Warm starts: attacks in training begin at each sample's last perturbation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -10,13 +10,13 @@ from lexirobust.attacks import DAA, PGD, Classifier
 from lexirobust.checks import check_count, check_flag, check_index, of_dtype
 from lexirobust.datasets import with_index
 from lexirobust.forms import only_input, unindexed
-from lexirobust.training import stored
+from lexirobust.training.micro_batches import map_micro_batches
 from lexirobust.training.objectives import Batch, Objective
-from lexirobust.training.parts import over_parts
+from lexirobust.training.saved_variables import replicated, save_variables
 
 START: Final = "start_"
 RANDOM_STARTS: Final = "random_starts"
-"""What the logs call the share of samples whose attacks began at random."""
+"""The log name of the share of samples whose attacks had a random start."""
 _SAME: Final = 1e-5
 """Marks of inputs that differ by less, relative to what they could be, are of the same input."""
 _NO_INDEX: Final = (
@@ -115,7 +115,7 @@ def free_steps(
     terms: Sequence[Objective],
     classifier: Classifier,
     batch: Batch,
-    moved: Sequence[tf.Tensor],
+    x_adv: Sequence[tf.Tensor],
     gradients: Sequence[tf.Tensor],
     micro_batch_size: int | None,
 ) -> list[tf.Tensor]:
@@ -125,7 +125,7 @@ def free_steps(
         terms: All objectives.
         classifier: Maps inputs to logits.
         batch: The clean batch.
-        moved: The perturbed inputs, one tensor an attacked objective.
+        x_adv: The perturbed inputs, one tensor an attacked objective.
         gradients: The gradient of each one's loss there, up to a positive factor a sample.
         micro_batch_size: Most samples at a time, or `None`.
 
@@ -136,20 +136,20 @@ def free_steps(
 
     def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
         del number, share
-        batch, moved, gradients = tensors
+        batch, x_adv, gradients = tensors
         perturbations = []
-        for term, inputs, gradient in zip(attacked, moved, gradients, strict=True):
+        for term, inputs, gradient in zip(attacked, x_adv, gradients, strict=True):
             assert isinstance(term.attack, PGD)
             magnitude = tf.fill(tf.shape(batch.x)[:1], of_dtype(term.magnitude, batch.x.dtype))
             onward = term.attack.follow(classifier, batch.x, batch.y, magnitude, inputs, gradient)
             perturbations.append(onward - batch.x)
         return [], perturbations
 
-    return over_parts(part, (batch, list(moved), list(gradients)), micro_batch_size)[1]
+    return map_micro_batches(part, (batch, list(x_adv), list(gradients)), micro_batch_size)[1]
 
 
-class Starts:
-    """The perturbations that attacks begin with, for every sample and every attack.
+class PerturbationBuffer:
+    """The last perturbation of every sample by every attack.
 
     Room for them is made once it is known how many samples there are, and of what shape.
 
@@ -169,14 +169,14 @@ class Starts:
         self._strategy = tf.distribute.get_strategy()
         self._kept: list[tf.Variable] = []
         self._visits: tf.Variable | None = None
-        self._marks: tf.Variable | None = None
+        self._fingerprints: tf.Variable | None = None
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All that is to be saved."""
-        return [] if self._visits is None else [*self._kept, self._visits, self._marks]
+        return [] if self._visits is None else [*self._kept, self._visits, self._fingerprints]
 
-    def make(self, shape: Sequence[int | None], samples: int | None = None) -> None:
+    def build(self, shape: Sequence[int | None], samples: int | None = None) -> None:
         """Makes room for perturbations, once.
 
         Args:
@@ -203,7 +203,7 @@ class Starts:
             )
 
         def zeros(shape: Sequence[int | None], dtype: Any) -> tf.Variable:
-            return stored.replicated(tf.zeros(shape, dtype))
+            return replicated(tf.zeros(shape, dtype))
 
         with tf.init_scope(), self._strategy.scope():
             count = self._attacked + self._auxiliaries()
@@ -211,7 +211,7 @@ class Starts:
             self._kept = [zeros((samples, *shape[1:]), floats) for _ in range(count)]
             # Not int32: TensorFlow keeps such variables off the GPU, where XLA cannot reach them.
             self._visits = zeros((samples,), tf.int64)
-            self._marks = zeros((samples,), floats)
+            self._fingerprints = zeros((samples,), floats)
 
     def indexed(self, x: Any) -> Any:
         """Numbers the samples of arrays, and makes room for perturbations.
@@ -229,7 +229,7 @@ class Starts:
             inputs = x.element_spec[0]
             if unindexed(inputs) is inputs:
                 raise ValueError(_NO_INDEX)
-            self.make(only_input(inputs).shape)
+            self.build(only_input(inputs).shape)
             return x
         inputs = only_input(x)
         if not hasattr(inputs, "shape"):
@@ -238,10 +238,10 @@ class Starts:
             x = with_index(inputs)
         samples = self._settings.samples or len(inputs)
         check_index(x["index"], samples)
-        self.make(inputs.shape, samples)
+        self.build(inputs.shape, samples)
         return x
 
-    def of(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def read(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Reads the perturbations that the attacks on a batch begin with.
 
         Args:
@@ -256,12 +256,12 @@ class Starts:
         """
         if batch.index is None:
             raise ValueError(_NO_INDEX)
-        self.make(batch.x.shape)
+        self.build(batch.x.shape)
         assert self._visits is not None
-        assert self._marks is not None
+        assert self._fingerprints is not None
         visits = tf.gather(self._visits, batch.index)
-        mark, size = _mark(batch.x)
-        goes_on = tf.abs(mark - tf.gather(self._marks, batch.index)) <= _SAME * size
+        fingerprint, size = input_fingerprint(batch.x)
+        goes_on = tf.abs(fingerprint - tf.gather(self._fingerprints, batch.index)) <= _SAME * size
         goes_on &= visits > 0
         if self._settings.reset_every is not None:
             goes_on &= visits % self._settings.reset_every != 0
@@ -275,7 +275,7 @@ class Starts:
         """Tells the objectives' attacks from others."""
         return starts[: self._attacked], starts[self._attacked :]
 
-    def keep(self, batch: Batch, perturbations: Sequence[tf.Tensor]) -> None:
+    def write(self, batch: Batch, perturbations: Sequence[tf.Tensor]) -> None:
         """Writes perturbations, and counts the visit.
 
         Args:
@@ -283,15 +283,15 @@ class Starts:
             perturbations: One `[n, ...]` tensor an attack.
         """
         assert self._visits is not None
-        given = (batch.index, *perturbations, _mark(batch.x)[0])
+        given = (batch.index, *perturbations, input_fingerprint(batch.x)[0])
         index, *values = (_of_all_replicas(tensor) for tensor in given)
-        for kept, value in zip([*self._kept, self._marks], values, strict=True):
+        for kept, value in zip([*self._kept, self._fingerprints], values, strict=True):
             kept.scatter_update(tf.IndexedSlices(tf.cast(value, kept.dtype), index))
         self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int64), index))
 
     def save(self, store: Any) -> None:
         """Puts all perturbations into what Keras saves."""
-        stored.put(store, START, self.variables)
+        save_variables(store, START, self.variables)
 
     def load(self, values: Sequence[Any]) -> None:
         """Goes on from perturbations that were saved.
@@ -304,7 +304,7 @@ class Starts:
         """
         if not values:
             return
-        self.make(values[0].shape, len(values[0]))
+        self.build(values[0].shape, len(values[0]))
         if len(values) != len(self.variables):
             raise ValueError(
                 "A file must hold perturbations of as many attacks as the model has; give it the "
@@ -315,8 +315,8 @@ class Starts:
             variable.assign(value)
 
 
-def _mark(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`[N]` numbers by which inputs `[N, ...]` are told apart, and how large they could be."""
+def input_fingerprint(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`[N]` numbers that distinguish inputs `[N, ...]`, and how large they could be."""
     rows = tf.reshape(x, [tf.shape(x)[0], -1])
     # Integers are the same wherever they are computed; XLA would draw other random numbers.
     scattered = tf.range(tf.shape(rows)[1]) % 1024 * 619 % 1024

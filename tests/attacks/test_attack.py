@@ -77,8 +77,8 @@ def test_classifier_that_gives_probabilities_is_named(run):
 
 
 @BY_CALL
-def test_randomised_classifier_is_named(run):
-    with pytest.warns(UserWarning, match="`classifier` is randomised.*Switch the randomness off"):
+def test_randomized_classifier_is_named(run):
+    with pytest.warns(UserWarning, match="`classifier` is randomized.*Switch the randomness off"):
         run(network(AlwaysDropout()))
 
 
@@ -149,14 +149,14 @@ OF_NUMPY = {
     "BIM": lambda: attacks.BIM(steps=INT(2), bounds=np.array([0, 1])),
     "DAA": lambda: attacks.DAA(steps=INT(2), interaction=FLOAT(1.5), random_start=BOOL(0)),
     "IntervalAttack": lambda: attacks.IntervalAttack(moves=INT(2), seed=np.uint32(2**32 - 1)),
-    "Square": lambda: attacks.Square(queries=INT(5), share=FLOAT(0.5), seed=np.int8(3)),
+    "Square": lambda: attacks.Square(max_queries=INT(5), p_init=FLOAT(0.5), seed=np.int8(3)),
     "Spatial": lambda: attacks.Spatial(rotations=INT(3), translations=INT(1), fill=FLOAT(0.5)),
     "Flow": lambda: attacks.Flow(steps=INT(2), random_start=BOOL(1), seed=INT(3)),
     "DeepFool": lambda: attacks.DeepFool(steps=INT(2), overshoot=FLOAT(0.5)),
-    "FAB": lambda: attacks.FAB(steps=INT(2), restarts=INT(2), bias=FLOAT(0.5), seed=INT(3)),
-    "HopSkipJump": lambda: attacks.HopSkipJump(steps=INT(2), probes=INT(3), seed=INT(3)),
+    "FAB": lambda: attacks.FAB(steps=INT(2), restarts=INT(2), alpha_max=FLOAT(0.5), seed=INT(3)),
+    "HopSkipJump": lambda: attacks.HopSkipJump(steps=INT(2), gradient_queries=INT(3), seed=INT(3)),
     "BoundaryAttack": lambda: attacks.BoundaryAttack(steps=INT(2), tries=INT(3), seed=INT(3)),
-    "Worst": lambda: attacks.Worst(
+    "WorstCase": lambda: attacks.WorstCase(
         [attacks.PGD(seed=INT(1)), attacks.PGD("linf")], np.array([1, 2]), seed=INT(3)
     ),
 }
@@ -204,7 +204,7 @@ def test_attack_that_has_drawn_can_be_copied_and_pickled(make):
 def test_attack_that_was_called_can_be_copied_and_pickled_and_goes_on_as_it_would_have():
     classifier, (x, y) = network(), samples()
     attack = attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
-    union = attacks.Worst([attack, attacks.PGD("linf", steps=1, bounds=None)], [1.0, 1.0])
+    union = attacks.WorstCase([attack, attacks.PGD("linf", steps=1, bounds=None)], [1.0, 1.0])
     for each in (attack, union):
         before = each(classifier, x, y, 0.5)
         copies = twins(each)
@@ -241,8 +241,8 @@ BROKEN_BY = {
     "maximum": attacks.PGD("linf", 5, constraint="maximum", restarts=3, early_stop=True, seed=0),
     "FGSM": FGSM(),
     "DAA": attacks.DAA(norm="linf", steps=5, seed=0),
-    "Square": attacks.Square(queries=30, seed=0),
-    "Worst": attacks.Worst([FGSM(), FGSM("l2")], [1.0, 0.01]),
+    "Square": attacks.Square(max_queries=30, seed=0),
+    "WorstCase": attacks.WorstCase([FGSM(), FGSM("l2")], [1.0, 0.01]),
 }
 
 
@@ -277,7 +277,7 @@ def test_attack_that_reaches_what_is_not_a_number_has_succeeded(attack, sweep):
     [
         attacks.DeepFool(),
         attacks.FAB(steps=5),
-        attacks.HopSkipJump(steps=2, probes=5, seed=0),
+        attacks.HopSkipJump(steps=2, gradient_queries=5, seed=0),
         attacks.BoundaryAttack(steps=5, seed=0),
     ],
     ids=lambda attack: type(attack).__name__,
@@ -336,7 +336,7 @@ def test_other_callables_are_told_how_to_be_wrapped(make, message, tmp_path):
     classifier = make(tmp_path)
     for run in (
         lambda: FGSM(bounds=None)(classifier, x, y, 0.1),
-        lambda: attacks.Square(queries=3)(classifier, x, y, 0.1),
+        lambda: attacks.Square(max_queries=3)(classifier, x, y, 0.1),
         lambda: lr.evaluate_robustness(classifier, x, y, FGSM(), [0.0, 0.1]),
         lambda: attacks.HopSkipJump(steps=1)(classifier, x, y),
     ):
@@ -347,7 +347,9 @@ def test_other_callables_are_told_how_to_be_wrapped(make, message, tmp_path):
 def test_wrapped_functions_can_be_attacked_without_gradients():
     x, y = samples()
     y = np.argmax(in_numpy(x), axis=1)
-    moved = attacks.Square(queries=20, norm="linf", seed=0)(wrapped, x, y, 0.1)
+    moved = attacks.Square(max_queries=20, norm="linf", seed=0)(wrapped, x, y, 0.1)
     assert np.max(np.abs(moved - x)) == pytest.approx(0.1, rel=1e-3)
-    curve = lr.evaluate_robustness(wrapped, x, y, attacks.Square(queries=20, seed=0), [0.0, 0.1])
+    curve = lr.evaluate_robustness(
+        wrapped, x, y, attacks.Square(max_queries=20, seed=0), [0.0, 0.1]
+    )
     assert curve.accuracy[0] == 1.0

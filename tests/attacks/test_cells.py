@@ -100,7 +100,7 @@ def test_attacks_at_a_norm_get_into_weighted_cells(norm):
     attack, matrix = attack_in(x, weights, norm, restarts=4, steps=20), points_of(2, 3, seed=1)
     moved = attack(lambda x: x @ matrix, x, np.arange(80) % 3, 0.1 / weights)
     expected = surplus(x, moved, x, norm, weights)
-    counted = attack.counted(x, moved, 0.1 / weights).numpy()
+    counted = attack.valid(x, moved, 0.1 / weights).numpy()
     np.testing.assert_array_equal(counted, expected >= -1e-6)
     # Where a fine grid of the sphere leads into the cell, the attack gets there too.
     has = np.zeros(80, bool)
@@ -121,7 +121,7 @@ def test_attacks_within_a_norm_keep_to_weighted_cells(norm):
         tf.constant(0.1 / weights),
         tf.constant([0, 1]),
     )
-    counted = attack.counted(x, moved, 0.1 / weights).numpy()
+    counted = attack.valid(x, moved, 0.1 / weights).numpy()
     np.testing.assert_array_equal(counted, surplus(x, moved, x, norm, weights) >= -1e-6)
     assert counted.all()
     assert np.mean(np.any(moved != x, axis=1)) > 0.9

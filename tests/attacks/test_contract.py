@@ -30,13 +30,13 @@ FEW = {
     attacks.Square: {"norm": "l2", "queries": 6},
     attacks.Spatial: {"rotations": 3, "translations": 3},
     attacks.Flow: {"steps": 2},
-    attacks.Worst: {},
+    attacks.WorstCase: {},
     attacks.DeepFool: {"norm": "l1", "steps": 5},
     attacks.FAB: {"norm": "linf", "steps": 2, "restarts": 2},
     attacks.HopSkipJump: {"norm": "l2", "steps": 2, "probes": 10, "restarts": 2},
     attacks.BoundaryAttack: {"norm": "l2", "steps": 3, "restarts": 2},
 }
-MINIMAL = [kind for kind in FEW if issubclass(kind, attacks.MinimalAttack)]
+MINIMAL = [kind for kind in FEW if issubclass(kind, attacks.MinimumNormAttack)]
 AT_A_NORM = [kind for kind in FEW if kind not in MINIMAL]
 SEEDED = [attacks.PGD, attacks.Square, attacks.HopSkipJump, attacks.BoundaryAttack]
 # Their configurations hold objects that JSON does not know.
@@ -96,7 +96,7 @@ def region(norm):
 
 
 def union(**settings):
-    """Settings of `Worst`, whose attacks agree in `settings`."""
+    """Settings of `WorstCase`, whose attacks agree in `settings`."""
     norms = [attacks.FGSM(norm, **settings) for norm in ("linf", "l2")]
     return {"attacks": norms, "magnitudes": [0.1, 0.5]}
 
@@ -109,7 +109,7 @@ def make(kind, **settings):
         settings.setdefault("unexplored", region(settings["norm"]) if known else brightness)
     if kind is attacks.VoronoiPGD:
         settings.setdefault("cells", cells(settings["norm"]))
-    if kind is attacks.Worst:
+    if kind is attacks.WorstCase:
         settings = {**union(), **settings}
     return kind(**settings)
 
@@ -135,7 +135,7 @@ def read(attack):
 
 def perturbed(attack, x, y, magnitude=None, seed=SEED):
     """Perturbed inputs, operation by operation unless a graph is being traced."""
-    if isinstance(attack, attacks.MinimalAttack):
+    if isinstance(attack, attacks.MinimumNormAttack):
         return attack.search(classifier_for(attack), x, y, seed).inputs
     magnitude = MAGNITUDES[attack.norm] if magnitude is None else magnitude
     return attack.perturb(classifier_for(attack), x, y, magnitude, seed)
@@ -209,7 +209,7 @@ def test_comes_back_from_its_configuration(kind, changed):
         given.pop("early_stop")
     if kind is attacks.VoronoiPGD:
         given["cells"] = cells(given["norm"])
-    if kind is attacks.Worst:
+    if kind is attacks.WorstCase:
         given.update(union(bounds=None))
     assert all(each != defaults[name] for name, each in given.items() if name != "norm")
 
@@ -364,9 +364,9 @@ def margins(x, y):
 
 def called(attack):
     """Perturbed inputs as a user gets them: from a graph."""
-    magnitude = [] if isinstance(attack, attacks.MinimalAttack) else [MAGNITUDES[attack.norm]]
+    magnitude = [] if isinstance(attack, attacks.MinimumNormAttack) else [MAGNITUDES[attack.norm]]
     moved = attack(classifier_for(attack), *images(), *magnitude)
-    return (moved.inputs if isinstance(attack, attacks.MinimalAttack) else moved).numpy()
+    return (moved.inputs if isinstance(attack, attacks.MinimumNormAttack) else moved).numpy()
 
 
 @functools.cache
@@ -511,7 +511,7 @@ def test_classifier_of_one_class_leaves_nothing_to_find(kind):
 def test_queries_of_a_random_search_are_its_budget(norm):
     x, y = (tf.constant(each) for each in images())
     before = int(LINEAR.seen)
-    perturbed(make(attacks.Square, norm=norm, queries=7), x, y)
+    perturbed(make(attacks.Square, norm=norm, max_queries=7), x, y)
     assert int(LINEAR.seen) - before == 7 * len(x)
 
 
@@ -529,10 +529,10 @@ def test_float64_stays_float64_in_a_graph(kind):
 COMPILED = {
     attacks.Square: {"norm": "linf", "queries": 100},
     attacks.Flow: {"random_start": False, "smoothness": 0.0},
-    attacks.Worst: {"attacks": [attacks.FGSM(), attacks.FGSM(constraint="maximum")]},
+    attacks.WorstCase: {"attacks": [attacks.FGSM(), attacks.FGSM(constraint="maximum")]},
 }
 # They have no random number then.
-ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.Worst}
+ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.WorstCase}
 
 
 # Before a commit, one attack for each way to search.
@@ -564,7 +564,7 @@ def test_compiles_with_magnitudes_of_unknown_number(kind):
         else:
             assert np.median(margins(moved, y) - margins(x, y)) > 0
         if kind in WITH_OBJECTS:
-            assert attack.counted(x, moved, magnitude).numpy().all()
+            assert attack.valid(x, moved, magnitude).numpy().all()
         if attack.norm in linear.ORDER:
             size = attack.measure(moved - x)
             assert np.all(size <= magnitude * (1 + 1e-5))

@@ -3,14 +3,14 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks.decisions import find_starts
-from lexirobust.attacks.minimal import Question, decide
+from lexirobust.attacks.minimum_norm import SearchProblem, decide
 from tests.attacks.linear import Decisions, samples
 
 SEED = tf.constant([1, 2])
 
 
 def asked(classifier, x, labels):
-    return Question(classifier, tf.constant(x), tf.constant(labels), decide(classifier, x))
+    return SearchProblem(classifier, tf.constant(x), tf.constant(labels), decide(classifier, x))
 
 
 def test_nearest_sample_of_another_class_is_taken_without_a_query():

@@ -30,7 +30,7 @@ def linear(dimensions, classes=3):
     return lambda x: tf.reshape(x, [-1, dimensions]) @ matrix
 
 
-def nearest_neighbour(points, labels, norm):
+def nearest_neighbor(points, labels, norm):
     """Logits of the classifier that gives each input the label of the nearest point."""
 
     def classify(x):
@@ -125,7 +125,7 @@ def test_points_end_outside_and_at_their_norm(norm, dimensions):
     attack = guided(region, steps=4, restarts=2)
     moved = moved_by(attack, linear(dimensions), x, np.arange(100) % 3, magnitude)
     np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
-    counted = attack.counted(x, moved, magnitude).numpy()
+    counted = attack.valid(x, moved, magnitude).numpy()
     np.testing.assert_array_equal(
         counted, distance.cdist(moved, x, METRICS[norm]).min(axis=1) >= magnitude * (1 - 1e-4)
     )
@@ -150,7 +150,7 @@ def test_in_the_plane_the_worst_allowed_point_is_found():
 
     every = losses(around.reshape(-1, 2), np.repeat(y, 720)).reshape(80, -1)
     worst = np.where(allowed, every, -np.inf).max(axis=1)
-    has, found = allowed.any(axis=1), attack.counted(x, moved, magnitude).numpy()
+    has, found = allowed.any(axis=1), attack.valid(x, moved, magnitude).numpy()
     assert 20 < has.sum() < 80
     assert found[has].all()
     assert (losses(moved.numpy(), y) >= worst - 1e-3)[has].mean() > 0.95
@@ -160,15 +160,15 @@ def test_in_the_plane_the_worst_allowed_point_is_found():
 @pytest.mark.parametrize(
     ("norm", "dimensions"), [("l2", 1), *((norm, size) for norm in NORMS for size in (2, 784))]
 )
-def test_nearest_neighbours_are_never_fooled_outside(norm, dimensions):
+def test_nearest_neighbors_are_never_fooled_outside(norm, dimensions):
     points, labels = points_of(40, dimensions), np.arange(40) % 2
     far = distance.cdist(points, points, METRICS[norm]) + 1e9 * np.eye(40)
-    classifier = nearest_neighbour(points, labels, norm)
+    classifier = nearest_neighbor(points, labels, norm)
     magnitude = np.repeat([0.4, 0.6, 1.0], 40) * np.median(far.min(axis=1))
     x, y = np.tile(points, (3, 1)), np.tile(labels, 3)
     attack = guided(region_of(points, norm), steps=4, restarts=2)
     moved = moved_by(attack, classifier, x, y, magnitude)
-    counted = attack.counted(x, moved, magnitude).numpy()
+    counted = attack.valid(x, moved, magnitude).numpy()
     assert counted.reshape(3, 40).any(axis=1).all()
     logits = classifier(moved).numpy()
     own, other = logits[np.arange(120), y], logits[np.arange(120), 1 - y]
@@ -187,7 +187,7 @@ def test_the_box_is_kept():
     assert moved.min() >= 0
     assert moved.max() <= 1
     np.testing.assert_allclose(np.linalg.norm(moved - x, axis=1), 1.5, rtol=1e-5)
-    assert attack.counted(x, moved, 1.5).numpy().mean() > 0.95
+    assert attack.valid(x, moved, 1.5).numpy().mean() > 0.95
 
 
 @pytest.mark.parametrize("norm", NORMS)

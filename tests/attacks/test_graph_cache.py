@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.attacks import PGD, Attack, DeepFool, Square, Worst, graph_cache
+from lexirobust.attacks import PGD, Attack, DeepFool, Square, WorstCase, graph_cache
 from lexirobust.attacks.attack import logits_of
 
 WEIGHTS = np.array([[1.0, -1.0], [-0.5, 0.5], [0.25, 0.0], [-2.0, 1.0]], np.float32)
@@ -339,7 +339,7 @@ ATTACKS = {
     "sweep": lambda classifier, x, y: PGD(
         norm="linf", steps=1, bounds=None, constraint="maximum", seed=0
     ).sweep(classifier, x, y, [0.1]),
-    "Square": lambda classifier, x, y: Square(queries=9, seed=0)(classifier, x, y, 0.1),
+    "Square": lambda classifier, x, y: Square(max_queries=9, seed=0)(classifier, x, y, 0.1),
     "DeepFool": lambda classifier, x, y: DeepFool(steps=2)(classifier, x, y).inputs,
     "evaluate_robustness": lambda classifier, x, y: (
         lr.evaluate_robustness(classifier, x, y, Gradient(), [0.1], checks=False).losses
@@ -373,7 +373,7 @@ def test_classifier_that_has_changed_is_looked_at_again():
 def test_attack_that_has_changed_is_the_one_that_runs():
     (x, y), classifier = samples(), Attribute()
     single, other = Gradient(1.0), Gradient(0.0)
-    union = Worst([single, other], [1.0, 1.0])
+    union = WorstCase([single, other], [1.0, 1.0])
     runs = [lambda attack=attack: attack(classifier, x, y, 1.0) - x for attack in (single, union)]
     before = [run() for run in runs]
     single.scale = 2.0

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexirobust.attacks import PGD, GuidedPGD, loop
+from lexirobust.attacks import PGD, GuidedPGD, gradient_ascent
 
 # The toy problem's data, 1/64 apart: a point at distance d of x is unexplored if none is nearer.
 DATA = np.concatenate([np.arange(-2, -1, 1 / 64), np.arange(1, 2, 1 / 64)]).astype(np.float32)
@@ -93,7 +93,7 @@ def test_norm_is_exact_where_nothing_is_unexplored():
 
 
 def ranked(first, second):
-    direction = loop.ranked(first, [tf.constant(first), tf.constant(second)]).numpy()
+    direction = gradient_ascent.ranked(first, [tf.constant(first), tf.constant(second)]).numpy()
     return direction, [g / np.linalg.norm(g, axis=1, keepdims=True) for g in (first, second)]
 
 
@@ -119,5 +119,7 @@ def test_goals_that_agree_are_added_up():
 
 
 def test_first_goal_without_a_gradient_leaves_the_second():
-    direction = loop.ranked(tf.zeros((1, 2)), [tf.zeros((1, 2)), tf.constant([[3.0, 4.0]])])
+    direction = gradient_ascent.ranked(
+        tf.zeros((1, 2)), [tf.zeros((1, 2)), tf.constant([[3.0, 4.0]])]
+    )
     np.testing.assert_allclose(direction, [[0.6, 0.8]], rtol=1e-6)

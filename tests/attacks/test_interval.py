@@ -69,7 +69,7 @@ def starts(attack, model, x, y, magnitude):
     return moved_by(attack, model, x, y, magnitude) - x
 
 
-def test_start_moves_by_the_smallest_neighbourhood_that_is_not_proven():
+def test_start_moves_by_the_smallest_neighborhood_that_is_not_proven():
     x, y = np.zeros((1, 2), np.float32), np.zeros(1, int)
     settings = {"norm": "linf", "constraint": "maximum", "bounds": None, "moves": 1}
     for offset, share in [(-0.02, 1 / 30), (-0.05, 0.1), (-0.2, 0.3), (-0.4, 0.5)]:
@@ -79,7 +79,7 @@ def test_start_moves_by_the_smallest_neighbourhood_that_is_not_proven():
 
 
 def test_proven_label_leaves_the_random_start():
-    # No neighbourhood of half the magnitude reaches the door.
+    # No neighborhood of half the magnitude reaches the door.
     x, y = np.zeros((20, 2), np.float32), np.zeros(20, int)
     settings = {"norm": "l2", "bounds": None}
     moved, plain = (

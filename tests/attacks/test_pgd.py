@@ -298,7 +298,12 @@ def test_compiled_by_xla_success_ends_the_attack():
     @tf.function(jit_compile=True, autograph=False)
     def run():
         return attack.perturb(
-            ten_classes, tf.constant(x), tf.constant(y), 0.3, tf.constant([1, 2]), first=first
+            ten_classes,
+            tf.constant(x),
+            tf.constant(y),
+            0.3,
+            tf.constant([1, 2]),
+            initial_perturbation=first,
         )
 
     moved = run()

@@ -127,7 +127,7 @@ def test_flow_keeps_values_between_those_of_the_pixels_within_reach():
 
 
 @pytest.mark.parametrize(("smoothness", "share"), [(0.001, 1.0), (0.03, 0.0)])
-def test_pixel_moves_unless_four_rough_neighbours_outweigh_it(smoothness, share):
+def test_pixel_moves_unless_four_rough_neighbors_outweigh_it(smoothness, share):
     # A pixel on its way alone is worth 0.1 in loss, and costs four times the smoothness.
     x, y = ramp(), np.array([0, 1])
     attack = Flow(steps=10, step_size=0.25, smoothness=smoothness, random_start=False)

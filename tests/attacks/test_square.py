@@ -38,7 +38,7 @@ def test_norm_is_exact_in_bounds(norm, shape):
     classifier, x = linear.Linear(), linear.samples()
     y = classifier.labels(x)
     x = x.reshape(-1, *shape)
-    attack = Square(norm, queries=10)
+    attack = Square(norm, max_queries=10)
     moved = attack.perturb(classifier, tf.constant(x), tf.constant(y), MAGNITUDES[norm], SEED)
     assert moved.shape == x.shape
     assert np.all((moved >= 0) & (moved <= 1))
@@ -50,9 +50,9 @@ def test_more_queries_lose_nothing(norm):
     classifier, x = linear.Linear(), linear.samples().reshape(-1, 5, 4)
     y = classifier.labels(x.reshape(-1, 20))
     losses = []
-    for queries in (1, 20, 400):
-        attack, magnitude = Square(norm, queries, seed=0), MAGNITUDES[norm]
-        if queries < 100:
+    for max_queries in (1, 20, 400):
+        attack, magnitude = Square(norm, max_queries, seed=0), MAGNITUDES[norm]
+        if max_queries < 100:
             moved = attack.perturb(classifier, tf.constant(x), tf.constant(y), magnitude, SEED)
         else:  # Many of them are worth a graph.
             moved = attack(classifier, x, y, magnitude)
@@ -83,6 +83,6 @@ def test_compiled_by_xla_pyramids_are_as_large():
 def test_is_measured_as_other_attacks_are():
     classifier, x = linear.Linear(), linear.samples()
     y = classifier.labels(x)
-    curve = lr.evaluate_robustness(classifier, x, y, Square(queries=100, seed=0), [0.0, 0.3])
+    curve = lr.evaluate_robustness(classifier, x, y, Square(max_queries=100, seed=0), [0.0, 0.3])
     assert curve.accuracy[0] == 1
     assert curve.accuracy[1] < 0.5

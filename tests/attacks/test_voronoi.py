@@ -43,7 +43,7 @@ def test_what_counts_is_nearer_to_its_own_sample_than_to_any_other(norm, dimensi
     clean, y = np.tile(x, (3, 1)), np.arange(240) % 3
     moved = moved_by(attack, linear(dimensions), clean, y, magnitude)
     own, other = own_and_other(clean, moved, x, norm)
-    counted = attack.counted(clean, moved, magnitude).numpy()
+    counted = attack.valid(clean, moved, magnitude).numpy()
     np.testing.assert_array_equal(counted, other >= own * (1 + 1e-5) - 1e-6)
     assert np.all(own <= magnitude * (1 + 1e-5))
     if constraint == "maximum":
@@ -78,7 +78,7 @@ def test_in_the_plane_the_worst_allowed_point_is_found(constraint):
 
     every = losses(around.reshape(-1, 2), np.repeat(y, len(disc))).reshape(30, -1)
     worst = np.where(allowed, every, -np.inf).max(axis=1)
-    counted = attack.counted(x, moved, magnitude).numpy()
+    counted = attack.valid(x, moved, magnitude).numpy()
     has = allowed.any(axis=1)
     # An arc that a grid of half a degree misses may be found; what it sees must be.
     assert counted[has].all()
@@ -94,7 +94,7 @@ def test_images_in_a_box_keep_all_three(norm):
     assert moved.min() >= 0
     assert moved.max() <= 1
     np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
-    assert attack.counted(x, moved, magnitude).numpy().all()
+    assert attack.valid(x, moved, magnitude).numpy().all()
 
 
 def test_inputs_that_are_no_points_have_all_points_as_others():
@@ -102,7 +102,7 @@ def test_inputs_that_are_no_points_have_all_points_as_others():
     x = np.array([[0.5], [0.5]], np.float32)
     magnitude = np.array([0.1, 0.9], np.float32)  # Beyond 0.25 and 0.75 others are nearer.
     moved = moved_by(attack, linear(1), x, np.array([0, 0]), magnitude)
-    assert attack.counted(x, moved, magnitude).numpy().tolist() == [True, False]
+    assert attack.valid(x, moved, magnitude).numpy().tolist() == [True, False]
 
 
 def test_norm_of_other_cells_is_refused():

@@ -36,7 +36,7 @@ def shifted(x, down, right, fill):
 def test_translation_by_whole_pixels_is_a_shift(fill):
     x = images(2, 5, 7, 3)
     places = np.array([*itertools.product(range(-9, 10), repeat=2)])
-    moved = warp.turn(
+    moved = warp.rotate_and_translate(
         tf.constant(np.repeat(x, len(places), axis=0)),
         0.0,
         *(tf.constant(np.tile(axis, 2), tf.float32) for axis in places.T),
@@ -49,7 +49,9 @@ def test_translation_by_whole_pixels_is_a_shift(fill):
 
 def test_every_image_has_a_rotation_and_a_translation_of_its_own():
     x = images(3, 6, 6, 2)
-    moved = warp.turn(tf.constant(x), [0.0, 90.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, -1.0])
+    moved = warp.rotate_and_translate(
+        tf.constant(x), [0.0, 90.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, -1.0]
+    )
     expected = [x[0], np.rot90(x[1]), shifted(x, 2, -1, 0.0)[2]]
     np.testing.assert_allclose(moved, expected, atol=1e-5)
 
@@ -58,28 +60,28 @@ def test_every_image_has_a_rotation_and_a_translation_of_its_own():
 @pytest.mark.parametrize("quarters", [-1, 1, 2, 4])
 def test_rotation_by_right_angles_is_numpys(size, quarters):
     x = images(2, size, size, 3, dtype=np.float64)
-    moved = warp.turn(tf.constant(x), 90.0 * quarters, 0.0, 0.0)
+    moved = warp.rotate_and_translate(tf.constant(x), 90.0 * quarters, 0.0, 0.0)
     np.testing.assert_allclose(moved, np.rot90(x, quarters, axes=(1, 2)), atol=1e-12)
 
 
 def test_rotation_by_half_a_turn_of_an_image_that_is_not_square():
     x = images(1, 3, 6, 1)
     np.testing.assert_allclose(
-        warp.turn(tf.constant(x), 180.0, 0.0, 0.0), x[:, ::-1, ::-1], atol=1e-5
+        warp.rotate_and_translate(tf.constant(x), 180.0, 0.0, 0.0), x[:, ::-1, ::-1], atol=1e-5
     )
 
 
 def test_images_are_turned_first_and_then_shifted():
     x = np.zeros((1, 5, 5, 1), np.float32)
     x[0, 2, 4] = 1  # To the right of the middle; above it after a quarter turn.
-    moved = warp.turn(tf.constant(x), 90.0, 1.0, 2.0)
+    moved = warp.rotate_and_translate(tf.constant(x), 90.0, 1.0, 2.0)
     assert np.unravel_index(np.argmax(moved), moved.shape)[1:3] == (1, 4)
 
 
 def test_rotation_there_and_back_changes_a_smooth_image_little():
     x, degrees = smooth(), np.linspace(-180, 180, 61).astype(np.float32)
-    there = warp.turn(tf.constant(np.repeat(x, 61, axis=0)), degrees, 0.0, 0.0)
-    back = warp.turn(there, -degrees, 0.0, 0.0)
+    there = warp.rotate_and_translate(tf.constant(np.repeat(x, 61, axis=0)), degrees, 0.0, 0.0)
+    back = warp.rotate_and_translate(there, -degrees, 0.0, 0.0)
     # Bilinear interpolation errs by at most an eighth of both second derivatives added, each time.
     bends = [np.abs(np.diff(x, 2, axis=axis)).max() for axis in (1, 2)]
     np.testing.assert_allclose(back, np.repeat(x, 61, axis=0), atol=2 * sum(bends) / 8)
@@ -144,11 +146,11 @@ def test_flow_brings_in_nothing_from_outside():
 
 def test_no_movement_changes_no_bit():
     x = images(2, 5, 6, 3)
-    assert np.array_equal(warp.turn(tf.constant(x), 0.0, 0.0, 0.0, fill=0.3), x)
+    assert np.array_equal(warp.rotate_and_translate(tf.constant(x), 0.0, 0.0, 0.0, fill=0.3), x)
     assert np.array_equal(warp.flow(x, tf.zeros((2, 5, 6, 2))), x)
 
 
-def test_roughness_adds_up_distances_between_neighbours():
+def test_roughness_adds_up_distances_between_neighbors():
     field = np.random.default_rng(0).normal(size=(2, 3, 4, 2)).astype(np.float32)
     expected = np.zeros(2)
     for row in range(3):
@@ -161,13 +163,13 @@ def test_roughness_adds_up_distances_between_neighbours():
                 expected += np.linalg.norm(
                     field[:, row, column] - field[:, row, column - 1], axis=1
                 )
-    np.testing.assert_allclose(warp.roughness(tf.constant(field)), expected, rtol=1e-5)
+    np.testing.assert_allclose(warp.total_variation(tf.constant(field)), expected, rtol=1e-5)
 
 
 def test_uniform_field_is_smooth_and_its_gradient_finite():
     field = tf.ones((1, 3, 3, 2))
     with tf.GradientTape() as tape:
         tape.watch(field)
-        total = warp.roughness(field)
+        total = warp.total_variation(field)
     np.testing.assert_allclose(total, 0.0, atol=1e-12)
     assert np.all(tape.gradient(total, field) == 0)

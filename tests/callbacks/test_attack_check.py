@@ -19,7 +19,7 @@ def model_of(attack, kind=lr.AdversarialTraining, magnitude=2.0):
 class Idle(lr.attacks.PGD):
     """Says that it attacks."""
 
-    def perturb(self, classifier, x, y, magnitude, seed, first=None):
+    def perturb(self, classifier, x, y, magnitude, seed, initial_perturbation=None):
         return x
 
 

@@ -141,7 +141,7 @@ def test_a_curve_does_not_hide_what_validation_data_say():
 
 def test_conflicts_are_kept_and_written(tmp_path):
     monitor = ConflictMonitor(tmp_path)
-    model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], report=True))
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], detailed_logs=True))
     history = trained(model, monitor).history
     ranks = ["natural", "l2=2_5", "l2=4"]
     for higher, lower in itertools.combinations(ranks, 2):
@@ -157,7 +157,9 @@ def test_conflicts_are_kept_and_written(tmp_path):
 
 
 def test_conflict_on_batches_is_told_from_conflict_on_the_data_set():
-    model = lr.OLSRC(right_network(), ATTACK, [4.0], report=True, memory=lr.RunningMean(steps=100))
+    model = lr.OLSRC(
+        right_network(), ATTACK, [4.0], detailed_logs=True, memory=lr.RunningMean(steps=100)
+    )
     monitor = ConflictMonitor(x=X, y=Y, batch_size=7)
     trained(compiled(model, rate=0.0), monitor, batch_size=10)
     moved = adversarial(model.classifier, X, Y, 4.0)
@@ -181,7 +183,7 @@ def test_a_data_set_needs_labels():
 
 def test_conflicts_must_be_reported():
     model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
-    with pytest.raises(ValueError, match="report=True"):
+    with pytest.raises(ValueError, match="detailed_logs=True"):
         trained(model, ConflictMonitor())
 
 

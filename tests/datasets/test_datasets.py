@@ -222,7 +222,7 @@ def test_toy_accuracy_is_the_closed_form_anywhere(norm, name):
     assert datasets.toy_accuracy(name, [norm], genuine=True)[0] == GENUINE[name](norm)
 
 
-def labelled_grid(name, cells):
+def labeled_grid(name, cells):
     """Points between the ends of the data and their labels; then those of the closure."""
     intervals = [(-2, 0), (-1, 1), (0, 0), (1, 1)] if name == "supplement" else [(-2, 0), (1, 1)]
     inner = [(low + (k + 0.5) / cells, c) for low, c in intervals for k in range(cells)]
@@ -233,7 +233,7 @@ def labelled_grid(name, cells):
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_standard_accuracy_agrees_with_counting(name):
     cells = 64
-    inner, _ = labelled_grid(name, cells)
+    inner, _ = labeled_grid(name, cells)
     x, sign = inner[:, 0], 2 * inner[:, 1] - 1
     for norm in np.arange(0, 8, 0.125):
         # Whole cells stay right or do not, since norms and boundaries are multiples of a cell.
@@ -245,9 +245,9 @@ def test_standard_accuracy_agrees_with_counting(name):
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
-def test_genuine_accuracy_agrees_with_the_nearest_neighbour_test(name):
+def test_genuine_accuracy_agrees_with_the_nearest_neighbor_test(name):
     # Multiples of 1/64 are exact, so "no nearer than d" is meant to the last bit.
-    _, closure = labelled_grid(name, 64)
+    _, closure = labeled_grid(name, 64)
     data, sign = closure[:, 0], 2 * closure[:, 1] - 1
     for norm in np.arange(1 / 64, 4, 1 / 64):
         perturbed = data[:, None] + [-norm, norm]

@@ -11,11 +11,11 @@ from scipy import stats
 
 import lexirobust as lr
 from lexirobust import plotting
-from lexirobust.evaluation import Flag, Shown
+from lexirobust.evaluation import ExampleInputs, Flag
 
 SCHEMA = pathlib.Path(__file__).parents[2] / "docs" / "accuracy_curve.schema.json"
 FLAG = Flag("no gradients", "None were found.", "Look for them.")
-FIELDS = ("magnitudes", "correct", "losses", "norms", "feasible", "counted")
+FIELDS = ("magnitudes", "correct", "losses", "norms", "feasible", "valid")
 
 
 def curve(seed=0, samples=17, data="abc", flags=(FLAG,)):
@@ -30,7 +30,7 @@ def curve(seed=0, samples=17, data="abc", flags=(FLAG,)):
         losses=rng.exponential(size=shape).astype(np.float32),
         norms=np.where(rng.uniform(size=shape) < 0.1, np.nan, 0.2).astype(np.float32),
         feasible=rng.uniform(size=shape) < 0.9,
-        counted=counted,
+        valid=counted,
         flags=flags,
         settings={
             "data": data,
@@ -43,7 +43,7 @@ def curve(seed=0, samples=17, data="abc", flags=(FLAG,)):
 def test_accuracy_is_that_of_the_samples_that_count():
     measured = curve()
     for row in (0, 2):
-        right = measured.correct[row][measured.counted[row]]
+        right = measured.correct[row][measured.valid[row]]
         assert measured.accuracy[row] == pytest.approx(right.mean())
         assert measured.excluded[row] == pytest.approx(1 - len(right) / 17)
     assert np.isnan(measured.accuracy[1])
@@ -58,10 +58,10 @@ def test_intervals_are_wilsons(confidence):
     z = stats.norm.ppf((1 + confidence) / 2)
     for row in (0, 2):
         n, p = measured.counts[row], measured.accuracy[row]
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
         np.testing.assert_allclose(
-            measured.interval(confidence)[row], [centre - half, centre + half], rtol=1e-9
+            measured.interval(confidence)[row], [center - half, center + half], rtol=1e-9
         )
     assert np.isnan(measured.interval()[1]).all()
 
@@ -168,8 +168,8 @@ def test_the_sum_of_two_curves_is_the_worse_outcome_of_each_sample():
     one, other = curve(seed=1), curve(seed=2)
     both = one + other
     for k, n in np.ndindex(both.correct.shape):
-        options = [c for c in (one, other) if c.counted[k, n]]
-        assert both.counted[k, n] == bool(options)
+        options = [c for c in (one, other) if c.valid[k, n]]
+        assert both.valid[k, n] == bool(options)
         if options:
             worst = min(options, key=lambda c: (c.correct[k, n], -c.losses[k, n]))
             for name in ("correct", "losses", "norms", "feasible"):
@@ -177,12 +177,12 @@ def test_the_sum_of_two_curves_is_the_worse_outcome_of_each_sample():
     assert both.flags == (FLAG,)
     assert [attack["config"]["seed"] for attack in both.settings["attacks"]] == [1, 2]
     assert both.settings["seeds"] == [1, 2]
-    np.testing.assert_array_equal((other + one).correct & both.counted, both.correct & both.counted)
+    np.testing.assert_array_equal((other + one).correct & both.valid, both.correct & both.valid)
 
 
 def test_the_sum_of_two_curves_shows_the_worse_outcome_of_each_sample():
     def showing(seed, count):
-        shown = Shown(
+        shown = ExampleInputs(
             x=np.zeros((count, 2, 2)),
             y=np.arange(count),
             moved=np.full((3, count, 2, 2), seed),
@@ -201,7 +201,7 @@ def test_the_sum_of_two_curves_shows_the_worse_outcome_of_each_sample():
     assert (one + curve()).shown is None
 
 
-@pytest.mark.parametrize("name", ["correct", "counted", "magnitudes"])
+@pytest.mark.parametrize("name", ["correct", "valid", "magnitudes"])
 def test_outcomes_of_other_shapes_are_refused(name):
     measured = curve()
     with pytest.raises(ValueError, match=r"`magnitudes` must be \[K\]"):

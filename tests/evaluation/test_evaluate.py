@@ -11,7 +11,7 @@ from lexirobust.attacks import FGSM, PGD
 from lexirobust.evaluation import evaluate
 
 MAGNITUDES = [0.0, 0.1, 0.3]
-OUTCOMES = ("correct", "losses", "norms", "feasible", "counted")
+OUTCOMES = ("correct", "losses", "norms", "feasible", "valid")
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def names(classifier, attack=SOUND, magnitudes=(0.0, 0.7), x=X, y=Y):
     return [flag.name for flag in curve.flags]
 
 
-def normalised():
+def normalized():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
@@ -69,7 +69,7 @@ def test_a_sound_model_under_a_sound_attack_raises_none(norm, constraint, bounds
 
 
 def test_a_sound_keras_model_raises_none():
-    assert names(normalised()) == []
+    assert names(normalized()) == []
 
 
 def test_probabilities_are_flagged():
@@ -78,12 +78,12 @@ def test_probabilities_are_flagged():
 
 
 def test_randomness_is_flagged_and_not_attacked_further():
-    with pytest.warns(UserWarning, match="randomised"):
-        assert names(noisy)[0] == "randomised"
+    with pytest.warns(UserWarning, match="randomized"):
+        assert names(noisy)[0] == "randomized"
 
 
-def test_batch_normalisation_in_training_mode_is_flagged():
-    model = normalised()
+def test_batch_normalization_in_training_mode_is_flagged():
+    model = normalized()
     assert "batch-dependent" in names(lambda x: model(x, training=True))
 
 

@@ -1,4 +1,4 @@
-"""Genuine accuracy on finite data, against the paper's closed forms and nearest neighbours."""
+"""Genuine accuracy on finite data, against the paper's closed forms and nearest neighbors."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def attack(norm="l2", **settings):
     return PGD(norm, **{"steps": 3, "restarts": 2, "bounds": None, "seed": 0, **settings})
 
 
-def nearest_neighbour(points, labels, weights=1.0):
+def nearest_neighbor(points, labels, weights=1.0):
     """Logits of the classifier that gives each input the label of the nearest point (l2)."""
     classes = int(labels.max()) + 1
     points = tf.constant(points.reshape(len(points), -1))
@@ -76,14 +76,14 @@ def test_the_paper_orders_the_toy_classifiers_one_way_and_genuinely_another(toy_
 
 @pytest.mark.parametrize("constraint", ["exact", "maximum"])
 @pytest.mark.parametrize("dimensions", [1, 2, pytest.param(784, marks=pytest.mark.release)])
-def test_a_nearest_neighbour_classifier_is_genuinely_right_on_its_own_data(dimensions, constraint):
+def test_a_nearest_neighbor_classifier_is_genuinely_right_on_its_own_data(dimensions, constraint):
     rng = np.random.default_rng(0)
     count = 60
     x = rng.uniform(size=(count, dimensions)).astype(np.float32)
     y = rng.integers(2, size=count)
     spacing = np.linalg.norm(x[:, None] - x, axis=-1) + 1e9 * np.eye(count)
     magnitudes = float(np.median(spacing.min(axis=1))) * np.array([0.0, 0.3, 0.7, 1.0, 3.0])
-    classifier = nearest_neighbour(x, y)
+    classifier = nearest_neighbor(x, y)
     settings = {"constraint": constraint, "steps": 10}
     curve = lr.evaluate_robustness(
         classifier, x, y, attack(**settings), magnitudes, genuine=True, checks=False
@@ -106,7 +106,7 @@ def test_an_accuracy_of_no_sample_is_undefined():
     y = (x[:, 0] > 0.5).astype(int)
     box = attack(bounds=(0.0, 1.0))
     curve = lr.evaluate_robustness(
-        nearest_neighbour(x, y), x, y, box, [0.05, 0.6], genuine=True, checks=False
+        nearest_neighbor(x, y), x, y, box, [0.05, 0.6], genuine=True, checks=False
     )
     assert curve.counts.tolist() == [64, 0]
     assert curve.accuracy[0] == 1.0
@@ -116,7 +116,7 @@ def test_an_accuracy_of_no_sample_is_undefined():
 
 def test_other_data_can_set_the_cells():
     x, y = np.array([[0.0], [1.0]], np.float32), np.array([0, 1])
-    classifier = nearest_neighbour(x, y)
+    classifier = nearest_neighbor(x, y)
     arguments = (classifier, x, y, attack(), [0.4])
     alone = lr.evaluate_robustness(*arguments, genuine=True, checks=False)
     crowded = lr.evaluate_robustness(
@@ -129,13 +129,13 @@ def test_other_data_can_set_the_cells():
     same = lr.evaluate_robustness(
         classifier, batches, None, attack(), [0.4], genuine=True, data=x, checks=False
     )
-    np.testing.assert_array_equal(same.counted, alone.counted)
+    np.testing.assert_array_equal(same.valid, alone.valid)
 
 
 def test_a_sample_that_is_there_twice_is_its_own():
     x, y = np.array([[0.0], [0.0], [5.0]], np.float32), np.array([0, 0, 1])
     curve = lr.evaluate_robustness(
-        nearest_neighbour(x, y), x, y, attack(), [1.0], genuine=True, checks=False
+        nearest_neighbor(x, y), x, y, attack(), [1.0], genuine=True, checks=False
     )
     assert curve.counts.tolist() == [3]
     assert curve.accuracy.tolist() == [1.0]
@@ -169,7 +169,7 @@ def test_with_priors_a_class_is_perturbed_by_the_magnitude_over_its_own(name):
         pytest.param(784, "exact", marks=pytest.mark.release),
     ],
 )
-def test_a_weighted_nearest_neighbour_is_genuinely_right_with_priors(dimensions, constraint):
+def test_a_weighted_nearest_neighbor_is_genuinely_right_with_priors(dimensions, constraint):
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(60, dimensions)).astype(np.float32)
     y, priors = rng.integers(2, size=60), np.array([0.3, 0.7])
@@ -177,12 +177,12 @@ def test_a_weighted_nearest_neighbour_is_genuinely_right_with_priors(dimensions,
     magnitudes = float(np.median(spacing.min(axis=1))) * np.array([0.0, 0.1, 0.2, 0.5])
     arguments = (x, y, attack(constraint=constraint, steps=10), magnitudes)
     settings = {"genuine": True, "priors": priors, "checks": False}
-    weighted = nearest_neighbour(x, y, priors[y])
+    weighted = nearest_neighbor(x, y, priors[y])
     curve = lr.evaluate_robustness(weighted, *arguments, **settings)
     assert (curve.counts[:3] > 0).all()
     assert (curve.accuracy[curve.counts > 0] == 1.0).all()
     # One that does not know the priors is not, where there is room to be wrong.
-    unweighted = lr.evaluate_robustness(nearest_neighbour(x, y), *arguments, **settings)
+    unweighted = lr.evaluate_robustness(nearest_neighbor(x, y), *arguments, **settings)
     assert np.nanmin(unweighted.accuracy) < 1.0 or dimensions == 784
 
 
@@ -193,7 +193,7 @@ def test_uniform_priors_only_scale_magnitudes():
     halves = lr.evaluate_robustness(
         *arguments, [0, 0.5, 0.75], genuine=True, priors=[0.5, 0.5], checks=False
     )
-    np.testing.assert_array_equal(plain.counted, halves.counted)
+    np.testing.assert_array_equal(plain.valid, halves.valid)
     np.testing.assert_array_equal(plain.correct, halves.correct)
 
 
@@ -252,7 +252,7 @@ def test_bad_arguments_are_refused(changes, message):
 @pytest.mark.parametrize("priors", [None, [0.5, 0.5]])
 def test_points_outside_the_bounds_are_refused(priors):
     x, y = np.array([[0.25], [0.75]], np.float32), np.array([0, 1])
-    classifier = nearest_neighbour(x, y)
+    classifier = nearest_neighbor(x, y)
     for data in (255 * x, x - 0.5):
         with pytest.raises(ValueError, match=r"`data` must lie inside .*`bounds` \(0.0, 1.0\)"):
             lr.evaluate_robustness(

@@ -10,14 +10,12 @@ from lexirobust.evaluation import Order
 MAGNITUDES = np.array([0.0, 1.0, 2.0])
 
 
-def curve(correct, counted=None, magnitudes=MAGNITUDES, data=None):
+def curve(correct, valid=None, magnitudes=MAGNITUDES, data=None):
     correct = np.asarray(correct, bool)
     zeros = np.zeros(correct.shape)
-    counted = np.ones_like(correct) if counted is None else counted
+    valid = np.ones_like(correct) if valid is None else valid
     settings = {} if data is None else {"data": data}
-    return lr.AccuracyCurve(
-        magnitudes, correct, zeros, zeros, zeros == 0, counted, settings=settings
-    )
+    return lr.AccuracyCurve(magnitudes, correct, zeros, zeros, zeros == 0, valid, settings=settings)
 
 
 def random_curves(count, samples=12, seed=0):
@@ -104,9 +102,9 @@ def test_chance_at_the_first_magnitude_does_not_decide_where_significance_is_ask
 
 
 def test_magnitudes_where_nothing_counts_decide_nothing():
-    counted = np.ones((3, 10), bool)
-    counted[1] = False
-    first = curve(np.arange(10) < np.array([[9], [0], [5]]), counted)
+    valid = np.ones((3, 10), bool)
+    valid[1] = False
+    first = curve(np.arange(10) < np.array([[9], [0], [5]]), valid)
     second = curve(np.arange(10) < np.array([[9], [9], [4]]))
     assert np.isnan(first.accuracy[1])
     assert lr.compare(first, second).at == 2.0

@@ -251,9 +251,9 @@ def test_circle_and_line_measures_against_the_parabola(tmp_path, monkeypatch):
     assert is_picture(tmp_path / "figure3.png")
     kept = tmp_path / "results.json"
     first = json.loads(kept.read_text())
-    assert [result["method"] for result in first] == ["nearest", "olsrc", "neighbour"]
-    assert "1-nearest-neighbour" in shown
-    # Neighbours come close to it without training; what is there already is not done again.
+    assert [result["method"] for result in first] == ["nearest", "olsrc", "neighbor"]
+    assert "1-nearest-neighbor" in shown
+    # Neighbors come close to it without training; what is there already is not done again.
     assert first[-1]["mean_distance"] < 0.05 < first[0]["mean_distance"]
     run(*options, "--epochs=2")
     assert json.loads(kept.read_text()) == first

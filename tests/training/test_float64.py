@@ -71,7 +71,7 @@ def test_ways_to_take_a_step_agree_to_rounding(method, options):
     ],
 )
 def test_whatever_is_asked_for_is_trained_in_doubles(method):
-    options = {"report": True, "safeguard": True}
+    options = {"detailed_logs": True, "safeguard": True}
     if method not in ("standard", "max"):
         options["warm_start"] = lr.WarmStart()
     if method in ("olsrc", "olgrc", "nearest"):
@@ -88,7 +88,7 @@ def test_whatever_is_asked_for_is_trained_in_doubles(method):
     [
         lr.attacks.PGD(norm="l2", steps=3, bounds=None, seed=0),
         lr.attacks.PGD(norm="linf", steps=3, restarts=2, early_stop=True, bounds=None, seed=0),
-        lr.attacks.Square(norm="l2", queries=9, bounds=(-10.0, 10.0), seed=0),
+        lr.attacks.Square(norm="l2", max_queries=9, bounds=(-10.0, 10.0), seed=0),
         lr.attacks.DeepFool(bounds=None),
     ],
     ids=lambda attack: type(attack).__name__,

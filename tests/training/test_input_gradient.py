@@ -113,7 +113,7 @@ def test_where_a_gradient_is_there_nothing_is_said(make):
     "make",
     [
         lambda c: lr.Standard(c),
-        lambda c: lr.AdversarialTraining(c, lr.attacks.Square(queries=3), 1.0),
+        lambda c: lr.AdversarialTraining(c, lr.attacks.Square(max_queries=3), 1.0),
     ],
     ids=["nothing is attacked", "no gradient is followed"],
 )
@@ -124,8 +124,8 @@ def test_who_needs_no_gradient_may_have_none(make):
 
 
 def test_the_worst_of_several_attacks_needs_one():
-    union = lr.attacks.Worst(
-        [lr.attacks.Square(queries=3, bounds=(0.0, 255.0)), ATTACK], [1.0, 1.0]
+    union = lr.attacks.WorstCase(
+        [lr.attacks.Square(max_queries=3, bounds=(0.0, 255.0)), ATTACK], [1.0, 1.0]
     )
     with pytest.warns(UserWarning, match="no gradient by its inputs"):
         compiled(lr.AdversarialTraining(network(dtype="uint8"), union, 1.0))

@@ -210,7 +210,7 @@ def test_a_growing_union_of_norms_is_ranked(space, found):
     ]
     union = [worst_of(classifier, inputs, space[1]) for inputs in (halves, each)]
     rows = [gradient(classifier, loss_at(classifier, x, space[1]))[0] for x in (space[0], *union)]
-    model = lr.OLSRC(classifier, lr.attacks.Worst(FROM_INPUT, RADII), [0.5, 1.0])
+    model = lr.OLSRC(classifier, lr.attacks.WorstCase(FROM_INPUT, RADII), [0.5, 1.0])
     assert [rank.name for rank in model.objectives] == ["natural", "worst=0_5", "worst=1"]
     assert_one_step(model, space, onestep(rows, [0.5, 0.25, 0.25]))
 

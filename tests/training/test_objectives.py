@@ -180,7 +180,7 @@ def test_objectives_check_attack_and_magnitude(kind):
             [lr.objectives.Natural(), lr.objectives.Adversarial(ATTACK, 1.0)], [0.2, 0.8]
         ),
         lr.objectives.BalancedSum([lr.objectives.Natural(), lr.objectives.Divergence(ATTACK, 1.0)]),
-        lr.objectives.Adversarial(lr.attacks.Worst([ATTACK, ATTACK], [1.0, 2.0], seed=3), 0.5),
+        lr.objectives.Adversarial(lr.attacks.WorstCase([ATTACK, ATTACK], [1.0, 2.0], seed=3), 0.5),
     ],
 )
 def test_objectives_come_back_from_their_configuration(rank):

@@ -316,7 +316,7 @@ def test_weights_in_columns_are_weights_of_samples(kind, one_for_all, listed):
     class Halves(lr.objectives.Output):
         """Scores half of the samples alone."""
 
-        def counted(self, x, seen):
+        def valid(self, x, seen):
             return tf.range(tf.shape(x)[0]) % 2 == 0
 
     results = []

@@ -336,7 +336,7 @@ def test_one_rank_is_left_to_the_optimizer(data):
 
 
 def test_the_report_is_what_the_gradients_say(data):
-    model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], report=True), rate=0.1)
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5, 4.0], detailed_logs=True), rate=0.1)
     rows = rank_gradients(model.classifier, *data, [2.5, 4.0])
     solution = lr.gem.solve_dual(lr.gem.gramian(np.array(rows)))
     logs = fit(model, *data)
@@ -367,7 +367,7 @@ def test_options_come_back_with_the_model(tmp_path, data):
         "micro_batch_size": 7,
         "keep_gradients": False,
         "safeguard": True,
-        "report": True,
+        "detailed_logs": True,
     }
     model = compiled(METHODS["olgrc"](network(), **options))
     fit(model, *data)

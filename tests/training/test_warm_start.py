@@ -224,9 +224,9 @@ def test_two_replicas_keep_what_one_device_does(strategy, free):
         mirrored = warm([1.0, 4.0], right_network(), attack, rate=0.1, free=free)
     start = np.where(np.arange(24) % 2, 1.0, -1.0)[:, None] * np.array([[[1.0]], [[4.0]]])
     given = Batch(tf.constant(x), y, index=tf.range(24, dtype=tf.int64))
-    alone._starts.make(x.shape, len(x))
-    alone._starts.keep(given, [*tf.constant(start, tf.float32)])
-    mirrored._starts.make(x.shape, len(x))
+    alone._starts.build(x.shape, len(x))
+    alone._starts.write(given, [*tf.constant(start, tf.float32)])
+    mirrored._starts.build(x.shape, len(x))
     for variable, value in zip(mirrored._starts.variables, alone._starts.variables, strict=True):
         variable.assign(value)
     for model in (alone, mirrored):
@@ -284,10 +284,10 @@ def test_however_it_runs_the_result_is_the_same(data, free, how):
         if models:
             model.set_weights(models[0].get_weights())
         # XLA draws other random numbers: start from what is given.
-        model._starts.make(data[0].shape, 20)
+        model._starts.build(data[0].shape, 20)
         given = Batch(tf.constant(data[0], tf.float32), data[1], index=tf.range(20, dtype=tf.int64))
         corners = np.eye(DIMENSIONS)[np.arange(20) % 3]
-        model._starts.keep(given, [tf.constant(m * corners) for m in (0.5, 2.0)])
+        model._starts.write(given, [tf.constant(m * corners) for m in (0.5, 2.0)])
         models.append(model)
     for model in models:
         fit(model, *data, epochs=3)

@@ -20,7 +20,7 @@ from tests.training.by_hand import (
     weights,
 )
 
-ALL_OPTIONS = {"safeguard": True, "micro_batch_size": 6, "report": True}
+ALL_OPTIONS = {"safeguard": True, "micro_batch_size": 6, "detailed_logs": True}
 SETTINGS = [
     {},
     *(

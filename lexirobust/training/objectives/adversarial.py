@@ -13,7 +13,7 @@ from lexirobust.training.objectives.forward import Forward
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class Adversarial(Objective):
-    """The compiled loss on inputs that an attack has moved by one magnitude.
+    """The compiled loss on inputs that an attack has perturbed by one magnitude.
 
     Args:
         attack: Perturbs the inputs. Objectives that share one attack are perturbed together.
@@ -42,10 +42,10 @@ class Adversarial(Objective):
         super().__init__(name or magnitude_name(attack.norm, magnitude), attack, float(magnitude))
 
     def loss(
-        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, inputs: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores the classifier on perturbed inputs; see `Objective.loss`."""
-        logits = forward(seen)
+        """Computes the loss on perturbed inputs; see `Objective.loss`."""
+        logits = forward(inputs)
         return score(batch.y, logits, batch.sample_weight), logits
 
     def get_config(self) -> dict[str, Any]:

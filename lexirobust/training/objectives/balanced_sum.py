@@ -50,9 +50,9 @@ class BalancedSum(Rank):
     def weigh(self, losses: tf.Tensor | None) -> list[Any]:
         """Returns each loss's share of their sum; see `Rank.weigh`."""
         assert losses is not None
-        counted = tf.nn.relu(tf.stop_gradient(losses))
-        total = tf.reduce_sum(counted)
-        return tf.unstack(tf.where(total > 0, counted / total, 1.0 / len(self.objectives)))
+        positive = tf.nn.relu(tf.stop_gradient(losses))
+        total = tf.reduce_sum(positive)
+        return tf.unstack(tf.where(total > 0, positive / total, 1.0 / len(self.objectives)))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal rank."""

@@ -1,4 +1,4 @@
-"""What an objective is, and how the inputs of many are perturbed together."""
+"""The base class of objectives, and the joint perturbation of their inputs."""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Rank(abc.ABC):
     """
 
     by_losses = False
-    """Whether `weigh` is given the losses; that takes one more forward pass a step."""
+    """Tells if `weigh` is given the losses, which takes one more forward pass for each step."""
 
     def __init__(self, name: str) -> None:
         self.name = check_name(name)
@@ -91,8 +91,8 @@ class Objective(Rank):
     >>> @keras.saving.register_keras_serializable(package="example")
     ... class Confidence(lr.objectives.Objective):
     ...     # A rank that is a function of the outputs: small logits, whatever the labels.
-    ...     def loss(self, forward, batch, seen, score):
-    ...         logits = forward(seen)
+    ...     def loss(self, forward, batch, inputs, score):
+    ...         logits = forward(inputs)
     ...         return tf.reduce_mean(tf.square(logits)), logits
     ...
     ...     def get_config(self):
@@ -110,7 +110,7 @@ class Objective(Rank):
     """
 
     gives_logits = True
-    """Whether `loss` gives logits too; the logs then hold their accuracy."""
+    """Tells if `loss` returns logits too; the logs then hold their accuracy."""
 
     def __init__(self, name: str, attack: Attack | None = None, magnitude: float = 0.0) -> None:
         super().__init__(name)
@@ -135,33 +135,33 @@ class Objective(Rank):
         del classifier
         return batch.y
 
-    def counted(self, x: tf.Tensor, seen: tf.Tensor) -> tf.Tensor | None:
+    def valid(self, x: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor | None:
         """Says which samples the loss is an average over.
 
         Args:
             x: `[N, ...]` clean inputs.
-            seen: The perturbed inputs.
+            x_adv: The perturbed inputs.
 
         Returns:
             `[N]` bool tensor, or `None` where all count.
         """
-        return None if self.attack is None else self.attack.counted(x, seen, self.magnitude)
+        return None if self.attack is None else self.attack.valid(x, x_adv, self.magnitude)
 
     @abc.abstractmethod
     def loss(
-        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, inputs: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Scores the classifier on what this objective sees.
+        """Computes the objective's loss.
 
         Args:
             forward: The classifier in training, inputs to logits (to a dict where it has several
                 outputs); calls with the same tensor share one pass.
             batch: The clean batch.
-            seen: The perturbed inputs, or the clean ones where there is no attack.
+            inputs: The perturbed inputs, or the clean ones where there is no attack.
             score: The compiled loss.
 
         Returns:
-            The scalar loss, and the `[N, C]` logits at `seen`, or `None` in their place where
+            The scalar loss, and the `[N, C]` logits at `inputs`, or `None` in their place where
             `gives_logits` is false.
         """
 
@@ -171,7 +171,7 @@ def perturb(
     classifier: Classifier,
     batch: Batch,
     seed: tf.Tensor,
-    first: Sequence[tf.Tensor] | None = None,
+    initial: Sequence[tf.Tensor] | None = None,
     steps: bool = True,
 ) -> list[tf.Tensor]:
     """Makes what every objective sees.
@@ -183,16 +183,16 @@ def perturb(
         classifier: Maps inputs to logits.
         batch: The clean batch.
         seed: `[2]` integer tensor.
-        first: The perturbation that each attacked objective's attack begins with, shaped like the
+        initial: The perturbation that each attacked objective's attack begins with, shaped like the
             clean inputs, or `None`.
         steps: Whether attacks take their steps, or stay where they begin.
 
     Returns:
         One tensor an objective, shaped like the clean inputs.
     """
-    seen = [batch.x] * len(terms)
+    perturbed = [batch.x] * len(terms)
     attacked = [index for index, term in enumerate(terms) if term.attack is not None]
-    starts = {} if first is None else dict(zip(attacked, first, strict=True))
+    starts = {} if initial is None else dict(zip(attacked, initial, strict=True))
     groups: dict[tuple[int, Any], list[int]] = {}
     for index in attacked:
         groups.setdefault((id(terms[index].attack), type(terms[index]).target), []).append(index)
@@ -206,10 +206,14 @@ def perturb(
                 magnitude = tf.fill(
                     tf.shape(batch.x)[:1], of_dtype(terms[index].magnitude, batch.x.dtype)
                 )
-                seen[index] = term.attack.start(batch.x, magnitude, own, starts[index])
+                perturbed[index] = term.attack.start(batch.x, magnitude, own, starts[index])
             continue
-        given = {"first": tf.stack([starts[index] for index in indices])} if starts else {}
-        moved = term.attack.sweep_in_graph(
+        given = (
+            {"initial_perturbation": tf.stack([starts[index] for index in indices])}
+            if starts
+            else {}
+        )
+        swept = term.attack.sweep_in_graph(
             classifier,
             batch.x,
             term.target(classifier, batch),
@@ -217,6 +221,6 @@ def perturb(
             own,
             **given,
         )
-        for index, inputs in zip(indices, tf.unstack(moved), strict=True):
-            seen[index] = inputs
-    return seen
+        for index, inputs in zip(indices, tf.unstack(swept), strict=True):
+            perturbed[index] = inputs
+    return perturbed

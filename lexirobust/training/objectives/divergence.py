@@ -1,4 +1,4 @@
-"""How far perturbation moves the prediction."""
+"""Divergence between the predictions for clean and perturbed inputs."""
 
 import keras
 import tensorflow as tf
@@ -39,14 +39,14 @@ class Divergence(Adversarial):
         return tf.nn.softmax(logits_of(classifier, batch.x))
 
     def loss(
-        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, inputs: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the divergence, gradients through both predictions; see `Objective.loss`."""
         del score
-        clean, moved = forward(batch.x), forward(seen)
+        clean, perturbed = forward(batch.x), forward(inputs)
         cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
         probabilities = tf.nn.softmax(clean)
-        divergence = cross_entropy(probabilities, moved, batch.sample_weight) - cross_entropy(
+        divergence = cross_entropy(probabilities, perturbed, batch.sample_weight) - cross_entropy(
             probabilities, clean, batch.sample_weight
         )
-        return divergence, moved
+        return divergence, perturbed

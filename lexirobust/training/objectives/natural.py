@@ -26,10 +26,10 @@ class Natural(Objective):
         super().__init__(name)
 
     def loss(
-        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, inputs: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores the classifier on clean inputs; see `Objective.loss`."""
-        logits = forward(seen)
+        """Computes the loss on clean inputs; see `Objective.loss`."""
+        logits = forward(inputs)
         return score(batch.y, logits, batch.sample_weight), logits
 
     def get_config(self) -> dict[str, Any]:

@@ -46,10 +46,10 @@ class Output(Objective):
         self.output = output
 
     def loss(
-        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, inputs: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, None]:
-        """Scores the one output on clean inputs; see `Objective.loss`."""
-        own = {self.output: forward(seen)[self.output]}
+        """Computes the loss of one output on clean inputs; see `Objective.loss`."""
+        own = {self.output: forward(inputs)[self.output]}
         return score(batch.y, own, batch.sample_weight), None
 
     def get_config(self) -> dict[str, Any]:

@@ -40,11 +40,11 @@ class Regularization(Objective):
         super().__init__(name)
 
     def loss(
-        self, forward: Forward, batch: Batch, seen: tf.Tensor, score: Score
+        self, forward: Forward, batch: Batch, inputs: tf.Tensor, score: Score
     ) -> tuple[tf.Tensor, None]:
         """Sums the classifier's own losses on clean inputs; see `Objective.loss`."""
         del score
-        forward(seen)
+        forward(inputs)
         return forward.regularization(), None
 
     def get_config(self) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""What the logs tell of a ranked step."""
+"""Logs of a ranked step."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from lexirobust.training.update import Taken
+from lexirobust.training.update import StepResult
 
 
-class Report:
+class StepLogs:
     """Names what there is to tell of a step, and reads it off; nothing where there is one rank.
 
     Args:
@@ -18,7 +18,7 @@ class Report:
 
     Example:
 
-    >>> Report(["natural", "l2=4"], kept=True, full=False).names
+    >>> StepLogs(["natural", "l2=4"], kept=True, full=False).names
     ['min_cosine', 'step_cosine@natural', 'step_cosine@l2=4']
     """
 
@@ -45,26 +45,26 @@ class Report:
                 for low, high in self._pairs
             ]
 
-    def values(self, taken: Taken) -> list[tf.Tensor]:
+    def values(self, result: StepResult) -> list[tf.Tensor]:
         """Reads off what `names` names.
 
         Args:
-            taken: What the step did.
+            result: What the step did.
 
         Returns:
             One scalar a name.
         """
         if not self._pairs:
             return []
-        onestep = taken.onestep
+        onestep = result.onestep
         least = tf.reduce_min(tf.stack([onestep.cosines[pair] for pair in self._pairs]))
-        values = [least, *tf.unstack(taken.step_cosines)]
+        values = [least, *tf.unstack(result.step_cosines)]
         if self._full:
             norms = tf.sqrt(tf.linalg.diag_part(onestep.gramian))
             values += [onestep.violation, onestep.kkt_residual, *tf.unstack(norms)]
             matrices = [onestep.cosines, onestep.multipliers, onestep.active]
-            if taken.batch_cosines is not None:
-                matrices.append(taken.batch_cosines)
+            if result.batch_cosines is not None:
+                matrices.append(result.batch_cosines)
             for matrix in matrices:
                 values += [matrix[pair] for pair in self._pairs]
         return values

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, geometry
-from lexirobust.attacks.loop import climb
+from lexirobust.attacks.gradient_ascent import gradient_ascent
 from tests.attacks.linear import moved_by
 
 NORMS = ["l1", "l2", "linf"]
@@ -28,12 +28,16 @@ def test_first_start_is_the_one_given_projected(norm, random_start):
     first = np.array([[0.0, 3.0], [0.5, 0.5], [0.3, -0.1]], np.float32)
     attack = PGD(norm=norm, steps=1, step_size=1e-6, random_start=random_start, bounds=None)
     expected, _ = geometry.project_sphere(first, 1.0, norm)
-    np.testing.assert_allclose(perturb(attack, 1.0, first=first), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        perturb(attack, 1.0, initial_perturbation=first), expected, atol=1e-5
+    )
 
 
 def test_start_given_counts_as_an_answer():
     first = np.tile(np.array([[-1.0, 0.0]], np.float32), (3, 1))
-    moved = perturb(PGD(norm="l2", steps=1, step_size=3.0, bounds=None), 1.0, first=first)
+    moved = perturb(
+        PGD(norm="l2", steps=1, step_size=3.0, bounds=None), 1.0, initial_perturbation=first
+    )
     np.testing.assert_allclose(moved, first, atol=1e-6)
 
 
@@ -42,7 +46,7 @@ def test_start_given_counts_as_an_answer():
 def test_random_starts_are_on_the_sphere_inside_the_box(norm, exact):
     """A corner of the box, where most of a random point's coordinates lead outside."""
     x = tf.zeros((20, 30))
-    starts = climb(
+    starts = gradient_ascent(
         [lambda inputs: tf.zeros_like(inputs[:, 0])],
         x,
         tf.fill([20], 0.8),
@@ -61,7 +65,7 @@ def test_random_starts_are_on_the_sphere_inside_the_box(norm, exact):
 
 def test_attack_may_have_a_direction_of_its_own():
     class Upwards(PGD):
-        def mix(self, inputs, gradients):
+        def combine_gradients(self, inputs, gradients):
             assert inputs.shape == gradients[0].shape
             return gradients[0] + [[0.0, 1e6]]
 
@@ -158,13 +162,13 @@ def test_loop_ends_when_all_samples_succeed():
 def test_start_that_succeeds_is_the_answer():
     first = np.tile(np.array([[-0.5, 1.0]], np.float32), (3, 1))
     attack = PGD(norm="linf", steps=4, early_stop=True, bounds=None)
-    np.testing.assert_allclose(perturb(attack, 1.0, first=first), first)
+    np.testing.assert_allclose(perturb(attack, 1.0, initial_perturbation=first), first)
 
 
 def test_row_of_zeros_is_no_start():
     first = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, -1.0]], np.float32)
     attack = PGD(norm="l2", steps=1, step_size=1e-6, bounds=None)
-    moved = perturb(attack, 1.0, first=first)
+    moved = perturb(attack, 1.0, initial_perturbation=first)
     np.testing.assert_allclose(moved[0], perturb(attack, 1.0)[0], atol=1e-5)
     np.testing.assert_allclose(moved[1:], first[1:], atol=1e-5)
 
@@ -175,7 +179,7 @@ def test_second_start_is_opposite_of_the_one_given():
 
     first = np.tile(np.array([[-1.0, 0.0]], np.float32), (3, 1))
     attack = PGD(norm="l2", steps=1, step_size=1e-6, restarts=2, bounds=None)
-    moved = perturb(attack, 1.0, valley, first=first)
+    moved = perturb(attack, 1.0, valley, initial_perturbation=first)
     np.testing.assert_allclose(moved, -first, atol=1e-5)
 
 

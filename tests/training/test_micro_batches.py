@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.parts import over_parts
+from lexirobust.training.micro_batches import map_micro_batches
 
 
 def describe(tensors, number, share):
@@ -16,7 +16,7 @@ def describe(tensors, number, share):
 
 def run(size, count=7, **options):
     x = tf.reshape(tf.range(2.0 * count), (count, 2))
-    function = tf.function(lambda x, y: over_parts(describe, (x, y, None), size), **options)
+    function = tf.function(lambda x, y: map_micro_batches(describe, (x, y, None), size), **options)
     return x, function(x, tf.range(count))
 
 
@@ -43,7 +43,7 @@ def test_the_loop_is_traced_once_whatever_the_count():
     @tf.function(input_signature=[tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32)])
     def function(x, y):
         traces.append(x.shape)
-        return over_parts(describe, (x, y, None), 3)
+        return map_micro_batches(describe, (x, y, None), 3)
 
     for count in (3, 5, 12):
         x = tf.ones((count, 2))

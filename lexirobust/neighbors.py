@@ -1,4 +1,4 @@
-"""Who is near whom: exact distances between classes, in blocks, so that memory is bounded."""
+"""Exact nearest neighbors and distances between classes, in blocks of bounded memory."""
 
 import itertools
 from collections.abc import Iterator
@@ -93,7 +93,7 @@ def _nearest(x: Any, y: Any, norm: str) -> tuple[np.ndarray, np.ndarray]:
     pairs = np.full((classes, classes, 2), -1, np.int64)
     members = [np.flatnonzero(y == label) for label in range(classes)]
     # Small entries round little: the mean is no part of a difference.
-    centred = (x - x.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    centered = (x - x.mean(axis=0, dtype=np.float64)).astype(np.float32)
     entries = _BLOCK_ENTRIES if norm == "l2" else max(_DIFFERENCE_ENTRIES // x.shape[1], 1)
     size = int(entries**0.5)
     work = [
@@ -102,7 +102,7 @@ def _nearest(x: Any, y: Any, norm: str) -> tuple[np.ndarray, np.ndarray]:
         for block in _blocks(members[a], members[b], size)
     ]
     for a, b, (rows, columns) in tqdm.tqdm(work, desc="distances", leave=False, disable=None):
-        found = _nearest_of_block(x, centred, rows, columns, norm, distances[a, b])
+        found = _nearest_of_block(x, centered, rows, columns, norm, distances[a, b])
         if found is not None:
             distance, row, column = found
             distances[a, b] = distances[b, a] = distance
@@ -120,14 +120,14 @@ def _blocks(
 
 def _nearest_of_block(
     x: np.ndarray,
-    centred: np.ndarray,
+    centered: np.ndarray,
     rows: np.ndarray,
     columns: np.ndarray,
     norm: str,
     best: float,
 ) -> tuple[float, int, int] | None:
     """The nearest pair `(distance, row, column)` of a block, if it is nearer than `best`."""
-    a, b = tf.constant(centred[rows]), tf.constant(centred[columns])
+    a, b = tf.constant(centered[rows]), tf.constant(centered[columns])
     low, high = (bound.numpy() for bound in _BOUNDS[norm](a, b))
     # The pair whose distance is surely smallest bounds what else is worth measuring.
     doubtful = np.argwhere(low <= min(high.min(), best))
@@ -150,7 +150,7 @@ def _norms(differences: np.ndarray, norm: str) -> np.ndarray:
 
 
 def _unit() -> float:
-    """What the numbers of a matrix product are rounded by, relatively."""
+    """The relative rounding error of the numbers of a matrix product."""
     tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
     return 2.0**-11 if tf32 and tf.config.list_logical_devices("GPU") else 2.0**-24
 

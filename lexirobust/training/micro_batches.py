@@ -1,4 +1,4 @@
-"""A full batch in micro-batches: what does not fit into memory at once, part by part."""
+"""Computations on a batch in micro-batches, if it does not fit into memory at once."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -8,11 +8,11 @@ import tensorflow as tf
 
 Part: TypeAlias = Callable[[Any, tf.Tensor, tf.Tensor | float], tuple[Any, Any]]
 """Maps a nest of `[n, ...]` tensors, the part's number and its share of all samples to what is to
-be added up over parts, and to rows `[n, ...]` that are to be put behind each other."""
+be added up over micro-batches, and to rows `[n, ...]` that are to be concatenated."""
 
 
-def over_parts(part: Part, tensors: Any, size: int | None) -> tuple[Any, Any]:
-    """Calls a function on consecutive parts of a batch, one at a time, inside the graph.
+def map_micro_batches(part: Part, tensors: Any, size: int | None) -> tuple[Any, Any]:
+    """Calls a function on consecutive micro-batches, one at a time, inside the graph.
 
     Args:
         part: What to call. Of a mean over samples it should give the mean times the share.
@@ -26,7 +26,7 @@ def over_parts(part: Part, tensors: Any, size: int | None) -> tuple[Any, Any]:
 
     >>> x = tf.constant([1.0, 2.0, 3.0, 6.0])
     >>> part = lambda x, number, share: (share * tf.reduce_mean(x), 2 * x)
-    >>> mean, doubled = over_parts(part, x, size=3)
+    >>> mean, doubled = map_micro_batches(part, x, size=3)
     >>> float(mean), doubled.numpy().tolist()
     (3.0, [2.0, 4.0, 6.0, 12.0])
     """

@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lexirobust as lr
-from lexirobust.training.region import default_discriminator, discriminator_loss, log_unexplored
+from lexirobust.training.discriminator import (
+    default_discriminator,
+    discriminator_loss,
+    log_unexplored,
+)
 from tests.training.by_hand import ATTACK, cross_entropy, log_softmax, network
 
 MAGNITUDES = (0.0, 0.1, 1.0, 1.5, 6.0)

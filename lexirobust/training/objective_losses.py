@@ -1,4 +1,4 @@
-"""Passes of the classifier: every rank's loss and gradient on one batch."""
+"""Losses and gradients of all ranks on one batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
+from lexirobust.training.micro_batches import Part, map_micro_batches
 from lexirobust.training.objectives import Batch, Forward, Rank, Regularization
 from lexirobust.training.objectives.base import Score
-from lexirobust.training.parts import Part, over_parts
 
 Gradient: TypeAlias = list[tf.Tensor | None]
 """One tensor a variable of the classifier; `None` where a loss does not depend on it."""
 
 
-class Seen(NamedTuple):
-    """What a term sees of a batch.
+class ObjectiveInputs(NamedTuple):
+    """The inputs of one objective on one batch.
 
     Attributes:
         inputs: `[N, ...]` the perturbed inputs.
@@ -26,16 +26,16 @@ class Seen(NamedTuple):
     weight: tf.Tensor | None = None
 
 
-def average_over(counted: tf.Tensor) -> tf.Tensor:
+def average_over(valid: tf.Tensor) -> tf.Tensor:
     """Weighs samples so that a mean over all of them is the mean over some.
 
     Args:
-        counted: `[N]` bool tensor, this replica's part of the batch.
+        valid: `[N]` bool tensor, this replica's part of the batch.
 
     Returns:
         `[N]` float32 tensor: 0, or the same number for all that count, on all replicas.
     """
-    counts = tf.cast(counted, keras.config.floatx())
+    counts = tf.cast(valid, keras.config.floatx())
     sums = tf.stack([tf.reduce_sum(counts), tf.cast(tf.size(counts), counts.dtype)])
     some, every = tf.unstack(sum_over_replicas([sums])[0])
     return counts * tf.math.divide_no_nan(every, some)
@@ -57,8 +57,8 @@ def weigh_samples(batch: Batch, weight: tf.Tensor | None) -> Batch:
     return batch._replace(sample_weight=tf.nest.map_structure(weighed, batch.sample_weight))
 
 
-class Scores(NamedTuple):
-    """How one rank does.
+class ObjectiveLoss(NamedTuple):
+    """The loss of one rank, and what it was computed from.
 
     Attributes:
         total: Its loss.
@@ -77,15 +77,15 @@ def score_rank(
     rank: Rank,
     forward: Forward,
     batch: Batch,
-    seen: Sequence[Seen],
+    objective_inputs: Sequence[ObjectiveInputs],
     score: Score,
     weights: Sequence[Any],
-) -> Scores:
-    """Scores one rank on what each of its terms sees, and adds up with one weight a term."""
+) -> ObjectiveLoss:
+    """The loss of one rank: its objectives' losses, added up by their weights."""
     losses, logits = zip(
         *[
             term.loss(forward, weigh_samples(batch, weight), inputs, score)
-            for (_, term), (inputs, weight) in zip(rank.terms, seen, strict=True)
+            for (_, term), (inputs, weight) in zip(rank.terms, objective_inputs, strict=True)
         ],
         strict=True,
     )
@@ -97,22 +97,22 @@ def score_rank(
             )
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
     given = [values for values in logits if values is not None]
-    return Scores(total, list(losses), given, forward.known(batch.x))
+    return ObjectiveLoss(total, list(losses), given, forward.known(batch.x))
 
 
-class Passes:
+class ObjectiveLosses:
     """The ranks' losses and gradients on one batch, at whatever weights the classifier has.
 
     All passes start from the same state (batch normalization's statistics, dropout's seeds), so
     that a rank's gradient is the same however often it is asked for. What the first pass of
-    rank 1 made of the state is what `settle` leaves.
+    rank 1 made of the state is what `commit_state` leaves.
 
     Args:
         classifier: Keras model.
         ranks: All ranks, the most important first; the first carries the classifier's own
             regularization losses, unless they are a rank of their own.
         batch: The clean batch.
-        seen: For each rank, what each of its terms sees.
+        objective_inputs: For each rank, what each of its terms sees.
         score: The compiled loss.
         scale: What losses are multiplied by for mixed precision; gradients come back unscaled.
         micro_batch_size: Most samples in one pass, or `None`.
@@ -126,7 +126,7 @@ class Passes:
         classifier: keras.Model,
         ranks: Sequence[Rank],
         batch: Batch,
-        seen: Sequence[Sequence[Seen]],
+        objective_inputs: Sequence[Sequence[ObjectiveInputs]],
         score: Score,
         scale: Any = 1.0,
         micro_batch_size: int | None = None,
@@ -138,7 +138,7 @@ class Passes:
         self.input_gradients: dict[int, list[tf.Tensor]] = {}
         self.ranks = ranks
         self.batch = batch
-        self.seen = seen
+        self.objective_inputs = objective_inputs
         self.score = score
         self.micro_batch_size = micro_batch_size
         self.scale = scale
@@ -149,7 +149,7 @@ class Passes:
         self._after: list[tf.Tensor] | None = None
         self._weights: dict[int, list[Any]] = {}
 
-    def gradient(self, index: int) -> tuple[Gradient, Scores]:
+    def gradient(self, index: int) -> tuple[Gradient, ObjectiveLoss]:
         """Differentiates one rank's loss by the classifier's trainable variables.
 
         Args:
@@ -165,31 +165,31 @@ class Passes:
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             del number
             terms = [term for _, term in self.ranks[index].terms]
-            moved = [
-                seen.inputs
-                for term, seen in zip(terms, tensors[1], strict=True)
+            x_adv = [
+                objective_inputs.inputs
+                for term, objective_inputs in zip(terms, tensors[1], strict=True)
                 if by_inputs and term.attack is not None
             ]
             with tf.GradientTape() as tape:
-                tape.watch(moved)
+                tape.watch(x_adv)
                 scores = self._part(index, tensors, training=True)
                 loss = share * scores.total * self.scale
-            row, inputs = tape.gradient(loss, (variables, moved))
+            row, inputs = tape.gradient(loss, (variables, x_adv))
             row = [None if g is None else tf.convert_to_tensor(g) for g in row]
             # A loss may leave what it was shown alone.
             inputs = [
-                tf.zeros_like(seen) if g is None else g
-                for seen, g in zip(moved, inputs, strict=True)
+                tf.zeros_like(objective_inputs) if g is None else g
+                for objective_inputs, g in zip(x_adv, inputs, strict=True)
             ]
             return (row, _shares(share, scores)), (scores.logits, scores.clean, inputs)
 
-        (row, losses), (logits, clean, inputs) = self._over_parts(part, index)
+        (row, losses), (logits, clean, inputs) = self._map_micro_batches(part, index)
         if by_inputs:
             self.input_gradients[index] = [g / tf.cast(self.scale, g.dtype) for g in inputs]
         row = [None if g is None else g / self.scale for g in row]
         return sum_over_replicas(row), losses._replace(logits=logits, clean=clean)
 
-    def scores(self, index: int, training: bool) -> Scores:
+    def scores(self, index: int, training: bool) -> ObjectiveLoss:
         """One rank's scores alone: a forward pass.
 
         Args:
@@ -202,20 +202,20 @@ class Passes:
         self._weigh(index, training)
         return self._scores(index, training)
 
-    def _scores(self, index: int, training: bool) -> Scores:
+    def _scores(self, index: int, training: bool) -> ObjectiveLoss:
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             del number
             scores = self._part(index, tensors, training)
             return _shares(share, scores), (scores.logits, scores.clean)
 
-        losses, (logits, clean) = self._over_parts(part, index)
+        losses, (logits, clean) = self._map_micro_batches(part, index)
         return losses._replace(logits=logits, clean=clean)
 
     def first_loss(self) -> tf.Tensor:
         """Rank 1's loss in training, summed over replicas."""
         return sum_over_replicas([self.scores(0, training=True).total])[0]
 
-    def settle(self) -> None:
+    def commit_state(self) -> None:
         """Leaves the classifier's state as the first pass of rank 1 made it."""
         if self._after is not None:
             self._set_state(self._after)
@@ -231,23 +231,25 @@ class Passes:
             losses = sum_over_replicas([tf.stack(self._scores(index, training).losses)])[0]
         self._weights[index] = rank.weigh(losses)
 
-    def _part(self, index: int, tensors: Any, training: bool) -> Scores:
-        batch, seen = tensors
+    def _part(self, index: int, tensors: Any, training: bool) -> ObjectiveLoss:
+        batch, objective_inputs = tensors
         rank = self.ranks[index]
         # A micro-batch of what is seen is another tensor than one of the same clean inputs.
-        seen = [
-            Seen(batch.x) if term.attack is None else what
-            for (_, term), what in zip(rank.terms, seen, strict=True)
+        objective_inputs = [
+            ObjectiveInputs(batch.x) if term.attack is None else what
+            for (_, term), what in zip(rank.terms, objective_inputs, strict=True)
         ]
         forward = Forward(self.classifier, training, self.named)
         weights = self._weights[index]
-        scores = score_rank(rank, forward, batch, seen, self.score, weights)
+        scores = score_rank(rank, forward, batch, objective_inputs, self.score, weights)
         if index == 0 and self._penalized:
             scores = scores._replace(total=scores.total + forward.regularization())
         return scores
 
-    def _over_parts(self, part: Part, index: int) -> tuple[Any, Any]:
-        result = over_parts(part, (self.batch, self.seen[index]), self.micro_batch_size)
+    def _map_micro_batches(self, part: Part, index: int) -> tuple[Any, Any]:
+        result = map_micro_batches(
+            part, (self.batch, self.objective_inputs[index]), self.micro_batch_size
+        )
         if index == 0 and self._after is None:
             state = self.classifier.non_trainable_variables
             self._after = [tf.identity(v.value) for v in state]
@@ -260,9 +262,9 @@ class Passes:
             variable.assign(value)
 
 
-def _shares(share: Any, scores: Scores) -> Scores:
-    """What a part adds to the losses of the whole batch, without logits and outputs."""
-    return Scores(share * scores.total, [share * loss for loss in scores.losses], [], [])
+def _shares(share: Any, scores: ObjectiveLoss) -> ObjectiveLoss:
+    """The share of a micro-batch in the losses of the batch, without logits and outputs."""
+    return ObjectiveLoss(share * scores.total, [share * loss for loss in scores.losses], [], [])
 
 
 def sum_over_replicas(tensors: Gradient) -> Gradient:

@@ -1,4 +1,4 @@
-"""Which inputs were already considered at a smaller magnitude, as a discriminator sees it."""
+"""The discriminator that estimates if inputs were already considered at a smaller magnitude."""
 
 from collections.abc import Sequence
 
@@ -62,7 +62,7 @@ def log_unexplored(
         Section 4.1 of the paper.
     """
     known = np.asarray(magnitudes)
-    # Halfway between neighbours, so that rounding of a magnitude does not change its rank.
+    # Halfway between neighbors, so that rounding of a magnitude does not change its rank.
     thresholds = tf.constant((known[1:] + known[:-1]) / 2, magnitude.dtype)
     rank = tf.reduce_sum(tf.cast(magnitude[:, None] > thresholds, tf.int32), axis=1)
     considered = tf.range(len(known)) >= rank[:, None]
@@ -73,7 +73,7 @@ def log_unexplored(
 def discriminator_loss(
     discriminator: keras.Model, x: tf.Tensor, perturbed: Sequence[tf.Tensor]
 ) -> tf.Tensor:
-    """Scores a discriminator on clean inputs and on those perturbed by each magnitude.
+    """Computes a discriminator's loss on clean inputs and on those perturbed by each magnitude.
 
     Args:
         discriminator: Maps inputs to logits `[N, T]`.
@@ -86,7 +86,7 @@ def discriminator_loss(
     ranks = 1 + perturbed[0].shape[0]
     count = tf.shape(x)[0]
     shape = tf.concat([[-1], tf.shape(x)[1:]], axis=0)
-    inputs = tf.concat([x, *(tf.reshape(moved, shape) for moved in perturbed)], axis=0)
+    inputs = tf.concat([x, *(tf.reshape(x_adv, shape) for x_adv in perturbed)], axis=0)
     inputs = tf.ensure_shape(inputs, [None, *x.shape[1:]])
     own = tf.repeat(tf.range(1, ranks), count)
     labels = tf.concat([tf.zeros((count,), tf.int32), *[own] * len(perturbed)], axis=0)

@@ -1,4 +1,4 @@
-"""What every attack is that looks for the nearest misclassified input, of whatever magnitude."""
+"""The base class of minimum-norm attacks, which look for the nearest misclassified input."""
 
 import abc
 from collections.abc import Callable, Hashable
@@ -8,20 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import geometry
-from lexirobust.attacks.attack import Base, Classifier, _batches, _shown, logits_of
-from lexirobust.attacks.loop import choose
+from lexirobust.attacks.attack import Base, Classifier, _batches, _progress, logits_of
+from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.losses import most_likely
 from lexirobust.checks import classes_of
 from lexirobust.graphs import or_else
 
 TOLERANCE: Final = 1e-5
-"""How near the last points are to the boundary, relative to their distances from the inputs."""
+"""The distance of the last points from the boundary, relative to that from the inputs."""
 
 _HALVINGS: Final = 40
 
 
 class NearestPoints(NamedTuple):
-    """What an attack of least norm finds for each sample.
+    """The result of a minimum-norm attack for each sample.
 
     Attributes:
         inputs: `[N, ...]`: misclassified, on or just past the boundary, where `success`. The
@@ -39,8 +39,8 @@ class NearestPoints(NamedTuple):
     queries: tf.Tensor
 
 
-class Question(NamedTuple):
-    """What a search is about.
+class SearchProblem(NamedTuple):
+    """The problem that a search solves.
 
     Attributes:
         classifier: Maps inputs to logits.
@@ -64,8 +64,8 @@ class Question(NamedTuple):
         return decide(self.classifier, points) != self.labels
 
 
-class Found(NamedTuple):
-    """What a search ends with, before it is refined.
+class SearchResult(NamedTuple):
+    """The result of a search, before it is refined.
 
     Attributes:
         points: `[N, ...]` misclassified inputs, where `success`.
@@ -78,7 +78,7 @@ class Found(NamedTuple):
     queries: tf.Tensor
 
 
-class MinimalAttack(Base):
+class MinimumNormAttack(Base):
     """Looks for the nearest misclassified input of each sample.
 
     A subclass writes `find`, in TensorFlow operations only, and `get_config`, which must hold all
@@ -113,7 +113,7 @@ class MinimalAttack(Base):
         """
         x, y = self._checked(classifier, x, y, batch_size)
         parts = _batches(batch_size, x, y)
-        found = [self._compiled(classifier, x=x, y=y) for x, y in _shown(parts, len(parts))]
+        found = [self._compiled(classifier, x=x, y=y) for x, y in _progress(parts, len(parts))]
         return _told(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
 
     def search(
@@ -136,7 +136,7 @@ class MinimalAttack(Base):
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
     ) -> NearestPoints:
         """What `search` gives, with distances of 0 where nothing was found."""
-        question = Question(classifier, x, most_likely(y), decide(classifier, x))
+        question = SearchProblem(classifier, x, most_likely(y), decide(classifier, x))
         found = self.refine(question, self.find(question, tf.cast(seed, tf.int32)))
         inputs = choose(found.success & question.right, found.points, x)
         distances = tf.cast(geometry.norm(inputs - x, self.norm), tf.float32)
@@ -145,7 +145,7 @@ class MinimalAttack(Base):
         return NearestPoints(*(tf.stop_gradient(each) for each in points))
 
     @abc.abstractmethod
-    def find(self, question: Question, seed: tf.Tensor) -> Found:
+    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Finds misclassified inputs inside a graph.
 
         Args:
@@ -157,7 +157,7 @@ class MinimalAttack(Base):
             The points, where there are any, and queries beside that of the clean inputs.
         """
 
-    def refine(self, question: Question, found: Found) -> Found:
+    def refine(self, question: SearchProblem, found: SearchResult) -> SearchResult:
         """Moves points back to the boundary: along the segment to the clean input, by halving.
 
         Args:
@@ -167,7 +167,9 @@ class MinimalAttack(Base):
         Returns:
             Nearer points, and all queries so far.
         """
-        return halve(question, found, lambda share: self.between(question.x, found.points, share))
+        return binary_search(
+            question, found, lambda share: self.between(question.x, found.points, share)
+        )
 
     def between(self, x: tf.Tensor, points: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
         """Moves a share `[N]` of the way from inputs to points, inside the bounds."""
@@ -182,7 +184,7 @@ class MinimalAttack(Base):
         return type(self), repr(sorted({**self.get_config(), "seed": None}.items()))
 
     def _traced(self, classifier: Classifier, **given: Any) -> NearestPoints:
-        """What a graph gives."""
+        """The part of a call that runs inside a graph."""
         return self._searched(classifier, **given)
 
 
@@ -206,12 +208,12 @@ def decide(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
     return classes_of(logits_of(classifier, x))
 
 
-def halve(
-    question: Question,
-    found: Found,
+def binary_search(
+    question: SearchProblem,
+    found: SearchResult,
     path: Callable[[tf.Tensor], tf.Tensor],
     tolerance: float = TOLERANCE,
-) -> Found:
+) -> SearchResult:
     """Finds where paths from clean inputs to misclassified points cross the boundary.
 
     The end that is misclassified is kept, and moved on by `TOLERANCE` where it remains so: rounding
@@ -251,7 +253,7 @@ def halve(
     nearest = choose(share < 1, path(share), found.points)
     beyond = path(tf.minimum(share * (1 + TOLERANCE), 1.0))
     points = choose(question.wrong(beyond), beyond, nearest)
-    return Found(
+    return SearchResult(
         choose(searched, points, found.points), found.success, queries + tf.cast(searched, tf.int32)
     )
 

@@ -1,4 +1,4 @@
-"""The one loop behind all gradient attacks."""
+"""Projected gradient ascent with adaptive step sizes and restarts, the loop of gradient attacks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -11,11 +11,11 @@ from lexirobust.checks import of_dtype, wide
 Goal: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps inputs `[N, ...]` to what is to be raised, `[N]`."""
 
-Mix: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
+CombineGradients: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
 """Maps the perturbed inputs `[N, ...]` and each goal's gradient there to the one gradient that is
 followed, all shaped like the inputs."""
 
-# Most turns of leading a perturbation to where it may lead, and back to its norm.
+# Most rounds of leading a perturbation out of a forbidden region, and projecting it back.
 _ROUNDS = 3
 
 
@@ -34,14 +34,14 @@ def ranked(inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     del inputs
     if len(gradients) == 1:
         return gradients[0]
-    first, second = (geometry.steepest_direction(g, "l2") for g in gradients)
-    axes = list(range(1, first.shape.rank))
-    inner = tf.reduce_sum(first * second, axis=axes, keepdims=True)
-    projected = second - tf.minimum(inner, 0.0) * first
-    return first + geometry.steepest_direction(projected, "l2")
+    higher, lower = (geometry.steepest_direction(g, "l2") for g in gradients)
+    axes = list(range(1, higher.shape.rank))
+    inner = tf.reduce_sum(higher * lower, axis=axes, keepdims=True)
+    projected = lower - tf.minimum(inner, 0.0) * higher
+    return higher + geometry.steepest_direction(projected, "l2")
 
 
-def climb(
+def gradient_ascent(
     goals: Sequence[Goal],
     x: tf.Tensor,
     magnitude: tf.Tensor,
@@ -54,12 +54,12 @@ def climb(
     restarts: Any,
     bounds: tuple[float, float] | None,
     random_start: bool,
-    mix: Mix = ranked,
-    first: tf.Tensor | None = None,
-    solved: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    combine_gradients: CombineGradients = ranked,
+    initial_perturbation: tf.Tensor | None = None,
+    is_adversarial: Callable[[tf.Tensor], tf.Tensor] | None = None,
     lead_out: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """Climbs one or two ranked goals by projected gradient steps, and keeps the best point seen.
+    """Maximizes one or two ranked goals by projected gradient ascent, and keeps the best point.
 
     Restarts come in pairs that start at opposite points: the sphere of an input with one
     dimension is two points, and no gradient leads from one to the other.
@@ -76,11 +76,11 @@ def climb(
         restarts: Number of starts, scalar.
         bounds: Lowest and highest value of an input, or `None`.
         random_start: Whether to start at a random perturbation, or at the input itself.
-        mix: Makes one gradient of all goals' gradients.
-        first: Perturbations that the first pair of starts is made of, shaped like `x`, or `None`.
-            A row of zeros leaves its sample's start as it is without.
-        solved: Maps inputs to whether nothing more is asked, `[N]` bool, or `None`. A sample is
-            left alone from then on, and the loop ends when all are.
+        combine_gradients: Makes one gradient of all goals' gradients.
+        initial_perturbation: Perturbations that the first pair of restarts begins with, shaped like
+            `x`, or `None`. A sample whose row is 0 begins as it does without.
+        is_adversarial: Maps inputs to `[N]` bool: which samples are finished. They are left alone
+            from then on, and the loop ends when all are. `None`: none ever is.
         lead_out: Maps inputs, perturbations and magnitudes to perturbations that are nearer to
             where they may lead, those that lead there already as they are; `None` where they may
             lead anywhere. It alternates with the projection.
@@ -91,7 +91,9 @@ def climb(
     magnitude = of_dtype(magnitude, x.dtype)
     box = geometry.box_around(x, bounds)
     to_norm = geometry.project_sphere if exact else geometry.project_ball
-    first = None if first is None else tf.cast(first, x.dtype)
+    initial_perturbation = (
+        None if initial_perturbation is None else tf.cast(initial_perturbation, x.dtype)
+    )
     # The lowest number, and not minus infinity, which `enable_check_numerics` would report.
     lowest = tf.constant(wide(x.dtype).min, wide(x.dtype))
     nowhere = [tf.fill(tf.shape(magnitude), lowest) for _ in goals]
@@ -109,7 +111,7 @@ def climb(
         start = tf.constant(0), here, tf.constant(True)
         return tf.while_loop(lambda number, _, on: on & (number < _ROUNDS), lead, start)[1]
 
-    def moved(perturbation: tf.Tensor) -> tf.Tensor:
+    def perturbed(perturbation: tf.Tensor) -> tf.Tensor:
         # Adding rounds: the box is kept to the last bit all the same.
         shifted = x + perturbation
         return shifted if bounds is None else tf.clip_by_value(shifted, *bounds)
@@ -124,26 +126,30 @@ def climb(
                 drawn = geometry.project_sphere(drawn, magnitude, norm, box)[0]
         else:
             drawn = tf.zeros_like(x)
-        if first is not None:
-            drawn = choose(_any(first) & (index < 2), side * first, drawn)
+        if initial_perturbation is not None:
+            drawn = choose(
+                _any(initial_perturbation) & (index < 2), side * initial_perturbation, drawn
+            )
         # The input itself is no answer where the norm must be exact, but may be a start.
         return choose(_any(drawn), project(drawn), drawn)
 
-    def stride_length(index: tf.Tensor) -> tf.Tensor:
+    def first_step_size(index: tf.Tensor) -> tf.Tensor:
         if step_size is not None:
             return of_dtype(step_size, x.dtype) * tf.ones_like(magnitude)
         # From anywhere at first across the ball, from a start that was given half as far.
-        known = False if first is None else _any(first) & (index < 2)
+        known = False if initial_perturbation is None else _any(initial_perturbation) & (index < 2)
         return tf.where(known, magnitude, 2.0 * magnitude)
 
     def is_answer(perturbation: tf.Tensor) -> tf.Tensor:
         return _any(perturbation) | (magnitude == 0) if exact else tf.ones_like(magnitude, tf.bool)
 
     def is_solved(inputs: tf.Tensor) -> tf.Tensor:
-        return tf.zeros_like(magnitude, tf.bool) if solved is None else solved(inputs)
+        return (
+            tf.zeros_like(magnitude, tf.bool) if is_adversarial is None else is_adversarial(inputs)
+        )
 
     def visit(here: tf.Tensor, best: _Best, values: Any, gradient: Any, inputs: Any) -> _Best:
-        """The better of a point and the best one so far; what is solved stays."""
+        """The better of a point and the best one so far; finished samples keep theirs."""
         counts = is_answer(here)
         # Not-a-number is kept: what reaches it has won.
         kept = [counts & ((value >= lowest) | tf.math.is_nan(value)) for value in values]
@@ -153,33 +159,37 @@ def climb(
         return choose(better, _Best(here, values, gradient, done), best)
 
     def step(
-        number: tf.Tensor, here: tf.Tensor, best: _Best, seen: list[tf.Tensor], stride: _Stride
+        number: tf.Tensor,
+        here: tf.Tensor,
+        best: _Best,
+        last_values: list[tf.Tensor],
+        sizes: StepSizeState,
     ) -> tuple[Any, ...]:
-        inputs = moved(here)
+        inputs = perturbed(here)
         values, gradients = _differentiate(goals, inputs)
-        gradient = mix(inputs, gradients)
+        gradient = combine_gradients(inputs, gradients)
         best = visit(here, best, values, gradient, inputs)
         if step_size is None:
-            rose = _is_better(values, seen, ties=True) & (number > 0)
-            stride, back = _judge(stride, number, steps, rose, best.values)
+            rose = _is_better(values, last_values, ties=True) & (number > 0)
+            sizes, back = adapt_step_size(sizes, number, steps, rose, best.values)
             here = choose(back, best.perturbation, here)
             gradient = choose(back, best.gradient, gradient)
             values = choose(back, best.values, list(values))
         left = None if box is None else (box[0] - here, box[1] - here)
         direction = geometry.steepest_direction(gradient, norm, left)
-        onward = here + _spread(stride.length, x) * direction
+        onward = here + _spread(sizes.length, x) * direction
         here = choose(best.done, here, project(onward))
-        return number + 1, here, best, list(values), stride
+        return number + 1, here, best, list(values), sizes
 
     def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
         here = start(index)
         own = _Best(here, nowhere, tf.zeros_like(x), best.done)
-        stride = _first_stride(stride_length(index), steps, nowhere)
-        state = (tf.constant(0), here, own, nowhere, stride)
+        sizes = initial_step_size_state(first_step_size(index), steps, nowhere)
+        state = (tf.constant(0), here, own, nowhere, sizes)
         _, here, own, *_ = tf.while_loop(
             lambda number, _here, own, *_: (number < steps) & ~tf.reduce_all(own.done), step, state
         )
-        inputs = moved(here)
+        inputs = perturbed(here)
         values = [tf.cast(goal(inputs), wide(inputs.dtype)) for goal in goals]
         own = visit(here, own, values, own.gradient, inputs)
         better = (own.done | _is_better(own.values, best.values, ties=True)) & ~best.done
@@ -191,11 +201,11 @@ def climb(
         restart,
         (tf.constant(0), worst),
     )
-    return moved(best.perturbation)
+    return perturbed(best.perturbation)
 
 
 class _Best(NamedTuple):
-    """The best point seen of each sample."""
+    """The best point of each sample so far."""
 
     perturbation: tf.Tensor
     values: list[tf.Tensor]
@@ -203,8 +213,8 @@ class _Best(NamedTuple):
     done: tf.Tensor
 
 
-class _Stride(NamedTuple):
-    """How far each sample steps, and what that is judged by at the next checkpoint."""
+class StepSizeState(NamedTuple):
+    """The step size of each sample, and what it is adapted by at the next checkpoint."""
 
     length: tf.Tensor
     rises: tf.Tensor
@@ -214,47 +224,59 @@ class _Stride(NamedTuple):
     checkpoint: tf.Tensor
 
 
-def _first_stride(length: tf.Tensor, steps: Any, nowhere: list[tf.Tensor]) -> _Stride:
+def initial_step_size_state(
+    length: tf.Tensor, steps: Any, nowhere: list[tf.Tensor]
+) -> StepSizeState:
+    """The step sizes before the first step.
+
+    Args:
+        length: `[N]` sizes of the first step.
+        steps: Number of steps, scalar.
+        nowhere: Values of the goals, `[N]` each, that any point exceeds.
+
+    Returns:
+        The state that `adapt_step_size` changes.
+    """
     none = tf.zeros_like(length, tf.int32)
     gap = _share(steps, 0.22)
-    return _Stride(length, none, nowhere, tf.ones_like(none, tf.bool), gap, gap)
+    return StepSizeState(length, none, nowhere, tf.ones_like(none, tf.bool), gap, gap)
 
 
-def _judge(
-    stride: _Stride, number: tf.Tensor, steps: Any, rose: tf.Tensor, best: list[tf.Tensor]
-) -> tuple[_Stride, tf.Tensor]:
-    """Halves the steps of samples that have stalled, and doubles those of samples that only rise.
+def adapt_step_size(
+    sizes: StepSizeState, number: tf.Tensor, steps: Any, rose: tf.Tensor, best: list[tf.Tensor]
+) -> tuple[StepSizeState, tf.Tensor]:
+    """Halves the step size of samples that have stalled, and doubles that of those that only rise.
 
     As in APGD (arXiv 2003.01690), a sample has stalled if fewer than three quarters of its steps
     since the last checkpoint rose, or if its best value is what it was there, at the same step
     size. Doubling is what brings a linear goal to its exact end, for l1 above all.
 
     Args:
-        stride: The strides so far.
+        sizes: The step sizes so far.
         number: How many steps were made, scalar.
         steps: How many there are, scalar.
         rose: `[N]` bool: whether the last step did not lower the goals.
         best: The best point's values, `[N]` each.
 
     Returns:
-        The strides from here on, and `[N]` bool: where to go back to the best point.
+        The step sizes from here on, and `[N]` bool: which samples go back to their best point.
     """
-    at = number >= stride.checkpoint
-    rises = stride.rises + tf.cast(rose, tf.int32)
-    few = 4 * rises < 3 * stride.gap
-    stuck = ~stride.halved & ~_is_better(best, stride.before)
+    at = number >= sizes.checkpoint
+    rises = sizes.rises + tf.cast(rose, tf.int32)
+    few = 4 * rises < 3 * sizes.gap
+    stuck = ~sizes.halved & ~_is_better(best, sizes.before)
     stalled = at & (few | stuck)
-    growing = at & ~stalled & (rises >= tf.maximum(stride.gap, 4))
+    growing = at & ~stalled & (rises >= tf.maximum(sizes.gap, 4))
     factor = tf.where(stalled, 0.5, tf.where(growing, 2.0, 1.0))
-    gap = tf.maximum(stride.gap - _share(steps, 0.03), _share(steps, 0.06))
-    gap = tf.where(at, gap, stride.gap)
-    judged = _Stride(
-        stride.length * tf.cast(factor, stride.length.dtype),
+    gap = tf.maximum(sizes.gap - _share(steps, 0.03), _share(steps, 0.06))
+    gap = tf.where(at, gap, sizes.gap)
+    judged = StepSizeState(
+        sizes.length * tf.cast(factor, sizes.length.dtype),
         tf.where(at, 0, rises),
-        [tf.where(at, new, old) for new, old in zip(best, stride.before, strict=True)],
-        tf.where(at, stalled, stride.halved),
+        [tf.where(at, new, old) for new, old in zip(best, sizes.before, strict=True)],
+        tf.where(at, stalled, sizes.halved),
         gap,
-        tf.where(at, number + gap, stride.checkpoint),
+        tf.where(at, number + gap, sizes.checkpoint),
     )
     return judged, stalled
 

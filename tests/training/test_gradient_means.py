@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.memory import Memory
+from lexirobust.training.gradient_means import GradientMeans
 from tests.training.by_hand import (
     ATTACK,
     compiled,
@@ -178,14 +178,14 @@ def test_steps_that_loss_scaling_skips_are_not_remembered():
 
 def test_a_step_is_remembered_of_all_ranks_or_of_none():
     variables = [keras.Variable(np.ones(3))]
-    memory = Memory(lr.RunningMean(), ranks=2)
-    memory.make(variables)
+    memory = GradientMeans(lr.RunningMean(), ranks=2)
+    memory.build(variables)
     # Finite, although their sum is not in this precision.
     good, bad = [tf.fill([3], tf.cast(4e4, tf.float16))], [tf.constant([1.0, np.inf, 1.0])]
-    memory.recall([good, bad], variables)
-    memory.settle(variables, tf.constant(False))
+    memory.update([good, bad], variables)
+    memory.commit_state(variables, tf.constant(False))
     assert memory.means == []
-    memory.recall([good, [2 * tf.ones(3)]], variables)
+    memory.update([good, [2 * tf.ones(3)]], variables)
     np.testing.assert_allclose(np.stack(memory.means)[:, 0], [[4e4] * 3, [2.0] * 3], rtol=1e-3)
 
 

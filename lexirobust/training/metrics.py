@@ -1,4 +1,4 @@
-"""Many running means in one metric."""
+"""A Keras metric of many running means."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 
-class Means(keras.metrics.Metric):
+class NamedMeans(keras.metrics.Metric):
     """Running means of several named scalars, in two variables.
 
     Keras resets and reads every metric by itself in every epoch. With one `keras.metrics.Mean`
@@ -18,7 +18,7 @@ class Means(keras.metrics.Metric):
 
     Example:
 
-    >>> means = Means(["loss@natural", "loss@l2=1"])
+    >>> means = NamedMeans(["loss@natural", "loss@l2=1"])
     >>> means.update_state([1.0, 2.0], [1.0, 1.0])
     >>> means.update_state([3.0, 4.0], [3.0, 1.0])
     >>> {name: float(value) for name, value in means.result().items()}

@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.attacks import DAA, PGD, Spatial, Worst
+from lexirobust.attacks import DAA, PGD, Spatial, WorstCase
 from tests.training.by_hand import cross_entropy
 
 NORMS = {"l1": 1.1, "l2": 0.85, "linf": 0.43}
 # Without random starts, two calls agree.
 ATTACKS = [PGD(norm=norm, steps=5, random_start=False, bounds=None) for norm in NORMS]
-UNION = Worst(ATTACKS, list(NORMS.values()))
+UNION = WorstCase(ATTACKS, list(NORMS.values()))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_linear_classifier_loses_the_largest_dual_norm():
         return tf.stack([margin(inputs), tf.zeros_like(inputs[:, 0])], axis=1)
 
     x, y = np.zeros((2, 4), np.float32), np.zeros(2, int)
-    moved = Worst(attacks, list(magnitudes.values()))(linear, x, y, 1.0)
+    moved = WorstCase(attacks, list(magnitudes.values()))(linear, x, y, 1.0)
     lost = [
         magnitudes["l1"] * np.abs(weights).max(axis=1),
         magnitudes["l2"] * np.linalg.norm(weights, axis=1),
@@ -79,7 +79,7 @@ def test_sweeps_do_what_calls_do(network, data):
 
 def test_attacks_that_see_a_batch_as_one_see_one_magnitude_at_a_time(network, data):
     attacks = [DAA(steps=3, random_start=False, bounds=None), ATTACKS[2]]
-    union = Worst(attacks, [0.3, 0.2])
+    union = WorstCase(attacks, [0.3, 0.2])
     x, y = map(tf.constant, data)
     seed = tf.constant([1, 2])
     spec = tf.TensorSpec([None], tf.float32)
@@ -93,17 +93,17 @@ def test_attacks_that_see_a_batch_as_one_see_one_magnitude_at_a_time(network, da
 
 
 def test_measure_is_the_smallest_share_that_holds_the_perturbation():
-    union = Worst([PGD(norm="l2", bounds=None), PGD(norm="linf", bounds=None)], [2.0, 0.5])
+    union = WorstCase([PGD(norm="l2", bounds=None), PGD(norm="linf", bounds=None)], [2.0, 0.5])
     perturbation = np.array([[3.0, 4.0], [0.6, 0.6], [0.0, 0.0]], np.float32)
     np.testing.assert_allclose(
         union.measure(perturbation), [5 / 2, 0.6 * np.sqrt(2) / 2, 0.0], rtol=1e-6
     )
     images = np.ones((2, 3, 3, 1), np.float32)
-    assert np.isnan(Worst([PGD(), Spatial()], [1.0, 1.0]).measure(images)).all()
+    assert np.isnan(WorstCase([PGD(), Spatial()], [1.0, 1.0]).measure(images)).all()
 
 
 def test_feasible_where_all_attacks_have_room():
-    union = Worst([PGD(norm="l2"), PGD(norm="linf")], [1.0, 0.6])
+    union = WorstCase([PGD(norm="l2"), PGD(norm="linf")], [1.0, 0.6])
     x = np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)
     # The farthest corners are at l2 0.71 and 1.41, at linf 0.5 and 1.
     assert union.feasible(x, 1.0).numpy().tolist() == [False, True]
@@ -122,7 +122,7 @@ def test_accuracy_under_the_union_is_no_higher_than_under_each(network, data):
 
 
 def test_it_comes_back_from_its_configuration():
-    union = Worst([PGD(norm="l1", steps=3), Spatial(rotations=3)], [10.0, 2.0], seed=4)
+    union = WorstCase([PGD(norm="l1", steps=3), Spatial(rotations=3)], [10.0, 2.0], seed=4)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(union))
     assert json.dumps(again.get_config()) == json.dumps(union.get_config())
     assert again.bounds == (0.0, 1.0)
@@ -143,4 +143,4 @@ def test_it_comes_back_from_its_configuration():
 )
 def test_other_settings_are_refused(attacks, magnitudes, error, match):
     with pytest.raises(error, match=match):
-        Worst(attacks, magnitudes)
+        WorstCase(attacks, magnitudes)

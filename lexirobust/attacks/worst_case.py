@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.attack import Attack, Classifier, logits_of
-from lexirobust.attacks.loop import choose
+from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.losses import cross_entropy
 from lexirobust.checks import check_magnitudes, of_dtype
 from lexirobust.graphs import or_else
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
-class Worst(Attack):
+class WorstCase(Attack):
     """The worst of several attacks for each sample: perturbations of all their norms in one.
 
     Every attack perturbs the whole batch, and each sample keeps the input of largest cross entropy;
@@ -38,7 +38,7 @@ class Worst(Attack):
     >>> classifier = lambda x: x @ tf.constant([[0.6, -0.6], [0.8, -0.8]])
     >>> from lexirobust.attacks import PGD
     >>> norms = [PGD(norm=norm, bounds=None) for norm in ("linf", "l2")]
-    >>> attack = Worst(norms, magnitudes=[0.5, 0.6])
+    >>> attack = WorstCase(norms, magnitudes=[0.5, 0.6])
     >>> x = attack(classifier, tf.zeros((1, 2)), tf.constant([0]), 1.0)
     >>> print(x.numpy().round(2))
     [[-0.5 -0.5]]
@@ -90,7 +90,7 @@ class Worst(Attack):
             attack.sweep_in_graph(classifier, x, y, own * magnitudes, folded)
             for attack, own, folded in self._each(seed)
         ]
-        flat = [tf.reshape(moved, (-1, *x.shape[1:])) for moved in found]
+        flat = [tf.reshape(x_adv, (-1, *x.shape[1:])) for x_adv in found]
         times = tf.concat([tf.shape(magnitudes)[:1], tf.ones_like(tf.shape(y)[1:])], axis=0)
         return tf.reshape(_worst(classifier, tf.tile(y, times), flat), tf.shape(found[0]))
 
@@ -142,7 +142,7 @@ class Worst(Attack):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Worst":
+    def from_config(cls, config: dict[str, Any]) -> "WorstCase":
         """Makes an attack from what `get_config` returned."""
         attacks = [keras.saving.deserialize_keras_object(each) for each in config["attacks"]]
         return cls(**{**config, "attacks": attacks})
@@ -151,14 +151,14 @@ class Worst(Attack):
 def _worst(classifier: Classifier, y: tf.Tensor, found: Sequence[tf.Tensor]) -> tf.Tensor:
     """Of several perturbed inputs of each sample, the one of largest loss."""
     worst: tuple[tf.Tensor, ...] | None = None
-    for moved in found:
+    for x_adv in found:
         # As the attacks see it: no ties where a float32 cross entropy rounds to 0.
-        loss = cross_entropy(logits_of(classifier, moved), y, tf.constant(False))
+        loss = cross_entropy(logits_of(classifier, x_adv), y, tf.constant(False))
         if worst is None:
-            worst = moved, loss
+            worst = x_adv, loss
         else:
             worse = (loss > worst[1]) | tf.math.is_nan(loss)
-            worst = choose(worse, (moved, loss), worst)
+            worst = choose(worse, (x_adv, loss), worst)
     assert worst is not None
     return tf.stop_gradient(worst[0])
 

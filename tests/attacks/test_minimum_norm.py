@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks import DeepFool
-from lexirobust.attacks.minimal import Found, Question, halve
+from lexirobust.attacks.minimum_norm import SearchProblem, SearchResult, binary_search
 from tests.attacks.linear import Linear, samples
 
 
@@ -15,19 +15,19 @@ def line(x):
 @pytest.mark.parametrize("end", [1.0, 0.31, 0.3001])
 def test_halving_ends_just_past_the_boundary(end):
     x = tf.zeros((1, 1))
-    question = Question(line, x, tf.constant([0]), tf.constant([0]))
-    found = Found(tf.constant([[end]]), tf.constant([True]), tf.constant([5]))
-    nearer = halve(question, found, lambda share: share[:, None] * end)
+    question = SearchProblem(line, x, tf.constant([0]), tf.constant([0]))
+    found = SearchResult(tf.constant([[end]]), tf.constant([True]), tf.constant([5]))
+    nearer = binary_search(question, found, lambda share: share[:, None] * end)
     assert 0.3 < nearer.points.numpy().item() <= 0.3 * (1 + 3e-5)
     assert nearer.queries.numpy().item() > 5
 
 
 def test_halving_leaves_what_is_not_searched_for():
     x = tf.zeros((2, 1))
-    question = Question(line, x, tf.constant([0, 1]), tf.constant([0, 0]))
+    question = SearchProblem(line, x, tf.constant([0, 1]), tf.constant([0, 0]))
     ends = tf.constant([[0.2], [0.9]])
-    found = Found(ends, tf.constant([False, True]), tf.constant([5, 0]))
-    nearer = halve(question, found, lambda share: share[:, None] * ends)
+    found = SearchResult(ends, tf.constant([False, True]), tf.constant([5, 0]))
+    nearer = binary_search(question, found, lambda share: share[:, None] * ends)
     assert np.array_equal(nearer.points, ends)
     assert nearer.queries.numpy().tolist() == [5, 0]
 

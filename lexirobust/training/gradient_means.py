@@ -1,4 +1,4 @@
-"""What ranks are compared by in place of their gradients on the batch: means over many."""
+"""Running means of each rank's gradient, by which ranks are compared."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from lexirobust.checks import check_count, wide
 from lexirobust.graphs import compiled
-from lexirobust.training import stored
-from lexirobust.training.passes import Gradient
+from lexirobust.training.objective_losses import Gradient
+from lexirobust.training.saved_variables import replicated, save_variables
 
 MEMORY: Final = "memory"
-"""What names of saved memories begin with."""
+"""The prefix of names under which gradient means are saved."""
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -98,7 +98,7 @@ def check_memory(
         )
 
 
-class Memory:
+class GradientMeans:
     """The means of a model's ranks, and the weights that they belong to.
 
     Args:
@@ -119,16 +119,16 @@ class Memory:
         if not self._means:
             return []
         means = [variable for mean in self._means for variable in mean]
-        return [*means, self._count, self._mark]
+        return [*means, self._count, self._fingerprint]
 
     @property
     def means(self) -> list[Gradient]:
-        """What is remembered, by rank; nothing before the first step."""
+        """The mean gradients, one for each rank; empty before the first step."""
         if not self._means or not int(self._count):
             return []
         return [[variable.value() for variable in mean] for mean in self._means]
 
-    def make(self, variables: Sequence[keras.Variable]) -> None:
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes room, anew where other variables are trained than before.
 
         Args:
@@ -141,13 +141,13 @@ class Memory:
         with tf.init_scope(), self._strategy.scope():
             self._means = [
                 # Small parts of what is added are lost in fewer digits.
-                [stored.replicated(tf.zeros(v.shape, wide(v.dtype))) for v in variables]
+                [replicated(tf.zeros(v.shape, wide(v.dtype))) for v in variables]
                 for _ in range(self._ranks)
             ]
-            self._count = stored.replicated(tf.zeros([], tf.int64))
-            self._mark = stored.replicated(tf.zeros([2], tf.float64))
+            self._count = replicated(tf.zeros([], tf.int64))
+            self._fingerprint = replicated(tf.zeros([2], tf.float64))
 
-    def recall(
+    def update(
         self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
     ) -> list[Gradient]:
         """Adds gradients to the means.
@@ -160,10 +160,10 @@ class Memory:
         Returns:
             The means, this step's gradients among them.
         """
-        marked = _mark([v.value for v in variables])
+        fingerprint = weight_fingerprint([v.value for v in variables])
         # Keras swaps weights and averages by sums and differences, and so back with rounding. What
         # is not a number is not the same.
-        same = tf.reduce_all(tf.abs(marked - self._mark) <= 1e-6 * marked[1])
+        same = tf.reduce_all(tf.abs(fingerprint - self._fingerprint) <= 1e-6 * fingerprint[1])
         count = tf.where(same, self._count + 1, 1)
         share = 1.0 / tf.cast(tf.minimum(count, self._steps), keras.config.floatx())
         before = [[variable.value() for variable in mean] for mean in self._means]
@@ -180,21 +180,23 @@ class Memory:
             for gradient, mean in zip(gradients, means, strict=True)
         ]
 
-    def settle(self, variables: Sequence[keras.Variable], replaced: tf.Tensor) -> None:
-        """Keeps in mind what weights a step has left.
+    def commit_state(self, variables: Sequence[keras.Variable], replaced: tf.Tensor) -> None:
+        """Saves the fingerprint of the weights after a step.
 
         Args:
             variables: What gradients are by.
             replaced: Scalar bool: whether they are others than the step led to, so that the next
                 step begins anew.
         """
-        mark = _mark([v.value for v in variables])
+        fingerprint = weight_fingerprint([v.value for v in variables])
         # No weights have sizes that add up to less than 0.
-        self._mark.assign(tf.where(replaced, tf.constant(-1.0, mark.dtype), mark))
+        self._fingerprint.assign(
+            tf.where(replaced, tf.constant(-1.0, fingerprint.dtype), fingerprint)
+        )
 
     def save(self, store: Any) -> None:
         """Puts the means into what Keras saves."""
-        stored.put(store, MEMORY, self.variables)
+        save_variables(store, MEMORY, self.variables)
 
     def load(self, values: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
         """Goes on from means that were saved.
@@ -208,7 +210,7 @@ class Memory:
         """
         if not values:
             return
-        self.make(variables)
+        self.build(variables)
         if len(values) != len(self.variables):
             raise ValueError(
                 "A file must hold a memory of as many ranks and variables as the model has. "
@@ -238,22 +240,22 @@ def averages_taken(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
 def _updated(
     means: list[list[tf.Tensor]], gradients: list[Gradient], share: tf.Tensor
 ) -> tuple[list[list[tf.Tensor]], tf.Tensor]:
-    """Means nearer to the gradients, if all of these are finite; whether they are."""
+    """The means updated by the gradients, if all are finite; and if they are."""
     present = [g for gradient in gradients for g in gradient if g is not None]
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in present])
     share = tf.where(finite, share, 0.0)
 
-    def moved(old: tf.Tensor, new: tf.Tensor | None) -> tf.Tensor:
+    def updated(old: tf.Tensor, new: tf.Tensor | None) -> tf.Tensor:
         part = tf.cast(share, old.dtype)
         there = tf.zeros_like(old) if new is None else tf.cast(new, old.dtype)
         return (1.0 - part) * old + tf.math.multiply_no_nan(there, part)
 
     pairs = zip(means, gradients, strict=True)
-    return [[*map(moved, mean, gradient)] for mean, gradient in pairs], finite
+    return [[*map(updated, mean, gradient)] for mean, gradient in pairs], finite
 
 
-def _mark(values: list[tf.Tensor]) -> tf.Tensor:
-    """`[2]` float64 by which weights are known again: the sum of some, and that of their sizes."""
+def weight_fingerprint(values: list[tf.Tensor]) -> tf.Tensor:
+    """`[2]` float64 that identify weights: the sum of some, and the sum of their sizes."""
     sums = []
     for value in values:
         # A thousand of each variable tell other weights as well as all of them.

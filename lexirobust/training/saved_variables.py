@@ -18,7 +18,7 @@ def replicated(value: Any) -> tf.Variable:
     return tf.Variable(value, trainable=False, aggregation=tf.VariableAggregation.NONE)
 
 
-def put(store: Any, prefix: str, variables: Sequence[tf.Variable]) -> None:
+def save_variables(store: Any, prefix: str, variables: Sequence[tf.Variable]) -> None:
     """Puts variables into what Keras saves.
 
     Args:
@@ -30,8 +30,8 @@ def put(store: Any, prefix: str, variables: Sequence[tf.Variable]) -> None:
         store[f"{prefix}{number}"] = variable
 
 
-def take(store: dict[str, Any], prefix: str) -> list[Any]:
-    """Takes what `put` put there out of what Keras has saved.
+def pop_variables(store: dict[str, Any], prefix: str) -> list[Any]:
+    """Takes what `save_variables` put there out of what Keras has saved.
 
     Args:
         store: Values by name; those that are taken are removed.

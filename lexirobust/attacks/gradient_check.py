@@ -1,4 +1,4 @@
-"""Whether gradients come through a classifier: noticed while an attack is traced."""
+"""A warning, while an attack is traced, if no gradient comes through the classifier."""
 
 import contextlib
 import contextvars
@@ -16,18 +16,20 @@ from lexirobust.attacks import graph_cache
 _OWN: Final = (str(pathlib.Path(__file__).resolve().parents[1]), contextlib.__file__)
 
 
-class _Seen:
-    """What the gradients of one trace were seen to do: be asked of logits, and reach inputs."""
+class _Gradients:
+    """Gradients of one trace: asked for at the logits, and arrived at the inputs."""
 
     def __init__(self) -> None:
         self.asked = self.reached = False
 
 
-_SEEN: Final[contextvars.ContextVar[_Seen | None]] = contextvars.ContextVar("seen", default=None)
+_WATCHED: Final[contextvars.ContextVar[_Gradients | None]] = contextvars.ContextVar(
+    "gradients", default=None
+)
 
 
-def observed(classify: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    """Calls a classifier; where an attack is being traced, notices which gradients are taken.
+def watched(classify: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """Calls a classifier; while an attack is traced, notes which gradients are taken.
 
     Args:
         classify: Maps inputs to logits.
@@ -36,14 +38,14 @@ def observed(classify: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Ten
     Returns:
         The logits.
     """
-    seen = _SEEN.get()
-    if seen is None:
+    gradients = _WATCHED.get()
+    if gradients is None:
         return classify(x)
 
     @tf.custom_gradient
     def entered(x: tf.Tensor) -> Any:
         def back(gradient: tf.Tensor) -> tf.Tensor:
-            seen.reached = True
+            gradients.reached = True
             return gradient
 
         return tf.identity(x), back
@@ -52,7 +54,7 @@ def observed(classify: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Ten
     def left(logits: tf.Tensor, x: tf.Tensor) -> Any:
         # The inputs are there so that this is asked also where nothing else leads to them.
         def back(gradient: tf.Tensor) -> Any:
-            seen.asked = True
+            gradients.asked = True
             return gradient, None
 
         return tf.identity(logits), back
@@ -61,7 +63,7 @@ def observed(classify: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Ten
 
 
 @contextlib.contextmanager
-def noticed(classifier: Any) -> Iterator[None]:
+def warn_without_gradient(classifier: Any) -> Iterator[None]:
     """Warns, once for a classifier, if an attack traced inside follows gradients and finds none.
 
     A gradient of zeros is one: what is there is known when a graph is traced, and no numbers.
@@ -69,13 +71,13 @@ def noticed(classifier: Any) -> Iterator[None]:
     Args:
         classifier: Maps inputs to logits.
     """
-    seen = _Seen()
-    token = _SEEN.set(seen)
+    gradients = _Gradients()
+    token = _WATCHED.set(gradients)
     try:
         yield
     finally:
-        _SEEN.reset(token)
-    if seen.asked and not seen.reached:
+        _WATCHED.reset(token)
+    if gradients.asked and not gradients.reached:
         graph_cache.keep(classifier, "no gradient", (), _warn)
 
 
