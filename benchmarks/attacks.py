@@ -31,7 +31,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import TensorFlowV2Classifier
 
 import lexirobust as lr
-from lexirobust.attacks.attack import classification_loss
+from lexirobust.attacks.losses import classification_loss
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
 SAMPLES = flags.DEFINE_integer("samples", 500, "Test images attacked.", 1)

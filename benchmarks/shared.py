@@ -13,7 +13,8 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust.attacks import geometry
-from lexirobust.attacks.attack import classification_loss, logits_of
+from lexirobust.attacks.classifier import logits_of
+from lexirobust.attacks.losses import classification_loss
 
 
 class WarmStart(lr.attacks.Attack):

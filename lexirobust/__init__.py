@@ -2,8 +2,8 @@
 
 from lexirobust import attacks, callbacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
+from lexirobust.geometry.class_distances import class_distances, nearest_pairs
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
-from lexirobust.neighbors import class_distances, nearest_pairs
 from lexirobust.reporting import report
 from lexirobust.serving import export
 from lexirobust.training import (

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Classifier, logits_of
+from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.minimum_norm import MinimumNormAttack, NearestPoints
-from lexirobust.checks import check_priors, classes_of
-from lexirobust.forms import one_array
+from lexirobust.checks import check_priors
+from lexirobust.data_forms import one_array
 from lexirobust.graphs import or_else
+from lexirobust.tensors import classes_of
 
 
 def nearest_boundary(

@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from lexirobust.atomic_files import write_whole
 from lexirobust.evaluation import AccuracyCurve, Order, compare, rank
 from lexirobust.evaluation.curve import check_pair
-from lexirobust.files import write_whole
 
 _EXTRA: Final = ("jinja2", "matplotlib")
 _SIGNIFICANCE: Final = 0.05

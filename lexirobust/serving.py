@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, classifier_of, draw_seed, logits_of
+from lexirobust.attacks.base import Attack, draw_seed
+from lexirobust.attacks.classifier import classifier_of, logits_of
 
 
 def export(

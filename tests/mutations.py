@@ -30,7 +30,7 @@ import rich.table
 import rich.text
 from absl import app, flags
 
-from lexirobust.files import write_whole
+from lexirobust.atomic_files import write_whole
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[1]
 TIMEOUT: Final = 900.0  # Seconds.
@@ -92,7 +92,7 @@ OBJECTIVES = ("tests/training/test_objectives.py", "tests/training/test_methods.
 DISCRIMINATOR = ("tests/training/test_discriminator.py", "tests/training/test_methods.py")
 NEAREST = ("tests/training/test_nearest.py",)
 CHECKS = ("tests/test_checks.py", "tests/training/test_bad_input.py")
-GEOMETRY = ("tests/attacks/test_geometry.py", "tests/attacks/test_pgd.py")
+GEOMETRY = ("tests/geometry/test_balls.py", "tests/attacks/test_pgd.py")
 PGD = (
     "tests/attacks/test_pgd.py",
     "tests/attacks/test_gradient_ascent.py",
@@ -103,10 +103,10 @@ SWEEP = (
     "tests/attacks/test_pgd.py",
     "tests/attacks/test_contract.py",
 )
-GUIDED = ("tests/attacks/test_guided.py", "tests/attacks/test_explored.py")
-EXPLORED = ("tests/attacks/test_explored.py", "tests/training/test_nearest.py")
+GUIDED = ("tests/attacks/test_guided.py", "tests/geometry/test_explored_region.py")
+EXPLORED = ("tests/geometry/test_explored_region.py", "tests/training/test_nearest.py")
 CELLS = (
-    "tests/attacks/test_cells.py",
+    "tests/geometry/test_voronoi_cells.py",
     "tests/attacks/test_voronoi.py",
     "tests/evaluation/test_genuine.py",
 )
@@ -116,7 +116,7 @@ DECISIONS = (
     "tests/attacks/test_hop_skip_jump.py",
 )
 HYPERPLANE = (
-    "tests/attacks/test_hyperplane.py",
+    "tests/geometry/test_hyperplanes.py",
     "tests/attacks/test_deepfool.py",
     "tests/attacks/test_fab.py",
 )
@@ -668,7 +668,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "files: written in place",
-        "files.py",
+        "atomic_files.py",
         """    unfinished = path.with_name(f".part-{path.name}")
     try:
         write(unfinished)
@@ -684,35 +684,35 @@ MUTATIONS: Final = (
     # Attacks: geometry, loop, gradients.
     Mutation(
         "geometry: l1 balls are projected onto as those of l2",
-        "attacks/geometry.py",
+        "geometry/balls.py",
         "return _grow_l1(flat, radius, low, high)",
         "return _grow_l2(flat, radius, low, high)",
         GEOMETRY,
     ),
     Mutation(
         "geometry: upper side of the box ignored",
-        "attacks/geometry.py",
+        "geometry/balls.py",
         "low, high = tf.maximum(low, _flat(box[0])), tf.minimum(high, _flat(box[1]))",
         "low = tf.maximum(low, _flat(box[0]))",
         GEOMETRY,
     ),
     Mutation(
         "geometry: the sphere of linf is its ball",
-        "attacks/geometry.py",
+        "geometry/balls.py",
         "return tf.where(roomy, result, roomier), roomy[:, 0]",
         "return tf.where(roomy, inside, roomier), roomy[:, 0]",
         GEOMETRY,
     ),
     Mutation(
         "geometry: random points crowd at the middle of the ball",
-        "attacks/geometry.py",
+        "geometry/balls.py",
         "draw *= share ** (1.0 / flat.shape[-1])",
         "draw *= share",
         GEOMETRY,
     ),
     Mutation(
         "geometry: what leaves an l2 ball changes its norm",
-        "attacks/geometry.py",
+        "geometry/balls.py",
         "tf.maximum((radius - half) * (radius + half), 0.0)",
         "tf.square(radius - half)",
         EXPLORED,
@@ -768,21 +768,21 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "attack: classifiers are attacked as in training",
-        "attacks/attack.py",
+        "attacks/base.py",
         "logits = classifier(x, training=False) if is_layer else classifier(x)",
         "logits = classifier(x, training=True) if is_layer else classifier(x)",
         MODEL,
     ),
     Mutation(
         "attack: a sweep comes back in ascending order, not as asked",
-        "attacks/attack.py",
+        "attacks/base.py",
         "order = np.searchsorted(ascending, magnitudes)",
         "order = range(len(ascending))",
         SWEEP,
     ),
     Mutation(
         "attack: labels of a sweep are those of other samples",
-        "attacks/attack.py",
+        "attacks/base.py",
         "labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))",
         "labels = tf.repeat(y, times, axis=0)",
         (*SWEEP, "tests/training/test_methods.py"),
@@ -859,35 +859,35 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "explored: a sample's own sphere is inside",
-        "attacks/explored.py",
+        "geometry/explored_region.py",
         "_OUTSIDE = 1.0 - 1e-4",
         "_OUTSIDE = 1.0 + 1e-4",
         EXPLORED,
     ),
     Mutation(
         "explored: led away from the point nearest to the clean input",
-        "attacks/explored.py",
+        "geometry/explored_region.py",
         "point = self._nearest(x_adv)",
         "point = self._nearest(x)",
         EXPLORED,
     ),
     Mutation(
         "cells: a sample's own point counts as another",
-        "attacks/cells.py",
+        "geometry/voronoi_cells.py",
         "nearest(x_adv, self.points, self.norm, self.weights, other_than=own)",
         "nearest(x_adv, self.points, self.norm, self.weights)",
         CELLS,
     ),
     Mutation(
         "cells: weights of own and other point swapped",
-        "attacks/cells.py",
+        "geometry/voronoi_cells.py",
         "self._weight(other, x_adv.dtype) / self._weight(own, x_adv.dtype)",
         "self._weight(own, x_adv.dtype) / self._weight(other, x_adv.dtype)",
         CELLS,
     ),
     Mutation(
         "cells: points between one and two radii away left out",
-        "attacks/cells.py",
+        "geometry/voronoi_cells.py",
         "reach = 2.0 * radius",
         "reach = radius",
         CELLS,
@@ -897,21 +897,21 @@ MUTATIONS: Final = (
         "attacks/voronoi.py",
         "return choose(self.cells.holds(x, x_adv, own), x_adv, x)",
         "return x_adv",
-        ("tests/attacks/test_voronoi.py", "tests/attacks/test_cells.py"),
+        ("tests/attacks/test_voronoi.py", "tests/geometry/test_voronoi_cells.py"),
     ),
     Mutation(
         "nearest: squared distances are weighed by plain weights",
-        "attacks/nearest.py",
+        "geometry/nearest_neighbors.py",
         'far *= tf.square(factors) if norm == "l2" else factors',
         "far *= factors",
         CELLS,
     ),
     Mutation(
         "nearest: l1 and linf swapped",
-        "attacks/nearest.py",
+        "geometry/nearest_neighbors.py",
         'reduce = tf.reduce_sum if norm == "l1" else tf.reduce_max',
         'reduce = tf.reduce_max if norm == "l1" else tf.reduce_sum',
-        ("tests/attacks/test_explored.py", "tests/attacks/test_cells.py"),
+        ("tests/geometry/test_explored_region.py", "tests/geometry/test_voronoi_cells.py"),
     ),
     # Attacks: searches, nearest points, images.
     Mutation(
@@ -923,7 +923,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "hyperplane: prices shape the way by linf, and not by l2",
-        "attacks/hyperplane.py",
+        "geometry/hyperplanes.py",
         'pace = price if norm == "l2" else tf.ones_like(price)',
         'pace = price if norm == "linf" else tf.ones_like(price)',
         HYPERPLANE,
@@ -986,14 +986,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "warp: images are turned clockwise",
-        "attacks/warp.py",
+        "geometry/image_warps.py",
         """        cosine * rows + sine * columns + middle[0],
         cosine * columns - sine * rows + middle[1],
 """,
         """        cosine * rows - sine * columns + middle[0],
         cosine * columns + sine * rows + middle[1],
 """,
-        ("tests/attacks/test_warp.py", "tests/attacks/test_spatial.py"),
+        ("tests/geometry/test_image_warps.py", "tests/attacks/test_spatial.py"),
     ),
     Mutation(
         "worst: own magnitudes of the attacks ignored",
@@ -1162,17 +1162,17 @@ MUTATIONS: Final = (
     # Distances, interpretation, serving, reports.
     Mutation(
         "distances: a class is at 0 from itself",
-        "neighbors.py",
+        "geometry/class_distances.py",
         "itertools.combinations(range(classes), 2)",
         "itertools.combinations_with_replacement(range(classes), 2)",
-        ("tests/test_neighbors.py",),
+        ("tests/geometry/test_class_distances.py",),
     ),
     Mutation(
         "distances: pairs that rounding leaves in doubt are not measured",
-        "neighbors.py",
+        "geometry/class_distances.py",
         "doubtful = np.argwhere(low <= min(high.min(), best))",
         "doubtful = np.argwhere(high <= min(high.min(), best))",
-        ("tests/test_neighbors.py",),
+        ("tests/geometry/test_class_distances.py",),
     ),
     Mutation(
         "interpretation: neutral where the odds are the prior",

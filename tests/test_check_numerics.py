@@ -9,8 +9,9 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust import attacks, gem
-from lexirobust.attacks import geometry, graph_cache, hyperplane
-from lexirobust.attacks.nearest import nearest
+from lexirobust.attacks import geometry, graph_cache
+from lexirobust.geometry import hyperplanes as hyperplane
+from lexirobust.geometry.nearest_neighbors import nearest
 from tests.attacks import test_contract as contract
 from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, right_network, weights
 

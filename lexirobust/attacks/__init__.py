@@ -1,13 +1,12 @@
 """Attacks: adversarial perturbations of an exact norm, or within it, inside the bounds."""
 
-from lexirobust.attacks import bounds, geometry
-from lexirobust.attacks.attack import Attack, Classifier
+from lexirobust.attacks import bounds
+from lexirobust.attacks.base import Attack
 from lexirobust.attacks.bim import BIM
 from lexirobust.attacks.boundary_attack import BoundaryAttack
-from lexirobust.attacks.cells import VoronoiCells
+from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.daa import DAA
 from lexirobust.attacks.deepfool import DeepFool
-from lexirobust.attacks.explored import ExploredRegion
 from lexirobust.attacks.fab import FAB
 from lexirobust.attacks.fgsm import FGSM
 from lexirobust.attacks.guided import GuidedPGD
@@ -19,6 +18,9 @@ from lexirobust.attacks.spatial import Flow, Spatial
 from lexirobust.attacks.square import Square
 from lexirobust.attacks.voronoi import VoronoiPGD
 from lexirobust.attacks.worst_case import WorstCase
+from lexirobust.geometry import balls as geometry
+from lexirobust.geometry.explored_region import ExploredRegion
+from lexirobust.geometry.voronoi_cells import VoronoiCells
 
 __all__ = [
     "BIM",

@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Final, NamedTuple
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
 from lexirobust.attacks.decisions import DecisionAttack
 from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm import (
@@ -16,6 +15,7 @@ from lexirobust.attacks.minimum_norm import (
     spread,
 )
 from lexirobust.checks import check_count
+from lexirobust.geometry import balls
 
 # By which factor sizes shrink after a failure.
 _SHRINK: Final = 1 / 1.05
@@ -103,10 +103,10 @@ class BoundaryAttack(DecisionAttack):
 
         def step(number: tf.Tensor, points: tf.Tensor, size: _Size) -> tuple[Any, ...]:
             own = tf.random.experimental.stateless_fold_in(seed, number)
-            distance = geometry.norm(points - x, self.norm)
-            drawn = geometry.random_perturbation(x, distance, self.norm, own, surface=True)
+            distance = balls.norm(points - x, self.norm)
+            drawn = balls.random_perturbation(x, distance, self.norm, own, surface=True)
             turned = points - x + spread(size.spherical_step, x) * drawn
-            turned = spread(distance, x) * geometry.steepest_direction(turned, "l2")
+            turned = spread(distance, x) * balls.steepest_direction(turned, "l2")
             turned = self.inside(x + turned)
             ended = self.between(x, turned, 1.0 - size.source_step)
             is_around, is_ended = question.wrong(turned), question.wrong(ended)
@@ -121,7 +121,7 @@ class BoundaryAttack(DecisionAttack):
                 _Size(_adapted(size.spherical_step, is_around, _AROUND), source_step),
             )
 
-        one = tf.ones_like(geometry.norm(x, self.norm))
+        one = tf.ones_like(balls.norm(x, self.norm))
         _, points, _ = tf.while_loop(
             lambda number, *_: (number < self.steps) & tf.reduce_any(searched),
             step,

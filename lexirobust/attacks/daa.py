@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Classifier
+from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.pgd import PGD
-from lexirobust.checks import of_dtype
+from lexirobust.tensors import of_dtype
 
 # What the authors weigh the interaction by, for the cross entropy.
 INTERACTION: Final = {"blob": 1.1, "dgf": 0.001}

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Final
 
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
 from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.checks import check_count
+from lexirobust.geometry import balls
 
 # Without bounds, noise grows from this share of the inputs' root mean square, or of 1 for inputs
 # that are 0, twice as large at every try.
@@ -70,7 +70,7 @@ class DecisionAttack(MinimumNormAttack):
             seeds = tf.random.experimental.stateless_split(own, 2)
             start, closed = find_starts(question, self.bounds, self.tries, seeds[0], closed)
             found = self.walk(question, start, seeds[1])
-            before, after = (geometry.norm(each.points - x, self.norm) for each in (best, found))
+            before, after = (balls.norm(each.points - x, self.norm) for each in (best, found))
             better = found.success & (~best.success | (after < before))
             success = best.success | found.success
             points = choose(better, found.points, best.points)

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry, hyperplane
 from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.linearization import linearize
 from lexirobust.attacks.minimum_norm import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.checks import check_count, check_steps
+from lexirobust.geometry import balls, hyperplanes
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -79,11 +80,9 @@ class DeepFool(MinimumNormAttack):
 
         def step(number: tf.Tensor, here: tf.Tensor, found: SearchResult) -> tuple[Any, ...]:
             active = question.right & ~found.success
-            boundaries = hyperplane.linearize(
-                question.classifier, here, question.labels, self.candidates
-            )
-            box = geometry.box_around(here, self.bounds)
-            _, _, way = hyperplane.nearest(boundaries, box, self.norm)
+            boundaries = linearize(question.classifier, here, question.labels, self.candidates)
+            box = balls.box_around(here, self.bounds)
+            _, _, way = hyperplanes.nearest(boundaries, box, self.norm)
             onward = self.inside(here + way)
             beyond = self.inside(x + (1.0 + self.overshoot) * (onward - x))
             new = SearchResult(

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry, hyperplane
 from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.linearization import linearize
 from lexirobust.attacks.minimum_norm import (
     MinimumNormAttack,
     SearchProblem,
@@ -16,6 +16,7 @@ from lexirobust.attacks.minimum_norm import (
     spread,
 )
 from lexirobust.checks import check_count, check_steps
+from lexirobust.geometry import balls, hyperplanes
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -105,7 +106,7 @@ class FAB(MinimumNormAttack):
 
         def step(number: tf.Tensor, here: tf.Tensor, best: _Best) -> tuple[Any, ...]:
             onward = self._onward(question, here)
-            distance = geometry.norm(onward - x, self.norm)
+            distance = balls.norm(onward - x, self.norm)
             wrong = question.wrong(onward)
             best = choose(wrong & (distance < best.distance), _Best(onward, distance), best)
             return number + 1, choose(wrong, self._back(x, onward), onward), best
@@ -132,11 +133,9 @@ class FAB(MinimumNormAttack):
         """
         x, searched = question.x, question.right & found.success
         found = super().refine(question, found)
-        boundaries = hyperplane.linearize(
-            question.classifier, found.points, question.labels, self.candidates
-        )
+        boundaries = linearize(question.classifier, found.points, question.labels, self.candidates)
         # Without bounds: the boundary that the point has just crossed, as near as rounding.
-        normal, gap, _ = hyperplane.nearest(boundaries, None, self.norm)
+        normal, gap, _ = hyperplanes.nearest(boundaries, None, self.norm)
 
         def path(share: tf.Tensor) -> tf.Tensor:
             far = self.eta * share
@@ -147,20 +146,18 @@ class FAB(MinimumNormAttack):
         tried = binary_search(
             question, SearchResult(end, searched & question.wrong(end), queries), path
         )
-        before, after = (geometry.norm(each.points - x, self.norm) for each in (found, tried))
+        before, after = (balls.norm(each.points - x, self.norm) for each in (found, tried))
         points = choose(tried.success & (after < before), tried.points, found.points)
         return SearchResult(points, found.success, tried.queries)
 
     def _onward(self, question: SearchProblem, here: tf.Tensor) -> tf.Tensor:
         """The next point: beyond the nearest boundary, between where two ways lead."""
         x = question.x
-        boundaries = hyperplane.linearize(
-            question.classifier, here, question.labels, self.candidates
-        )
-        box = geometry.box_around(here, self.bounds)
-        normal, gap, way = hyperplane.nearest(boundaries, box, self.norm)
+        boundaries = linearize(question.classifier, here, question.labels, self.candidates)
+        box = balls.box_around(here, self.bounds)
+        normal, gap, way = hyperplanes.nearest(boundaries, box, self.norm)
         clean_way = self._from_clean(x, here, normal, gap)
-        own, clean = (geometry.norm(each, self.norm) for each in (way, clean_way))
+        own, clean = (balls.norm(each, self.norm) for each in (way, clean_way))
         alpha = spread(tf.minimum(tf.math.divide_no_nan(own, own + clean), self.alpha_max), x)
         ahead, clean_ahead = here + self.eta * way, x + self.eta * clean_way
         return self.inside((1.0 - alpha) * ahead + alpha * clean_ahead)
@@ -172,19 +169,19 @@ class FAB(MinimumNormAttack):
 
         Or to where a share of the gap is closed, which may be above 1.
         """
-        gap = gap + hyperplane.dot(normal, here - x)
-        box = geometry.box_around(x, self.bounds)
-        return hyperplane.project(normal, share * gap, self.norm, box)[0]
+        gap = gap + hyperplanes.dot(normal, here - x)
+        box = balls.box_around(x, self.bounds)
+        return hyperplanes.project(normal, share * gap, self.norm, box)[0]
 
     def _back(self, x: tf.Tensor, onward: tf.Tensor) -> tf.Tensor:
         return self.inside(x + self.beta * (onward - x))
 
     def _start(self, x: tf.Tensor, best: "_Best", seed: tf.Tensor) -> tf.Tensor:
         """A random start around the clean inputs."""
-        box = geometry.box_around(x, self.bounds)
-        reach = 2.0 if box is None else geometry.farthest(box, x, self.norm)
+        box = balls.box_around(x, self.bounds)
+        reach = 2.0 if box is None else balls.farthest(box, x, self.norm)
         radius = tf.where(best.found, best.distance, reach) / 2
-        drawn = geometry.random_perturbation(x, radius, self.norm, seed, surface=False)
+        drawn = balls.random_perturbation(x, radius, self.norm, seed, surface=False)
         return self.inside(x + drawn)
 
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.checks import of_dtype, wide
+from lexirobust.geometry import balls
+from lexirobust.tensors import of_dtype, wide
 
 Goal: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps inputs `[N, ...]` to what is to be raised, `[N]`."""
@@ -34,11 +34,11 @@ def ranked(inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     del inputs
     if len(gradients) == 1:
         return gradients[0]
-    higher, lower = (geometry.steepest_direction(g, "l2") for g in gradients)
+    higher, lower = (balls.steepest_direction(g, "l2") for g in gradients)
     axes = list(range(1, higher.shape.rank))
     inner = tf.reduce_sum(higher * lower, axis=axes, keepdims=True)
     projected = lower - tf.minimum(inner, 0.0) * higher
-    return higher + geometry.steepest_direction(projected, "l2")
+    return higher + balls.steepest_direction(projected, "l2")
 
 
 def gradient_ascent(
@@ -89,8 +89,8 @@ def gradient_ascent(
         The perturbed inputs, shaped like `x`.
     """
     magnitude = of_dtype(magnitude, x.dtype)
-    box = geometry.box_around(x, bounds)
-    to_norm = geometry.project_sphere if exact else geometry.project_ball
+    box = balls.box_around(x, bounds)
+    to_norm = balls.project_sphere if exact else balls.project_ball
     initial_perturbation = (
         None if initial_perturbation is None else tf.cast(initial_perturbation, x.dtype)
     )
@@ -120,10 +120,10 @@ def gradient_ascent(
         side = tf.cast(1 - 2 * (index % 2), x.dtype)
         if random_start:
             pair = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index // 2)
-            drawn = side * geometry.random_perturbation(x, magnitude, norm, pair, surface=True)
+            drawn = side * balls.random_perturbation(x, magnitude, norm, pair, surface=True)
             if not exact:
                 # Cut off by the box, it would start deep inside the ball, and starts be more alike.
-                drawn = geometry.project_sphere(drawn, magnitude, norm, box)[0]
+                drawn = balls.project_sphere(drawn, magnitude, norm, box)[0]
         else:
             drawn = tf.zeros_like(x)
         if initial_perturbation is not None:
@@ -176,7 +176,7 @@ def gradient_ascent(
             gradient = choose(back, best.gradient, gradient)
             values = choose(back, best.values, list(values))
         left = None if box is None else (box[0] - here, box[1] - here)
-        direction = geometry.steepest_direction(gradient, norm, left)
+        direction = balls.steepest_direction(gradient, norm, left)
         onward = here + _spread(sizes.length, x) * direction
         here = choose(best.done, here, project(onward))
         return number + 1, here, best, list(values), sizes

@@ -5,10 +5,11 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier
-from lexirobust.attacks.explored import ExploredRegion
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.gradient_ascent import Goal
 from lexirobust.attacks.pgd import PGD
+from lexirobust.geometry.explored_region import ExploredRegion
 
 Unexplored: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Maps inputs `[N, ...]` and magnitudes `[N]` to how surely each input lies outside the region

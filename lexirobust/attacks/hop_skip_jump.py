@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
 from lexirobust.attacks.decisions import DecisionAttack
 from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm import (
@@ -18,6 +17,7 @@ from lexirobust.attacks.minimum_norm import (
     spread,
 )
 from lexirobust.checks import check_count
+from lexirobust.geometry import balls
 
 # Most halvings of a step that does not end on the far side.
 _SHORTEST: Final = 20
@@ -101,7 +101,7 @@ class HopSkipJump(DecisionAttack):
 
         def step(number: tf.Tensor, found: SearchResult) -> tuple[tf.Tensor, SearchResult]:
             own = tf.random.experimental.stateless_fold_in(seed, number)
-            distance = geometry.norm(found.points - x, self.norm)
+            distance = balls.norm(found.points - x, self.norm)
             rounds = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(number, tf.float32))), tf.int32)
             facing = self._facing(question, found.points, around * distance, rounds, own)
             asked = found.queries + self.gradient_queries * rounds * tf.cast(
@@ -110,7 +110,7 @@ class HopSkipJump(DecisionAttack):
             length = distance / tf.sqrt(tf.cast(number, x.dtype))
             over = self._over(question, found._replace(queries=asked), facing, length)
             back = self._back(question, over, tolerance)
-            nearer = over.success & (geometry.norm(back.points - x, self.norm) < distance)
+            nearer = over.success & (balls.norm(back.points - x, self.norm) < distance)
             points = choose(nearer, back.points, found.points)
             return number + 1, SearchResult(points, found.success, back.queries)
 
@@ -124,7 +124,7 @@ class HopSkipJump(DecisionAttack):
     def _back(self, question: SearchProblem, found: SearchResult, tolerance: float) -> SearchResult:
         """Halves the way to the clean input, along the segment or through shrinking balls."""
         x, points = question.x, found.points
-        reach = geometry.norm(points - x, "linf")
+        reach = balls.norm(points - x, "linf")
 
         def path(share: tf.Tensor) -> tf.Tensor:
             if self.norm == "l2":
@@ -193,7 +193,7 @@ class HopSkipJump(DecisionAttack):
         mean = outcome / tf.cast(self.gradient_queries * rounds, points.dtype)
         tilt = spread(mean, points) * probe
         direction = choose(tf.abs(mean) < 1, both - tilt, tilt)
-        return geometry.steepest_direction(direction, self.norm)
+        return balls.steepest_direction(direction, self.norm)
 
     def _draw(self, shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Random directions of l2 norm 1, `[gradient_queries, N, ...]`.

@@ -5,12 +5,13 @@ from typing import Any, Final
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.attacks.attack import Classifier
 from lexirobust.attacks.bounds import relax
+from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.losses import most_likely
 from lexirobust.attacks.pgd import PGD
-from lexirobust.checks import check_count, of_dtype
+from lexirobust.checks import check_count
+from lexirobust.geometry import balls
+from lexirobust.tensors import of_dtype
 
 # The neighborhoods tried, as shares of the magnitude: the authors' first one on MNIST, 0.01 of
 # 0.3, grows threefold, to half the magnitude at most.
@@ -80,9 +81,9 @@ class IntervalAttack(PGD):
             if initial_perturbation is None
             else tf.cast(initial_perturbation, x.dtype)
         )
-        box = geometry.box_around(x, self.bounds)
+        box = balls.box_around(x, self.bounds)
         # The largest box around 0 with corners at norm 1.
-        unit = 1.0 / geometry.norm(tf.ones_like(x), self.norm)
+        unit = 1.0 / balls.norm(tf.ones_like(x), self.norm)
 
         def spread(per_sample: tf.Tensor) -> tf.Tensor:
             return tf.reshape(per_sample, [-1] + [1] * (x.shape.rank - 1))
@@ -95,8 +96,8 @@ class IntervalAttack(PGD):
                 unproven, _ = self._gain(classifier, here, y, spread(unit * tried))
                 reach = tf.where(unproven, tried, reach)
             _, gradient = self._gain(classifier, here, y, spread(unit * reach))
-            onward = start + spread(reach) * geometry.steepest_direction(gradient, self.norm)
-            return number + 1, geometry.project_ball(onward, magnitude, self.norm, box)[0]
+            onward = start + spread(reach) * balls.steepest_direction(gradient, self.norm)
+            return number + 1, balls.project_ball(onward, magnitude, self.norm, box)[0]
 
         _, start = tf.while_loop(lambda number, _: number < self.moves, move, (0, start))
         return super().perturb(classifier, x, y, magnitude, seed, initial_perturbation=start)

@@ -5,10 +5,23 @@ from typing import Final, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks.attack import classification_loss
-
 AttackLoss: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """Maps logits `[N, C]`, labels, and whether the labels are targets, a scalar bool, to `[N]`."""
+
+
+def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Computes the cross entropy of every sample.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N]` integer labels, or `[N, C]` probabilities.
+
+    Returns:
+        `[N]` tensor, in nats.
+    """
+    if y.shape.rank == 2:
+        return tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, logits.dtype), logits)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int32), logits)
 
 
 def cross_entropy(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:

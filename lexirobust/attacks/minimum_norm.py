@@ -7,12 +7,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.attacks.attack import Base, Classifier, _batches, _progress, logits_of
+from lexirobust.attacks.base import Base
+from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.inputs import batches, progress
 from lexirobust.attacks.losses import most_likely
-from lexirobust.checks import classes_of
+from lexirobust.geometry import balls
 from lexirobust.graphs import or_else
+from lexirobust.tensors import classes_of
 
 TOLERANCE: Final = 1e-5
 """The distance of the last points from the boundary, relative to that from the inputs."""
@@ -112,8 +114,8 @@ class MinimumNormAttack(Base):
             TypeError: If inputs are no numbers, or labels neither integers nor probabilities.
         """
         x, y = self._checked(classifier, x, y, batch_size)
-        parts = _batches(batch_size, x, y)
-        found = [self._compiled(classifier, x=x, y=y) for x, y in _progress(parts, len(parts))]
+        parts = batches(batch_size, x, y)
+        found = [self._compiled(classifier, x=x, y=y) for x, y in progress(parts, len(parts))]
         return _told(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
 
     def search(
@@ -139,7 +141,7 @@ class MinimumNormAttack(Base):
         question = SearchProblem(classifier, x, most_likely(y), decide(classifier, x))
         found = self.refine(question, self.find(question, tf.cast(seed, tf.int32)))
         inputs = choose(found.success & question.right, found.points, x)
-        distances = tf.cast(geometry.norm(inputs - x, self.norm), tf.float32)
+        distances = tf.cast(balls.norm(inputs - x, self.norm), tf.float32)
         success = found.success | ~question.right
         points = NearestPoints(inputs, distances, success, 1 + found.queries)
         return NearestPoints(*(tf.stop_gradient(each) for each in points))

@@ -6,10 +6,12 @@ from typing import Any, ClassVar, Final
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier, logits_of
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient_ascent import Goal, choose, gradient_ascent, ranked
 from lexirobust.attacks.losses import LOSSES, most_likely
-from lexirobust.checks import check_flag, check_steps, classes_of, of_dtype, wide
+from lexirobust.checks import check_flag, check_steps
+from lexirobust.tensors import classes_of, of_dtype, wide
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")

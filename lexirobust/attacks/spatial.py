@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import warp
-from lexirobust.attacks.attack import Attack, Classifier, logits_of
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient_ascent import gradient_ascent
 from lexirobust.attacks.losses import cross_entropy, most_likely
-from lexirobust.checks import check_flag, check_steps, classes_of, of_dtype
+from lexirobust.checks import check_flag, check_steps
+from lexirobust.geometry import image_warps
+from lexirobust.tensors import classes_of, of_dtype
 
 
 class ImageAttack(Attack):
@@ -152,7 +154,7 @@ class Spatial(ImageAttack):
 
         def visit(place: tf.Tensor, worst: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             degrees, down, right = (magnitude * axis[place] for axis in (angles, downs, rights))
-            x_adv = warp.rotate_and_translate(x, degrees, down, right, self.fill)
+            x_adv = image_warps.rotate_and_translate(x, degrees, down, right, self.fill)
             return place + 1, self._worse(classifier, y, x_adv, worst)
 
         _, (worst, _, _) = tf.while_loop(
@@ -239,8 +241,8 @@ class Flow(ImageAttack):
         _check_images(x)
 
         def goal(field: tf.Tensor) -> tf.Tensor:
-            loss = _log_odds(logits_of(classifier, warp.flow(x, field)), y)
-            return loss - self.smoothness * tf.cast(warp.total_variation(field), loss.dtype)
+            loss = _log_odds(logits_of(classifier, image_warps.flow(x, field)), y)
+            return loss - self.smoothness * tf.cast(image_warps.total_variation(field), loss.dtype)
 
         field = gradient_ascent(
             [goal],
@@ -256,7 +258,7 @@ class Flow(ImageAttack):
             random_start=self.random_start,
         )
         unmoved = self._worse(classifier, y, x, None)
-        worst, *_ = self._worse(classifier, y, warp.flow(x, field), unmoved)
+        worst, *_ = self._worse(classifier, y, image_warps.flow(x, field), unmoved)
         return tf.stop_gradient(worst)
 
 

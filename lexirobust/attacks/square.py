@@ -8,12 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.attacks.attack import Attack, Classifier, logits_of
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.losses import LOSSES
 from lexirobust.attacks.pgd import CONSTRAINTS, GOALS
-from lexirobust.checks import check_count, of_dtype
+from lexirobust.checks import check_count
+from lexirobust.geometry import balls
+from lexirobust.tensors import of_dtype
 
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -111,9 +113,9 @@ class Square(Attack):
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph; see `Attack.perturb`."""
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
-        seed, box = tf.cast(seed, tf.int32), geometry.box_around(x, self.bounds)
+        seed, box = tf.cast(seed, tf.int32), balls.box_around(x, self.bounds)
         exact, targeted = self.constraint == "exact", self.goal == "minimize"
-        to_norm = geometry.project_sphere if exact else geometry.project_ball
+        to_norm = balls.project_sphere if exact else balls.project_ball
         search = (_Corners if self.norm == "linf" else _Pyramids)(_as_images(x), magnitude)
 
         def settle(images: tf.Tensor) -> tf.Tensor:

@@ -6,10 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier
-from lexirobust.attacks.cells import VoronoiCells
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.gradient_ascent import Goal, choose
 from lexirobust.attacks.pgd import PGD
+from lexirobust.geometry.voronoi_cells import VoronoiCells
 
 
 class VoronoiPGD(PGD):

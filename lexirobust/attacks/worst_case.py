@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, Classifier, logits_of
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient_ascent import choose
 from lexirobust.attacks.losses import cross_entropy
-from lexirobust.checks import check_magnitudes, of_dtype
+from lexirobust.checks import check_magnitudes
 from lexirobust.graphs import or_else
+from lexirobust.tensors import of_dtype
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")

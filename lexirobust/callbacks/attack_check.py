@@ -9,12 +9,13 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import PGD
-from lexirobust.attacks.attack import classifier_of, logits_of
+from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
-from lexirobust.checks import check_count, check_data
+from lexirobust.checks import check_count
+from lexirobust.data_checks import check_data
+from lexirobust.data_forms import one_array
 from lexirobust.evaluation import evaluate_robustness
 from lexirobust.evaluation.evaluate import check_one_label
-from lexirobust.forms import one_array
 
 _MARGIN: Final = 0.1
 """The drop in accuracy under the stronger attack that needs no warning, chance aside."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
+from lexirobust.atomic_files import write_whole
 from lexirobust.checks import check_count
-from lexirobust.files import write_whole
 
 
 class Backup(keras.callbacks.Callback):

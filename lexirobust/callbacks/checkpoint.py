@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from lexirobust.atomic_files import write_whole
 from lexirobust.checks import check_count
-from lexirobust.files import write_whole
 
 
 class LexicographicCheckpoint(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from lexirobust.attacks.attack import classifier_of
+from lexirobust.attacks.classifier import classifier_of
 from lexirobust.callbacks.board import Periodic
 
 

@@ -6,12 +6,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.attack import Attack, classifier_of, logits_of
+from lexirobust.attacks.base import Attack
+from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
-from lexirobust.checks import check_count, check_data, check_magnitudes
+from lexirobust.checks import check_count, check_magnitudes
+from lexirobust.data_checks import check_data
+from lexirobust.data_forms import one_array
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
 from lexirobust.evaluation.evaluate import check_one_label
-from lexirobust.forms import one_array
 from lexirobust.names import magnitude_name
 
 

@@ -7,9 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import gradient_check
-from lexirobust.attacks.attack import Attack, Classifier, classifier_of, draw_seed
-from lexirobust.checks import check_magnitudes, flat_labels, input_tests, of_dtype
-from lexirobust.forms import check_dense, check_one_input
+from lexirobust.attacks.base import Attack, draw_seed
+from lexirobust.attacks.classifier import Classifier, classifier_of
+from lexirobust.checks import check_magnitudes
+from lexirobust.data_checks import flat_labels, input_tests
+from lexirobust.data_forms import check_dense, check_one_input
+from lexirobust.tensors import of_dtype
 
 
 def perturb(

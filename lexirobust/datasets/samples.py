@@ -7,7 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from lexirobust.checks import check_count
-from lexirobust.forms import one_array, only_input
+from lexirobust.data_forms import one_array, only_input
 
 
 def subset(

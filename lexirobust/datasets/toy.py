@@ -18,7 +18,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from keras import ops
 
-from lexirobust.checks import check_count, classes_of
+from lexirobust.checks import check_count
+from lexirobust.tensors import classes_of
 
 
 class Interval(NamedTuple):

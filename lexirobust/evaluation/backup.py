@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lexirobust.files import write_whole
+from lexirobust.atomic_files import write_whole
 
 
 class Digest:

@@ -18,22 +18,17 @@ import tensorflow as tf
 import tqdm
 
 from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
-from lexirobust.attacks.attack import classification_loss, draw_seed, logits_of
-from lexirobust.checks import (
-    check_count,
-    check_data,
-    check_inputs,
-    check_labels,
-    check_magnitudes,
-    check_priors,
-    classes_of,
-    flat_labels,
-)
+from lexirobust.attacks.base import draw_seed
+from lexirobust.attacks.classifier import logits_of
+from lexirobust.attacks.losses import classification_loss
+from lexirobust.checks import check_count, check_magnitudes, check_priors
+from lexirobust.data_checks import check_data, check_inputs, check_labels, flat_labels
+from lexirobust.data_forms import one_array, only_input, sized
 from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.curve import AccuracyCurve, ExampleInputs
 from lexirobust.evaluation.devices import on_devices
 from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible, not_finite
-from lexirobust.forms import one_array, only_input, sized
+from lexirobust.tensors import classes_of
 from lexirobust.version import __version__
 
 _SHOWN: Final = 8

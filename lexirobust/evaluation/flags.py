@@ -7,9 +7,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import FGSM, PGD, Attack, Classifier, Square, geometry, losses
-from lexirobust.attacks.attack import logits_of
-from lexirobust.checks import classes_of, logits_problem, randomness_problem
+from lexirobust.attacks import FGSM, PGD, Attack, Classifier, Square, losses
+from lexirobust.attacks.classifier import logits_of
+from lexirobust.checks import logits_problem, randomness_problem
+from lexirobust.geometry import balls
+from lexirobust.tensors import classes_of
 
 SHARE: Final = 0.03
 """Of the samples looked at; what a stronger attack may break more without a flag."""
@@ -164,7 +166,7 @@ def _noise_is_stronger(probe: Probe) -> Flag | None:
     attack, right = probe.attack, probe.resists
     radius = tf.cast(probe.norms, probe.x.dtype)
     for draw in range(_NOISE_DRAWS):
-        noise = geometry.random_perturbation(
+        noise = balls.random_perturbation(
             probe.x, radius, attack.norm, tf.constant([draw, 0]), surface=True
         )
         noisy = probe.x + noise
@@ -213,7 +215,7 @@ def _not_at_chance(probe: Probe) -> Flag | None:
     # The whole box is in reach, or ten times what the data span: every class is.
     low, high = attack.bounds or (10.0 * flat.min() - 1.0, 10.0 * flat.max() + 1.0)
     corner = np.full((1, flat.shape[1]), high - low)
-    size = float(geometry.norm(tf.constant(corner), attack.norm)[0])
+    size = float(balls.norm(tf.constant(corner), attack.norm)[0])
     config = {**attack.get_config(), "constraint": "maximum"}
     right = probe.under(type(attack).from_config(config), size)
     classes = logits_of(probe.classifier, probe.x[:1]).shape[-1]
@@ -267,7 +269,7 @@ def find_flags(probe: Probe) -> Iterator[Flag]:
     for check in CHECKS:
         if check in _OF_ATTACKS and (unsteady or not raises):
             continue
-        if check in _OF_NORMS and probe.attack.norm not in geometry.NORMS:
+        if check in _OF_NORMS and probe.attack.norm not in balls.NORMS:
             continue
         flag = check(probe)
         if flag is not None:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lexirobust import datasets
-from lexirobust.checks import classes_of
 from lexirobust.plotting.style import BLUE, CLASS_COLORS, CLASS_NAMES, RED, check_not_empty
+from lexirobust.tensors import classes_of
 
 
 class Curve(Protocol):

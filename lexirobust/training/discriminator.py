@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.checks import wide
+from lexirobust.tensors import wide
 from lexirobust.training.augmentation import find_augmentation
 
 

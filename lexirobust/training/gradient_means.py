@@ -6,8 +6,9 @@ from typing import Any, Final
 import keras
 import tensorflow as tf
 
-from lexirobust.checks import check_count, wide
+from lexirobust.checks import check_count
 from lexirobust.graphs import compiled
+from lexirobust.tensors import wide
 from lexirobust.training.objective_losses import Gradient
 from lexirobust.training.saved_variables import replicated, save_variables
 

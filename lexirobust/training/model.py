@@ -14,22 +14,18 @@ import tensorflow as tf
 from lexirobust import gem, serving
 from lexirobust.attacks.graph_cache import Snapshot
 from lexirobust.attacks.losses import most_likely
-from lexirobust.checks import (
+from lexirobust.checks import check_alphas, check_count, check_loss, check_mean
+from lexirobust.data_checks import (
     Weighed,
-    check_alphas,
-    check_count,
     check_data,
     check_dataset,
-    check_loss,
-    check_mean,
     check_outputs,
     check_sample_weight,
-    classes_of,
     flat_labels,
     flat_sample_weight,
     one_weighed,
 )
-from lexirobust.forms import (
+from lexirobust.data_forms import (
     check_labels_fit,
     check_one_input,
     check_sizes,
@@ -37,6 +33,7 @@ from lexirobust.forms import (
     sized,
     unindexed,
 )
+from lexirobust.tensors import classes_of
 from lexirobust.training.augmentation import Augmentation, find_augmentation
 from lexirobust.training.gradient_means import (
     MEMORY,

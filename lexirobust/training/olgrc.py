@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
-from lexirobust.checks import check_inputs, check_magnitudes, wide
-from lexirobust.forms import one_array, only_input
+from lexirobust.checks import check_magnitudes
+from lexirobust.data_checks import check_inputs
+from lexirobust.data_forms import one_array, only_input
 from lexirobust.graphs import or_else
+from lexirobust.tensors import wide
 from lexirobust.training.discriminator import (
     default_discriminator,
     discriminator_loss,

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras.src.backend import compute_output_spec
 from keras.src.trainers.compile_utils import CompileLoss, get_loss
 
-from lexirobust.checks import Weighed, flat_sample_weight
+from lexirobust.data_checks import Weighed, flat_sample_weight
 from lexirobust.training.objectives import Objective, Output
 
 

@@ -7,9 +7,11 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, Classifier
-from lexirobust.checks import check_count, check_flag, check_index, of_dtype
+from lexirobust.checks import check_count, check_flag
+from lexirobust.data_checks import check_index
+from lexirobust.data_forms import only_input, unindexed
 from lexirobust.datasets import with_index
-from lexirobust.forms import only_input, unindexed
+from lexirobust.tensors import of_dtype
 from lexirobust.training.micro_batches import map_micro_batches
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.saved_variables import replicated, save_variables

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust import attacks
-from lexirobust.attacks.attack import Base
+from lexirobust.attacks.base import Base
 from lexirobust.attacks.decisions import DecisionAttack
 from tests.attacks import linear
 

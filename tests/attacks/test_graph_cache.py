@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust.attacks import PGD, Attack, DeepFool, Square, WorstCase, graph_cache
-from lexirobust.attacks.attack import logits_of
+from lexirobust.attacks.classifier import logits_of
 
 WEIGHTS = np.array([[1.0, -1.0], [-0.5, 0.5], [0.25, 0.0], [-2.0, 1.0]], np.float32)
 SIGN = 1.0

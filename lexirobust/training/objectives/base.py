@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, Attack, Classifier
-from lexirobust.checks import of_dtype
 from lexirobust.names import check_name
+from lexirobust.tensors import of_dtype
 from lexirobust.training.objectives.forward import Forward
 
 Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import Classifier
-from lexirobust.attacks.attack import logits_of
+from lexirobust.attacks.classifier import logits_of
 from lexirobust.training.objectives.adversarial import Adversarial
 from lexirobust.training.objectives.base import Batch, Score
 from lexirobust.training.objectives.forward import Forward

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.attacks.nearest import nearest
-from lexirobust.checks import of_dtype
+from lexirobust.geometry import balls
+from lexirobust.geometry.nearest_neighbors import nearest
+from lexirobust.tensors import of_dtype
 
 # What counts as outside, as a share of the magnitude: a point's own sample is exactly that far, and
 # rounding must not put it inside.
@@ -37,7 +37,7 @@ class ExploredRegion:
     """
 
     def __init__(self, norm: str = "l2") -> None:
-        self.norm = geometry.check_norm(norm)
+        self.norm = balls.check_norm(norm)
         self.points: tf.Variable | None = None
 
     def adapt(self, points: Any) -> None:
@@ -76,7 +76,7 @@ class ExploredRegion:
             `[N]` between -1 and 0: by how much the nearest point is nearer than the magnitude, as a
             share of it. Its gradient leads away from that point.
         """
-        far = geometry.norm(self._nearest(x) - x, self.norm)
+        far = balls.norm(self._nearest(x) - x, self.norm)
         return tf.minimum(far / of_dtype(magnitude, far.dtype) - _OUTSIDE, 0.0)
 
     def has_outside(self, x: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
@@ -105,8 +105,8 @@ class ExploredRegion:
         """
         x_adv = x + perturbation
         point = self._nearest(x_adv)
-        inside = geometry.norm(point - x_adv, self.norm) < magnitude * _OUTSIDE
-        out = geometry.leave_ball(perturbation, point - x, magnitude, self.norm)
+        inside = balls.norm(point - x_adv, self.norm) < magnitude * _OUTSIDE
+        out = balls.leave_ball(perturbation, point - x, magnitude, self.norm)
         return tf.where(tf.reshape(inside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
 
     def _nearest(self, x: tf.Tensor) -> tf.Tensor:

@@ -1,12 +1,11 @@
-"""Boundaries as a classifier's gradients show them: hyperplanes, and the way onto them."""
+"""Hyperplanes, and the shortest ways onto them."""
 
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.attacks.attack import Classifier, logits_of
+from lexirobust.geometry import balls
 
 
 class Boundaries(NamedTuple):
@@ -27,60 +26,8 @@ class Boundaries(NamedTuple):
     usable: tf.Tensor
 
 
-def linearize(
-    classifier: Classifier, x: tf.Tensor, labels: tf.Tensor, candidates: int | None = None
-) -> Boundaries:
-    """Linearizes the boundaries of the labels' classes around inputs.
-
-    One pass of the classifier, and one back for each class that is looked at.
-
-    Args:
-        classifier: Maps inputs to logits.
-        x: `[N, ...]` float tensor.
-        labels: `[N]` integer labels.
-        candidates: How many other classes are looked at, the most likely of each sample; `None`:
-            all.
-
-    Returns:
-        The boundaries, in the order of the classes where all are looked at.
-
-    Raises:
-        ValueError: If the number of classes is unknown.
-
-    Example:
-
-    >>> found = linearize(lambda x: x @ [[1.0, -1.0]], tf.constant([[3.0]]), tf.constant([0]))
-    >>> found.normals[0, 1].numpy().tolist(), found.gaps[0, 1].numpy().item()
-    ([-2.0], 6.0)
-    """
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        logits = logits_of(classifier, x)
-        if logits.shape[-1] is None:
-            raise ValueError("`classifier` must give a known number of classes.")
-        own = tf.one_hot(labels, logits.shape[-1], True, False)
-        if candidates is not None and candidates < logits.shape[-1] - 1:
-            others = tf.where(own, logits.dtype.min, logits)
-            rivals = tf.math.top_k(others, candidates).indices
-            looked_at = tf.concat([tf.cast(labels, tf.int32)[:, None], rivals], axis=1)
-            logits = tf.gather(logits, looked_at, batch_dims=1)
-            labels = tf.zeros_like(labels)  # Where the label's column is now.
-            own = tf.one_hot(labels, 1 + candidates, True, False)
-        columns = tf.unstack(logits, axis=1)
-    zero = tf.UnconnectedGradients.ZERO
-    slopes = [tape.gradient(each, x, unconnected_gradients=zero) for each in columns]
-    for slope in slopes:
-        slope.set_shape(x.shape)  # `tf.py_function` does not know it.
-    jacobian = tf.stack(slopes, axis=1)
-    normals = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
-    gaps = tf.gather(logits, labels, batch_dims=1)[:, None] - logits
-    steep = tf.reduce_max(tf.abs(normals), axis=list(range(2, normals.shape.rank)))
-    usable = ~own & (steep > 0) & tf.math.is_finite(steep) & tf.math.is_finite(gaps)
-    return Boundaries(normals, tf.cast(gaps, x.dtype), usable)
-
-
 def nearest(
-    boundaries: Boundaries, box: geometry.Box | None, norm: str
+    boundaries: Boundaries, box: balls.Box | None, norm: str
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Finds the boundary that is nearest inside the box, and the way there.
 
@@ -103,9 +50,9 @@ def nearest(
     repeated = None if box is None else tuple(tf.repeat(side, classes, axis=0) for side in box)
     ways, feasible = project(normals, gaps, norm, repeated)
     missing = tf.abs(gaps - dot(normals, ways))
-    distances = geometry.norm(ways, norm)
+    distances = balls.norm(ways, norm)
     # Behind every boundary that can be reached: those that cannot, by how far they are missed.
-    missed = _divide(missing, geometry.norm(normals, DUAL[norm]))
+    missed = _divide(missing, balls.norm(normals, DUAL[norm]))
     distances = tf.reshape(tf.where(feasible, distances, missed), shape[:2])
     feasible = tf.reshape(feasible, shape[:2])
     never = tf.constant(distances.dtype.max, distances.dtype)
@@ -130,7 +77,7 @@ DUAL = {"l1": "linf", "l2": "l2", "linf": "l1"}
 
 
 def project(
-    normal: tf.Tensor, gap: tf.Tensor, norm: str, box: geometry.Box | None = None
+    normal: tf.Tensor, gap: tf.Tensor, norm: str, box: balls.Box | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the shortest perturbation that meets a hyperplane inside a box.
 
@@ -160,7 +107,7 @@ def project(
     Reference:
         Hein and Andriushchenko, arXiv 1705.08475, for the problem.
     """
-    geometry.check_norm(norm)
+    balls.check_norm(norm)
     flat = tf.reshape(normal, (tf.shape(normal)[0], int(np.prod(normal.shape[1:]))))
     # Prices relative to the dearest: no product under- or overflows for steep or flat functions.
     largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from lexirobust.attacks import warp
+from lexirobust.geometry import image_warps as warp
 
 
 def images(*shape, seed=0, dtype=np.float32):

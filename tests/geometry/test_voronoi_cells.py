@@ -4,7 +4,7 @@ import tensorflow as tf
 from scipy.spatial import distance
 
 from lexirobust.attacks import VoronoiCells, VoronoiPGD
-from lexirobust.attacks import nearest as search
+from lexirobust.geometry import nearest_neighbors as search
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
 ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 import lexirobust as lr
-from lexirobust import neighbors
+from lexirobust.geometry import class_distances
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
 
@@ -40,8 +40,8 @@ def test_distances_and_pairs_are_exact(norm, seed, shift, spread, dtype, block):
     # Near each other and far from zero: the matrix product alone would lose all digits.
     x = (shift + spread * rng.normal(size=(30, 5, 2)) + rng.normal(size=(30, 1, 1))).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors, "_BLOCK_ENTRIES", block**2)
-        patch.setattr(neighbors, "_DIFFERENCE_ENTRIES", 10 * block**2)
+        patch.setattr(class_distances, "_BLOCK_ENTRIES", block**2)
+        patch.setattr(class_distances, "_DIFFERENCE_ENTRIES", 10 * block**2)
         distances = lr.class_distances(x, y, norm)
         pairs = lr.nearest_pairs(x, y, norm)
     np.testing.assert_allclose(distances, by_scipy(x, y, norm), rtol=1e-12)

@@ -3,7 +3,7 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 
-from lexirobust.attacks import hyperplane
+from lexirobust.geometry import hyperplanes as hyperplane
 from tests.attacks.linear import ORDER
 
 NORMS = pytest.mark.parametrize("norm", ["l1", "l2", "linf"])

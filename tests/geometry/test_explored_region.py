@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 from scipy.spatial import distance
 
-from lexirobust.attacks import PGD, ExploredRegion, GuidedPGD, geometry, nearest
+from lexirobust.attacks import PGD, ExploredRegion, GuidedPGD, geometry
+from lexirobust.geometry import nearest_neighbors
 from tests.attacks.linear import moved_by
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
@@ -54,8 +55,8 @@ def nearest_neighbor(points, labels, norm):
 @pytest.mark.parametrize("small_blocks", [False, True])
 def test_depth_is_that_of_the_nearest_point(norm, small_blocks, monkeypatch):
     if small_blocks:
-        monkeypatch.setattr(nearest, "_BLOCK_POINTS", 7)
-        monkeypatch.setattr(nearest, "_BLOCK_ENTRIES", 7)
+        monkeypatch.setattr(nearest_neighbors, "_BLOCK_POINTS", 7)
+        monkeypatch.setattr(nearest_neighbors, "_BLOCK_ENTRIES", 7)
     points, x = points_of(50, 3), points_of(40, 3, seed=1)
     magnitude = np.linspace(0.2, 2.0, 40).astype(np.float32)
     far = distance.cdist(x, points, METRICS[norm]).min(axis=1)

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import geometry
-from lexirobust.attacks.nearest import nearest, within
+from lexirobust.geometry import balls
+from lexirobust.geometry.nearest_neighbors import nearest, within
 
 # By how much farther than its own sample all others must be from a perturbed input, as a share of
 # the own distance: where two are equally far, no classifier is to be blamed.
@@ -46,7 +46,7 @@ class VoronoiCells:
     """
 
     def __init__(self, points: Any, norm: str = "l2", weights: Any | None = None) -> None:
-        self.norm = geometry.check_norm(norm)
+        self.norm = balls.check_norm(norm)
         points = np.asarray(points, np.float32)
         if not (points.ndim and points.size and np.isfinite(points).all()):
             raise ValueError(
@@ -76,7 +76,7 @@ class VoronoiCells:
         """
         same = _fingerprint(x)[:, None] == _fingerprint(self.points)
         index = tf.argmax(tf.cast(same, tf.int8), axis=1, output_type=tf.int32)
-        apart = geometry.norm(self._at(index, x.dtype) - x, self.norm)
+        apart = balls.norm(self._at(index, x.dtype) - x, self.norm)
         return tf.where(apart == 0, index, -1)
 
     def depth(self, x: tf.Tensor, x_adv: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
@@ -120,10 +120,10 @@ class VoronoiCells:
         """
         other, ratio = self._nearest_other(x + perturbation, own)
         offset = self._at(other, x.dtype) - x
-        radius = geometry.norm(perturbation, self.norm)
+        radius = balls.norm(perturbation, self.norm)
         # Twice the margin, so that rounding on the way does not lead back.
         ball = (1.0 + 2.0 * _MARGIN) * radius / ratio
-        out = geometry.leave_ball(perturbation, offset, radius, self.norm, ball)
+        out = balls.leave_ball(perturbation, offset, radius, self.norm, ball)
         outside = self._lack(perturbation, perturbation - offset, ratio, _MARGIN) < 0
         outside &= other != own
         return tf.where(tf.reshape(outside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
@@ -145,7 +145,7 @@ class VoronoiCells:
         """
         other, ratio = self._nearest_other(x + perturbation, own)
         offset = self._at(other, x.dtype) - x
-        norms = [geometry.norm(each, self.norm) for each in (perturbation, offset)]
+        norms = [balls.norm(each, self.norm) for each in (perturbation, offset)]
 
         def back(share: tf.Tensor) -> tf.Tensor:
             return perturbation - tf.reshape(share, shape) * offset
@@ -208,8 +208,8 @@ class VoronoiCells:
         self, to_own: tf.Tensor, to_other: tf.Tensor, ratio: tf.Tensor, margin: float
     ) -> tf.Tensor:
         """`[N]` by how much another point is nearer than the own, negative; 0 where none is."""
-        far = ratio * geometry.norm(to_other, self.norm)
-        return tf.minimum(far - (1.0 + margin) * geometry.norm(to_own, self.norm), 0.0)
+        far = ratio * balls.norm(to_other, self.norm)
+        return tf.minimum(far - (1.0 + margin) * balls.norm(to_own, self.norm), 0.0)
 
     def _nearest_other(self, x_adv: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`[N]` the nearest of all points but the own, and its weight as a share of the own."""

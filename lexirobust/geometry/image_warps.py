@@ -7,7 +7,7 @@ is at 0, down and to the right.
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.checks import of_dtype
+from lexirobust.tensors import of_dtype
 
 
 def resample(

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks.geometry import check_norm
-from lexirobust.checks import check_data
-from lexirobust.forms import one_array
+from lexirobust.data_checks import check_data
+from lexirobust.data_forms import one_array
+from lexirobust.geometry.balls import check_norm
 
 # Entries of one block's distance matrix, and of the differences that l1 and linf need.
 _BLOCK_ENTRIES = 2**22

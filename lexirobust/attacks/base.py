@@ -4,37 +4,26 @@ import abc
 import contextlib
 import copy
 import random
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Final, Self, TypeAlias
+from typing import Any, ClassVar, Final, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from lexirobust.attacks import geometry, gradient_check, graph_cache
+from lexirobust.attacks import gradient_check, graph_cache
+from lexirobust.attacks.classifier import Classifier, known_classes
+from lexirobust.attacks.inputs import as_float, batches, one_per_input, progress
 from lexirobust.checks import (
     check_count,
-    check_data,
-    check_labels,
     check_magnitudes,
     check_seed,
-    flat_labels,
-    logits_problem,
-    of_dtype,
-    randomness_problem,
-    wide,
 )
-from lexirobust.forms import check_dense, check_one_input, check_sizes, one_array
+from lexirobust.data_checks import check_data, check_labels, flat_labels
+from lexirobust.data_forms import check_dense, check_sizes, one_array
+from lexirobust.geometry import balls
+from lexirobust.tensors import of_dtype
 
-Classifier: TypeAlias = Callable[..., Any]
-"""Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
-
-_WRAPPED: Final = (
-    "For attacks that need no gradient (Square, HopSkipJump, BoundaryAttack, Spatial), wrap it: "
-    "lambda x: tf.ensure_shape(tf.numpy_function(f, [x], tf.float32), [None, classes])."
-)
 _LOOKED_AT: Final = 64  # Samples of the first batch: enough to tell, and few enough to hold.
 
 
@@ -53,12 +42,12 @@ class Base(abc.ABC):
 
     values: ClassVar[tuple[str, ...]] = ()
     untraced: ClassVar[tuple[str, ...]] = ("seed", "_generator")
-    norms: ClassVar[tuple[str, ...]] = geometry.NORMS
+    norms: ClassVar[tuple[str, ...]] = balls.NORMS
     """The norms that magnitudes may be of. A subclass whose magnitudes are others names their
     kind here, and writes `measure` and `feasible`."""
 
     def __init__(self, norm: str, bounds: tuple[float, float] | None, seed: int | None) -> None:
-        self.norm = geometry.check_norm(norm, self.norms)
+        self.norm = balls.check_norm(norm, self.norms)
         if bounds is not None:
             ends = np.asarray(bounds)
             if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
@@ -150,7 +139,7 @@ class Base(abc.ABC):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         check_count("batch_size", batch_size, optional=True)
         check_dense(y, "`y`")
-        x, y = _as_float(one_array(x)), tf.convert_to_tensor(y)
+        x, y = as_float(one_array(x)), tf.convert_to_tensor(y)
         if tf.executing_eagerly():
             check_data(x, y, bounds=self.bounds)
         else:
@@ -160,7 +149,7 @@ class Base(abc.ABC):
             classifier(x[:1])  # Variables cannot be made while the attack is being compiled.
         if tf.executing_eagerly():
             first = x[: min(batch_size or _LOOKED_AT, _LOOKED_AT)]
-            check_labels(y, _known_classes(classifier, first))
+            check_labels(y, known_classes(classifier, first))
         return x, y
 
     @contextlib.contextmanager
@@ -259,9 +248,9 @@ class Attack(Base):
         x, y = self._checked(classifier, x, y, batch_size)
         if tf.executing_eagerly():
             check_magnitudes(np.ravel(magnitude), ranked=False, name="magnitude")
-        magnitude = _as_each("magnitude", magnitude, x)
-        parts = _batches(batch_size, x, y, magnitude)
-        x_adv = [self._run(classifier, *part) for part in _progress(parts, len(parts))]
+        magnitude = one_per_input("magnitude", magnitude, x)
+        parts = batches(batch_size, x, y, magnitude)
+        x_adv = [self._run(classifier, *part) for part in progress(parts, len(parts))]
         return tf.concat(x_adv, axis=0)
 
     def sweep(
@@ -290,19 +279,19 @@ class Attack(Base):
             ValueError: As for a call.
         """
         x, y = self._checked(classifier, x, y, batch_size)
-        scale = _as_each("scale", 1.0 if scale is None else scale, x)
+        scale = one_per_input("scale", 1.0 if scale is None else scale, x)
         if not tf.executing_eagerly():
             magnitudes = of_dtype(magnitudes, x.dtype)[:, None] * scale
             return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())
         magnitudes = check_magnitudes(magnitudes, ranked=False)
         ascending = np.unique(magnitudes)
-        parts = _batches(batch_size, x, y, scale)
+        parts = batches(batch_size, x, y, scale)
         perturbed = (
             x_adv
             for x, y, scale in parts
             for x_adv in self._sweep(classifier, x, y, scale, ascending.tolist())
         )
-        x_adv = list(_progress(perturbed, len(parts) * len(ascending)))
+        x_adv = list(progress(perturbed, len(parts) * len(ascending)))
         columns = [tf.concat(x_adv[i :: len(ascending)], axis=0) for i in range(len(ascending))]
         order = np.searchsorted(ascending, magnitudes)
         return tf.stack([columns[index] for index in order])
@@ -364,7 +353,7 @@ class Attack(Base):
         Returns:
             `[N]` tensor.
         """
-        return geometry.norm(perturbation, self.norm)
+        return balls.norm(perturbation, self.norm)
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:
         """Says where the bounds leave room for a perturbation of exactly this norm.
@@ -376,8 +365,8 @@ class Attack(Base):
         Returns:
             `[N]` bool tensor. Where it is false, the perturbed input is the farthest allowed.
         """
-        x = _as_float(x)
-        reach = geometry.farthest(geometry.box_around(x, self.bounds), x, self.norm)
+        x = as_float(x)
+        reach = balls.farthest(balls.box_around(x, self.bounds), x, self.norm)
         return reach >= of_dtype(magnitude, x.dtype) * (1.0 - 1e-6)
 
     def valid(self, x: Any, x_adv: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
@@ -417,156 +406,7 @@ def draw_seed() -> int:
     return random.randrange(2**31)
 
 
-def classifier_of(model: keras.Model) -> keras.Model:
-    """Says what a model classifies by.
-
-    Args:
-        model: One of this package's, or any other.
-
-    Returns:
-        Of this package's models the classifier that they train; of any other the model itself,
-        whatever its layers are called.
-    """
-    return model.classifier if hasattr(model, "objectives") else model
-
-
-def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
-    """Calls a classifier as in use, not as in training.
-
-    Args:
-        classifier: Maps inputs to logits.
-        x: `[N, ...]` tensor.
-
-    Returns:
-        `[N, C]` logits, float32 or wider.
-
-    Raises:
-        ValueError: If what comes out is not `[N, C]` with C of at least 2.
-        TypeError: If the classifier does not work on tensors inside a graph, or gives several
-            outputs.
-    """
-    owner = getattr(classifier, "__self__", None)
-    if isinstance(owner, keras.Model) and classifier.__name__ in ("predict", "predict_on_batch"):
-        raise TypeError(
-            f"`classifier` must be the model itself, which has gradients. Received: its method "
-            f"`{classifier.__name__}`."
-        )
-    named: dict[str, Any] = getattr(classifier, "structured_input_signature", ((), {}))[1]
-    if named:
-        (first, *_), outputs = named, classifier.structured_outputs  # type: ignore[attr-defined]
-        raise TypeError(
-            "`classifier` must map inputs to logits. A SavedModel's signature maps keywords to a "
-            f"dict: wrap it, as in lambda x: signature({first}=x)[{_likely(outputs)!r}]."
-        )
-    if not callable(classifier):
-        raise TypeError(
-            "`classifier` must be a Keras model or another callable that maps inputs to logits. "
-            f"Received: {classifier!r}; of a SavedModel take a function, such as `serve`."
-        )
-    check_one_input(classifier)
-    return gradient_check.watched(lambda x: _logits(classifier, x), x)
-
-
-def _logits(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
-    is_layer = isinstance(classifier, keras.Layer)
-    try:
-        logits = classifier(x, training=False) if is_layer else classifier(x)
-    except NotImplementedError as error:
-        if "numpy array" not in str(error):  # A tensor of a graph was asked for its values.
-            raise
-        raise TypeError(
-            "`classifier` must work on tensors inside a graph, and this one makes NumPy arrays of "
-            f"them. {_WRAPPED}"
-        ) from error
-    if isinstance(logits, dict | list | tuple):
-        kind = f"a dict of {[*logits]}" if isinstance(logits, dict) else f"{len(logits)} outputs"
-        raise TypeError(
-            f"`classifier` must give one tensor of logits. Received: {kind}; choose one, as in "
-            f"lambda x: classifier(x)[{_likely(logits)!r}]."
-        )
-    logits = tf.convert_to_tensor(logits)
-    if logits.shape.rank is None:
-        raise ValueError(f"`classifier` must give logits of known shape. {_WRAPPED}")
-    if logits.shape.rank != 2 or (logits.shape[-1] or 2) < 2:
-        raise ValueError(
-            "`classifier` must map inputs to logits of shape [N, classes], at least two classes. "
-            f"Received: shape {tuple(logits.shape)}."
-        )
-    return tf.cast(logits, wide(logits.dtype))
-
-
-def _likely(outputs: Any) -> Any:
-    """The key of what are logits among several outputs, or of the first of them."""
-    if not isinstance(outputs, dict):
-        return 0
-    return "logits" if "logits" in outputs else next(iter(outputs))
-
-
-def classification_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Computes the cross entropy of every sample.
-
-    Args:
-        logits: `[N, C]`.
-        y: `[N]` integer labels, or `[N, C]` probabilities.
-
-    Returns:
-        `[N]` tensor, in nats.
-    """
-    if y.shape.rank == 2:
-        return tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, logits.dtype), logits)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int32), logits)
-
-
-def _known_classes(classifier: Classifier, x: tf.Tensor) -> int:
-    """The number of classes; the first time, warns if accuracy under attack cannot be trusted."""
-
-    def look() -> int:
-        first, second = logits_of(classifier, x), logits_of(classifier, x)
-        for problem in (logits_problem(first), randomness_problem(first, second)):
-            if problem:
-                warnings.warn(problem, UserWarning, stacklevel=6)  # At the attack's call.
-        return int(first.shape[-1])
-
-    return graph_cache.keep(classifier, ("classes", *x.shape[1:]), (), look)
-
-
 def _kind_of(name: str, tensor: tf.Tensor) -> tuple[str, tuple[int | None, ...] | None, tf.DType]:
     """The specification of a tensor for a graph: its first axis, if any, is that of the samples."""
     shape = None if tensor.shape.rank is None else tuple(tensor.shape)
     return name, (None, *shape[1:]) if shape and name != "seed" else shape, tensor.dtype
-
-
-def _batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
-    """Cuts tensors along their first axis, where they are at hand."""
-    if batch_size is None or not tf.executing_eagerly():
-        return [tensors]
-    starts = range(0, len(tensors[0]), batch_size)
-    return [tuple(each[start : start + batch_size] for each in tensors) for start in starts]
-
-
-def _progress(parts: Iterable[Any], count: int) -> Iterable[Any]:
-    """Shows a bar once a run has taken a few seconds."""
-    return tqdm.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
-
-
-def _as_each(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:
-    """`[N]`: a number for each sample, of the inputs' type."""
-    values = of_dtype(_as_real(argument, values), x.dtype)
-    if values.shape.rank and not values.shape.is_compatible_with(x.shape[:1]):
-        raise ValueError(
-            f"`{argument}` must be a scalar, or hold one number for each of {x.shape[0]} samples. "
-            f"Received: shape {values.shape}."
-        )
-    return tf.broadcast_to(values, tf.shape(x)[:1])
-
-
-def _as_real(argument: str, values: Any) -> tf.Tensor:
-    values = tf.convert_to_tensor(values if tf.is_tensor(values) else np.asarray(values))
-    if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):
-        raise TypeError(f"`{argument}` must be real numbers. Received: {values.dtype.name}.")
-    return values
-
-
-def _as_float(x: Any) -> tf.Tensor:
-    x = _as_real("x", x)
-    return x if x.dtype.is_floating else tf.cast(x, keras.config.floatx())

@@ -1,0 +1,48 @@
+"""Inputs of attacks: tensors of their types, in batches, with a progress bar."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from lexirobust.tensors import of_dtype
+
+
+def batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+    """Cuts tensors along their first axis, where they are at hand."""
+    if batch_size is None or not tf.executing_eagerly():
+        return [tensors]
+    starts = range(0, len(tensors[0]), batch_size)
+    return [tuple(each[start : start + batch_size] for each in tensors) for start in starts]
+
+
+def progress(parts: Iterable[Any], count: int) -> Iterable[Any]:
+    """Shows a bar once a run has taken a few seconds."""
+    return tqdm.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
+
+
+def one_per_input(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:
+    """`[N]`: a number for each sample, of the inputs' type."""
+    values = of_dtype(_as_real(argument, values), x.dtype)
+    if values.shape.rank and not values.shape.is_compatible_with(x.shape[:1]):
+        raise ValueError(
+            f"`{argument}` must be a scalar, or hold one number for each of {x.shape[0]} samples. "
+            f"Received: shape {values.shape}."
+        )
+    return tf.broadcast_to(values, tf.shape(x)[:1])
+
+
+def _as_real(argument: str, values: Any) -> tf.Tensor:
+    values = tf.convert_to_tensor(values if tf.is_tensor(values) else np.asarray(values))
+    if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):
+        raise TypeError(f"`{argument}` must be real numbers. Received: {values.dtype.name}.")
+    return values
+
+
+def as_float(x: Any) -> tf.Tensor:
+    """Inputs as floats: integers become those of Keras."""
+    x = _as_real("x", x)
+    return x if x.dtype.is_floating else tf.cast(x, keras.config.floatx())

@@ -1,0 +1,58 @@
+"""Linear approximations of decision boundaries by a classifier's gradients."""
+
+import tensorflow as tf
+
+from lexirobust.attacks.classifier import Classifier, logits_of
+from lexirobust.geometry.hyperplanes import Boundaries
+
+
+def linearize(
+    classifier: Classifier, x: tf.Tensor, labels: tf.Tensor, candidates: int | None = None
+) -> Boundaries:
+    """Linearizes the boundaries of the labels' classes around inputs.
+
+    One pass of the classifier, and one back for each class that is looked at.
+
+    Args:
+        classifier: Maps inputs to logits.
+        x: `[N, ...]` float tensor.
+        labels: `[N]` integer labels.
+        candidates: How many other classes are looked at, the most likely of each sample; `None`:
+            all.
+
+    Returns:
+        The boundaries, in the order of the classes where all are looked at.
+
+    Raises:
+        ValueError: If the number of classes is unknown.
+
+    Example:
+
+    >>> found = linearize(lambda x: x @ [[1.0, -1.0]], tf.constant([[3.0]]), tf.constant([0]))
+    >>> found.normals[0, 1].numpy().tolist(), found.gaps[0, 1].numpy().item()
+    ([-2.0], 6.0)
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = logits_of(classifier, x)
+        if logits.shape[-1] is None:
+            raise ValueError("`classifier` must give a known number of classes.")
+        own = tf.one_hot(labels, logits.shape[-1], True, False)
+        if candidates is not None and candidates < logits.shape[-1] - 1:
+            others = tf.where(own, logits.dtype.min, logits)
+            rivals = tf.math.top_k(others, candidates).indices
+            looked_at = tf.concat([tf.cast(labels, tf.int32)[:, None], rivals], axis=1)
+            logits = tf.gather(logits, looked_at, batch_dims=1)
+            labels = tf.zeros_like(labels)  # Where the label's column is now.
+            own = tf.one_hot(labels, 1 + candidates, True, False)
+        columns = tf.unstack(logits, axis=1)
+    zero = tf.UnconnectedGradients.ZERO
+    slopes = [tape.gradient(each, x, unconnected_gradients=zero) for each in columns]
+    for slope in slopes:
+        slope.set_shape(x.shape)  # `tf.py_function` does not know it.
+    jacobian = tf.stack(slopes, axis=1)
+    normals = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
+    gaps = tf.gather(logits, labels, batch_dims=1)[:, None] - logits
+    steep = tf.reduce_max(tf.abs(normals), axis=list(range(2, normals.shape.rank)))
+    usable = ~own & (steep > 0) & tf.math.is_finite(steep) & tf.math.is_finite(gaps)
+    return Boundaries(normals, tf.cast(gaps, x.dtype), usable)

@@ -1,0 +1,1 @@
+"""Geometry of points, without classifiers: norms, balls, cells, neighbors, warps of images."""
