@@ -490,7 +490,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "checks: logits that are no numbers are class 0",
-        "checks.py",
+        "tensors.py",
         "tf.where(tf.reduce_any(tf.math.is_nan(logits), axis=-1), -1, classes)",
         "classes",
         ("tests/test_checks.py", "tests/attacks/test_attack.py"),
@@ -527,8 +527,8 @@ MUTATIONS: Final = (
     Mutation(
         "model: logged accuracy ignores sample weights",
         "training/model.py",
-        "return tf.math.divide_no_nan(tf.reduce_sum(right * weights), valid), valid",
-        "return tf.reduce_mean(right), valid",
+        "return tf.math.divide_no_nan(tf.reduce_sum(right * weights), total), total",
+        "return tf.reduce_mean(right), total",
         (*MODEL, *NEAREST),
     ),
     Mutation(
@@ -640,21 +640,21 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "checks: a label one above the last class passes",
-        "checks.py",
+        "data_checks.py",
         "labels.max() >= classes",
         "labels.max() > classes",
         CHECKS,
     ),
     Mutation(
         "checks: a label one above the last class passes in later batches",
-        "checks.py",
+        "data_checks.py",
         "tests += _below(y, classes, message)",
         "tests += _below(y, classes + 1, message)",
         CHECKS,
     ),
     Mutation(
         "checks: inputs outside the bounds on one side pass",
-        "checks.py",
+        "data_checks.py",
         "(x.min() < bounds[0] or x.max() > bounds[1])",
         "(x.min() < bounds[0] and x.max() > bounds[1])",
         CHECKS,
@@ -684,7 +684,7 @@ MUTATIONS: Final = (
     # Attacks: geometry, loop, gradients.
     Mutation(
         "geometry: l1 balls are projected onto as those of l2",
-        "geometry/balls.py",
+        "geometry/projections.py",
         "return _grow_l1(flat, radius, low, high)",
         "return _grow_l2(flat, radius, low, high)",
         GEOMETRY,
@@ -692,13 +692,13 @@ MUTATIONS: Final = (
     Mutation(
         "geometry: upper side of the box ignored",
         "geometry/balls.py",
-        "low, high = tf.maximum(low, _flat(box[0])), tf.minimum(high, _flat(box[1]))",
-        "low = tf.maximum(low, _flat(box[0]))",
+        "low, high = tf.maximum(low, flat_rows(box[0])), tf.minimum(high, flat_rows(box[1]))",
+        "low = tf.maximum(low, flat_rows(box[0]))",
         GEOMETRY,
     ),
     Mutation(
         "geometry: the sphere of linf is its ball",
-        "geometry/balls.py",
+        "geometry/projections.py",
         "return tf.where(roomy, result, roomier), roomy[:, 0]",
         "return tf.where(roomy, inside, roomier), roomy[:, 0]",
         GEOMETRY,
@@ -755,8 +755,8 @@ MUTATIONS: Final = (
     Mutation(
         "loop: the second goal's gradient keeps what opposes the first",
         "attacks/gradient_ascent.py",
-        "projected = second - tf.minimum(inner, 0.0) * initial_perturbation",
-        "projected = second",
+        "projected = lower - tf.minimum(inner, 0.0) * higher",
+        "projected = lower",
         GUIDED,
     ),
     Mutation(
@@ -768,7 +768,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "attack: classifiers are attacked as in training",
-        "attacks/base.py",
+        "attacks/classifier.py",
         "logits = classifier(x, training=False) if is_layer else classifier(x)",
         "logits = classifier(x, training=True) if is_layer else classifier(x)",
         MODEL,
@@ -804,14 +804,14 @@ MUTATIONS: Final = (
     Mutation(
         "PGD: a larger ball forgets what succeeded in a smaller one",
         "attacks/pgd.py",
-        "x_adv, is_adversarial = choose(last[1] & ~is_adversarial, last, (x_adv, is_adversarial))",
-        "pass",
+        "last[1] & ~is_adversarial, last, (x_adv, is_adversarial)",
+        "tf.zeros_like(is_adversarial), last, (x_adv, is_adversarial)",
         SWEEP,
     ),
     Mutation(
         "losses: the others' log-odds hold the label's own logit",
         "attacks/losses.py",
-        "tf.where(own, never, logits)",
+        "tf.where(own, logits.dtype.min, logits)",
         "logits",
         ("tests/attacks/test_losses.py", "tests/attacks/test_pgd.py"),
     ),
@@ -938,7 +938,7 @@ MUTATIONS: Final = (
     Mutation(
         "FAB: restarts begin at the clean input",
         "attacks/fab.py",
-        "start = choose(index > 0, self._start(x, best.distance, own), x)",
+        "start = choose(index > 0, self._start(x, best, own), x)",
         "start = x",
         ("tests/attacks/test_fab.py",),
     ),

@@ -96,7 +96,7 @@ class Square(Attack):
         return {
             "norm": self.norm,
             "max_queries": self.max_queries,
-            "share": self.p_init,
+            "p_init": self.p_init,
             "constraint": self.constraint,
             "goal": self.goal,
             "bounds": None if self.bounds is None else list(self.bounds),

@@ -27,13 +27,13 @@ FEW = {
     attacks.IntervalAttack: {"norm": "linf", "steps": 1, "moves": 1},
     attacks.GuidedPGD: {"norm": "linf", "steps": 1},
     attacks.VoronoiPGD: {"norm": "linf", "steps": 1},
-    attacks.Square: {"norm": "l2", "queries": 6},
+    attacks.Square: {"norm": "l2", "max_queries": 6},
     attacks.Spatial: {"rotations": 3, "translations": 3},
     attacks.Flow: {"steps": 2},
     attacks.WorstCase: {},
     attacks.DeepFool: {"norm": "l1", "steps": 5},
     attacks.FAB: {"norm": "linf", "steps": 2, "restarts": 2},
-    attacks.HopSkipJump: {"norm": "l2", "steps": 2, "probes": 10, "restarts": 2},
+    attacks.HopSkipJump: {"norm": "l2", "steps": 2, "gradient_queries": 10, "restarts": 2},
     attacks.BoundaryAttack: {"norm": "l2", "steps": 3, "restarts": 2},
 }
 MINIMAL = [kind for kind in FEW if issubclass(kind, attacks.MinimumNormAttack)]
@@ -173,22 +173,22 @@ OTHER = {
     "variant": "dgf",
     "interaction": 0.5,
     "moves": 2,
-    "queries": 9,
-    "share": 0.3,
+    "max_queries": 9,
+    "p_init": 0.3,
     "rotations": 5,
     "translations": 3,
     "degrees_per_pixel": 3.0,
     "fill": 0.5,
     "smoothness": 0.2,
     "overshoot": 0.1,
-    "bias": 0.2,
-    "extrapolation": 1.1,
-    "backward": 0.8,
-    "probes": 20,
+    "alpha_max": 0.2,
+    "eta": 1.1,
+    "beta": 0.8,
+    "gradient_queries": 20,
     "tries": 5,
-    "around": 0.2,
+    "spherical_step": 0.2,
     "candidates": 3,
-    "inward": 0.3,
+    "source_step": 0.3,
     "unexplored": brightness,
 }
 
@@ -257,8 +257,8 @@ BAD = {
         np.nan: "`interaction` must be .* Received: nan",
     },
     "moves": {0: r"`moves` must be an integer of at least 1\. Received: 0"},
-    "queries": {0: "`queries` must be an integer of at least 1"},
-    "share": {0.0: "`share` must be above 0 .* Received: 0.0"},
+    "max_queries": {0: "`max_queries` must be an integer of at least 1"},
+    "p_init": {0.0: "`p_init` must be above 0 .* Received: 0.0"},
     "rotations": {
         2: "`rotations` must be an odd integer .* Received: 2",
         1.0: "`rotations` must be an odd integer .* Received: 1.0",
@@ -274,14 +274,14 @@ BAD = {
         np.nan: "`smoothness` must be finite",
     },
     "overshoot": {-0.1: "`overshoot` must be finite and at least 0"},
-    "bias": {1.5: "`bias` must be from 0 to 1"},
-    "extrapolation": {0.9: "`extrapolation` must be finite and at least 1"},
-    "backward": {1.0: "`backward` must be above 0 and below 1"},
-    "probes": {1.5: "`probes` must be an integer of at least 1"},
+    "alpha_max": {1.5: "`alpha_max` must be from 0 to 1"},
+    "eta": {0.9: "`eta` must be finite and at least 1"},
+    "beta": {1.0: "`beta` must be above 0 and below 1"},
+    "gradient_queries": {1.5: "`gradient_queries` must be an integer of at least 1"},
     "tries": {0: "`tries` must be an integer of at least 1"},
-    "around": {0.0: "`around` must be above 0 and below 1"},
+    "spherical_step": {0.0: "`spherical_step` must be above 0 and below 1"},
     "candidates": {0: "`candidates` must be an integer of at least 1"},
-    "inward": {1.0: "`inward` must be above 0 and below 1"},
+    "source_step": {1.0: "`source_step` must be above 0 and below 1"},
 }
 # Any value will do, or what is refused has a test in the attack's own file.
 ANY = {"seed", "random_start", "early_stop", "attacks", "magnitudes", "unexplored", "cells"}
@@ -527,7 +527,7 @@ def test_float64_stays_float64_in_a_graph(kind):
 # What is compiled in another way than it is called: where that is cheaper, or leaves no number to
 # chance, of which XLA draws others from the same seed.
 COMPILED = {
-    attacks.Square: {"norm": "linf", "queries": 100},
+    attacks.Square: {"norm": "linf", "max_queries": 100},
     attacks.Flow: {"random_start": False, "smoothness": 0.0},
     attacks.WorstCase: {"attacks": [attacks.FGSM(), attacks.FGSM(constraint="maximum")]},
 }

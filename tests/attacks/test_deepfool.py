@@ -70,3 +70,13 @@ def test_of_many_classes_the_most_likely_are_looked_at(attack):
     assert moved.success.numpy().all()
     with pytest.raises(ValueError, match="`candidates` must be an integer"):
         attack(candidates=0)
+
+
+def test_each_step_goes_on_from_the_last_one():
+    def classifier(x):
+        """The class changes at 1; from 0.01 one step covers a fifth of the way."""
+        return tf.concat([1.0 - tf.sqrt(x), tf.zeros_like(x)], axis=1)
+
+    found = DeepFool(bounds=None)(classifier, tf.constant([[0.01]]), tf.constant([0]))
+    assert found.success.numpy().all()
+    np.testing.assert_allclose(found.inputs, [[1.0]], rtol=0.01)

@@ -183,3 +183,18 @@ def test_samples_may_have_scales_of_their_own(attack, autograph):
     for moved in (attack.sweep(network, x, y, MAGNITUDES, batch_size=7, scale=scale), graph()):
         norms = [attack.measure(perturbed - x) for perturbed in moved]
         np.testing.assert_allclose(norms, expected, rtol=1e-4)
+
+
+def test_inside_a_larger_ball_a_small_success_is_not_lost():
+    def classifier(x):
+        """Wrong between 0.05 and 0.2; right and yet of larger loss beyond."""
+        size = tf.abs(x)
+        near = tf.concat([tf.zeros_like(x), size - 0.05, -9.0 + size], axis=1)
+        far = tf.concat([tf.zeros_like(x), size - 0.5, size - 0.5], axis=1)
+        return tf.where(size < 0.2, near, far)
+
+    attack = PGD("linf", steps=2, step_size=0.5, constraint="maximum", bounds=None, seed=0)
+    x, y = tf.zeros((3, 1)), np.zeros(3, int)
+    for x_adv in attack.sweep(classifier, x, y, [0.1, 0.4]):
+        assert (np.argmax(classifier(x_adv), axis=1) != 0).all()
+    assert (np.argmax(classifier(x + 0.4), axis=1) == 0).all()

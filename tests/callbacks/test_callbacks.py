@@ -439,3 +439,28 @@ def test_a_backup_needs_a_built_model(tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="must be built"):
         trained(model, Backup(tmp_path))
+
+
+def test_a_stopped_training_goes_on_from_its_backup(tmp_path):
+    models = [compiled(lr.OLSRC(right_network(), ATTACK, [4.0]), rate=0.1) for _ in range(3)]
+    whole, first, second = models
+    trained(whole, epochs=2)
+    trained(first, Backup(tmp_path, delete=False), epochs=1)
+    trained(second, Backup(tmp_path), epochs=2)
+    for one, other in zip(second.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not tmp_path.exists()
+
+
+def test_a_backup_that_is_cut_off_is_none(tmp_path, monkeypatch):
+    model = compiled(lr.Standard(network()))
+
+    def cut_off(path, **_):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "save_weights", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, Backup(tmp_path), epochs=2)
+    assert not [*tmp_path.glob("epoch-*")]

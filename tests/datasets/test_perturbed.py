@@ -222,3 +222,10 @@ def test_bad_input_is_named_before_anything_runs():
     ]:
         with pytest.raises(error, match=message):
             lr.datasets.perturb(*given)
+
+
+def test_every_batch_draws_anew():
+    same = tf.data.Dataset.from_tensor_slices((X[[0] * 4], Y[[0] * 4])).batch(2)
+    step = lr.attacks.PGD("l2", steps=1, step_size=1e-3, bounds=None, seed=3)
+    x, _ = parts(lr.datasets.perturb(same, network(), step, 0.5))
+    assert np.max(np.abs(x[:2] - x[2:])) > 0.01

@@ -260,3 +260,13 @@ def test_seed_of_keras_makes_an_evaluation_and_its_flags_repeat(samples):
     attack = PGD("l2", steps=1, restarts=3, bounds=None, seed=3)
     (_, saw), (_, saw_again) = measured(5), measured(6)
     np.testing.assert_array_equal(saw, saw_again)
+
+
+def test_magnitudes_are_measured_in_the_order_given(classifier, samples):
+    attack = PGD("l2", steps=1, bounds=None, seed=3)
+    magnitudes = [0.5, 0.0, 0.1]
+    curve = lr.evaluate_robustness(classifier, *samples, attack, magnitudes, checks=False)
+    order = np.argsort(curve.magnitudes)
+    assert sorted(magnitudes) == curve.magnitudes[order].tolist()
+    expected = np.broadcast_to(np.reshape(curve.magnitudes, (3, 1)), curve.norms.shape)
+    np.testing.assert_allclose(curve.norms, expected, rtol=1e-5)

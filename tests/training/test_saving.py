@@ -257,3 +257,13 @@ def test_no_lambda_and_no_pickle_is_in_the_package():
     assert "safe_mode=False" not in code
     assert not re.search(r"^\s*(import|from) (pickle|marshal|dill|joblib)", code, re.MULTILINE)
     assert "layers.Lambda" not in code
+
+
+def test_a_loaded_model_draws_what_the_saved_one_would_have_drawn(tmp_path):
+    model = make("olsrc")
+    fit(model, *PLANE, epochs=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    drawn = [np.asarray(each.seed_generator.next()) for each in (model, loaded, make("olsrc"))]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])

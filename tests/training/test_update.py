@@ -398,3 +398,17 @@ def test_a_loss_that_is_no_mean_is_refused_in_micro_batches():
     with pytest.raises(ValueError, match=r"`loss` must be a mean .* Received: reduction 'sum'"):
         compiled(lr.OLSRC(network(), ATTACK, [1.0], micro_batch_size=5), loss=loss)
     compiled(lr.OLSRC(network(), ATTACK, [1.0]), loss=loss)
+
+
+def test_a_single_rank_is_left_to_the_optimizer(data):
+    """Momentum may raise the one loss there is, as in Keras's own training."""
+    x, y = data
+    y = np.where(np.arange(20) < 6, 1 - y, y)  # Not separable.
+    model, twin = compiled(lr.Standard(network())), network()
+    twin.set_weights(model.classifier.get_weights())
+    model.compile(keras.optimizers.SGD(0.3, momentum=0.9), run_eagerly=True)
+    twin.compile(keras.optimizers.SGD(0.3, momentum=0.9), model.loss, run_eagerly=True)
+    options = {"batch_size": 20, "epochs": 12, "verbose": 0}
+    _, history = (each.fit(x, y, **options).history for each in (model, twin))
+    assert np.any(np.diff(history["loss"]) > 0)
+    np.testing.assert_allclose(weights(model), weights(twin), rtol=1e-4, atol=1e-6)
