@@ -2,15 +2,23 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from lexirobust.evaluation import AccuracyCurve
+from lexirobust.plotting.line import Curve
 from lexirobust.plotting.style import SERIES, check_not_empty
 
 
-def accuracy_curves(curves: Mapping[str, AccuracyCurve]) -> Figure:
+class CurveWithInterval(Curve, Protocol):
+    """A curve that knows how sure its accuracies are, such as an `AccuracyCurve`."""
+
+    def interval(self) -> Any:
+        """Returns the ends of the accuracies' confidence intervals, array `[K, 2]` in [0, 1]."""
+
+
+def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
     """Draws accuracy by magnitude, with intervals, several classifiers on one axis.
 
     Args:
