@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust import checks
+from lexirobust import checks, data_checks, tensors
 
 
 @pytest.mark.parametrize("magnitudes", [[1.0, 2.0], (1, 2), np.array([1, 2]), tf.constant([1, 2])])
@@ -152,7 +152,7 @@ def data(**changes):
     ],
 )
 def test_good_data_pass(changes):
-    checks.check_data(**data(**changes))
+    data_checks.check_data(**data(**changes))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_good_data_pass(changes):
 )
 def test_bad_data_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        checks.check_data(**data(**changes))
+        data_checks.check_data(**data(**changes))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_bad_data_are_refused(changes, message):
 )
 def test_data_of_wrong_types_are_refused(changes, message):
     with pytest.raises(TypeError, match=message):
-        checks.check_data(**data(**changes))
+        data_checks.check_data(**data(**changes))
 
 
 def dataset(x, y, batch=2):
@@ -211,7 +211,7 @@ def good():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
 def test_good_dataset_passes_unchanged(dtype):
     x, y = good()
-    checked = checks.check_dataset(dataset(x.astype(dtype), y), (0.0, 1.0), 3)
+    checked = data_checks.check_dataset(dataset(x.astype(dtype), y), (0.0, 1.0), 3)
     read = list(checked.as_numpy_iterator())
     assert len(read) == 3
     assert read[0][0].dtype == dtype
@@ -228,16 +228,16 @@ def test_labels_of_any_integer_type_are_compared_to_any_number_of_classes(dtype,
     highest = min(np.iinfo(dtype).max, classes - 1)
     x, y = np.zeros((4, 2), np.float32), np.array([0, 1, 2, highest], dtype)
     for labels in (y, y[:, None]):
-        checks.check_data(x, labels, None, classes)
-        checked = checks.check_dataset(dataset(x, labels), None, classes)
+        data_checks.check_data(x, labels, None, classes)
+        checked = data_checks.check_dataset(dataset(x, labels), None, classes)
         read = np.concatenate([batch[1] for batch in checked.as_numpy_iterator()])
         assert read.dtype == dtype
         assert np.array_equal(read, labels)
     if highest < np.iinfo(dtype).max:
         y[-1] += 1
         with pytest.raises(ValueError, match=f"`y` must hold labels from 0 to {classes - 1}"):
-            checks.check_data(x, y, None, classes)
-        bad = iter(checks.check_dataset(dataset(x, y), None, classes))
+            data_checks.check_data(x, y, None, classes)
+        bad = iter(data_checks.check_dataset(dataset(x, y), None, classes))
         next(bad)
         with pytest.raises(tf.errors.InvalidArgumentError, match="`y` must hold labels from 0 to"):
             next(bad)
@@ -246,7 +246,7 @@ def test_labels_of_any_integer_type_are_compared_to_any_number_of_classes(dtype,
 def test_sample_weights_of_a_dataset_pass_through():
     x, y = good()
     weighted = tf.data.Dataset.from_tensor_slices((x, y, np.arange(6.0))).batch(6)
-    (read,) = checks.check_dataset(weighted, None, 3).as_numpy_iterator()
+    (read,) = data_checks.check_dataset(weighted, None, 3).as_numpy_iterator()
     assert read[2].tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -270,12 +270,12 @@ BAD = [
 @pytest.mark.parametrize(("name", "value", "message"), BAD)
 def test_bad_first_batch_of_a_dataset_is_refused_at_once(name, value, message):
     with pytest.raises(ValueError, match=message):
-        checks.check_dataset(corrupt(1, name, value), (0.0, 1.0), 3)
+        data_checks.check_dataset(corrupt(1, name, value), (0.0, 1.0), 3)
 
 
 @pytest.mark.parametrize(("name", "value", "message"), BAD)
 def test_bad_later_batch_of_a_dataset_is_refused_before_it_is_seen(name, value, message):
-    checked = iter(checks.check_dataset(corrupt(5, name, value), (0.0, 1.0), 3))
+    checked = iter(data_checks.check_dataset(corrupt(5, name, value), (0.0, 1.0), 3))
     next(checked)
     next(checked)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -292,33 +292,33 @@ def test_only_one_batch_is_read_before_training():
 
     specification = (tf.TensorSpec((None, 2)), tf.TensorSpec((None,), tf.int32))
     lazy = tf.data.Dataset.from_generator(batches, output_signature=specification)
-    checks.check_dataset(lazy, (0.0, 1.0), 3)
+    data_checks.check_dataset(lazy, (0.0, 1.0), 3)
     assert read == [0]
 
 
 def test_dataset_without_batches_is_refused():
     x, y = good()
     with pytest.raises(ValueError, match=r"`x` must hold .* an empty dataset"):
-        checks.check_dataset(dataset(x[:0], y[:0]), None, 3)
+        data_checks.check_dataset(dataset(x[:0], y[:0]), None, 3)
 
 
 def test_dataset_without_labels_is_refused():
     with pytest.raises(ValueError, match=r"`x` must yield \(inputs, labels\) batches"):
-        checks.check_dataset(tf.data.Dataset.from_tensor_slices(good()[0]).batch(2), None, 3)
+        data_checks.check_dataset(tf.data.Dataset.from_tensor_slices(good()[0]).batch(2), None, 3)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_flat_labels_are_of_a_type_that_every_operation_knows(dtype):
-    flat = checks.flat_labels(tf.constant([[0], [100]], dtype))
+    flat = data_checks.flat_labels(tf.constant([[0], [100]], dtype))
     assert flat.dtype == (dtype if dtype in (np.int32, np.int64) else np.int64)
     assert flat.numpy().tolist() == [0, 100]
 
 
 def test_labels_in_a_column_are_flattened_and_nothing_else():
     column, flat, shares = tf.constant([[0], [1]]), tf.constant([0, 1]), tf.ones((2, 3))
-    assert np.array_equal(checks.flat_labels(column), flat)
-    assert checks.flat_labels(flat) is flat
-    assert checks.flat_labels(shares) is shares
+    assert np.array_equal(data_checks.flat_labels(column), flat)
+    assert data_checks.flat_labels(flat) is flat
+    assert data_checks.flat_labels(shares) is shares
 
 
 LOGITS = np.random.default_rng(0).normal(size=(20, 10)).astype(np.float32)
@@ -388,7 +388,7 @@ def test_flag_of_any_bool_becomes_pythons(value):
 def test_logits_that_are_not_numbers_are_no_class(jit_compile, dtype):
     nan, inf = np.nan, np.inf
     rows = [[1, 2, 0], [nan, 2, 0], [1, nan, 0], [1, 2, nan], [nan] * 3, [inf, 2, 0], [-inf, 2, 0]]
-    decide = checks.classes_of
+    decide = tensors.classes_of
     if jit_compile is not None:
         decide = tf.function(decide, jit_compile=jit_compile, autograph=False)
     classes = decide(tf.constant(rows, dtype))
@@ -397,4 +397,4 @@ def test_logits_that_are_not_numbers_are_no_class(jit_compile, dtype):
 
 
 def test_whole_numbers_are_logits():
-    assert checks.classes_of(np.array([[3, 4], [4, 3]])).numpy().tolist() == [1, 0]
+    assert tensors.classes_of(np.array([[3, 4], [4, 3]])).numpy().tolist() == [1, 0]

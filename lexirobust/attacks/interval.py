@@ -42,6 +42,7 @@ class IntervalAttack(PGD):
 
     Example: the hidden unit is off around the input, and its gradient is 0.
 
+    >>> import numpy as np
     >>> hidden, output = keras.layers.Dense(1, "relu"), keras.layers.Dense(2)
     >>> model = keras.Sequential([keras.Input((1,)), hidden, output])
     >>> weights = [[1.0]], [-0.1], [[0.0, 4.0]], [0.3, 0.0]

@@ -9,8 +9,10 @@ import tensorflow as tf
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient_ascent import gradient_ascent
+from lexirobust.attacks.inputs import as_float
 from lexirobust.attacks.losses import cross_entropy, most_likely
 from lexirobust.checks import check_flag, check_steps
+from lexirobust.data_forms import one_array
 from lexirobust.geometry import image_warps
 from lexirobust.tensors import classes_of, of_dtype
 
@@ -41,9 +43,9 @@ class ImageAttack(Attack):
     def _checked(
         self, classifier: Classifier, x: Any, y: Any, batch_size: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        x, y = super()._checked(classifier, x, y, batch_size)
+        x = as_float(one_array(x))
         _check_images(x)
-        return x, y
+        return super()._checked(classifier, x, y, batch_size)
 
     def _worse(
         self, classifier: Classifier, y: tf.Tensor, x_adv: tf.Tensor, worst: list[tf.Tensor] | None

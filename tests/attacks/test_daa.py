@@ -52,7 +52,7 @@ def test_direction_is_the_published_one(variant, count, weight):
         variant,
         weight or {"blob": 1.1, "dgf": 0.001}[variant],
     )
-    mixed = DAA(variant, weight).mix(tf.constant(x), [tf.constant(gradient)])
+    mixed = DAA(variant, weight).combine_gradients(tf.constant(x), [tf.constant(gradient)])
     np.testing.assert_allclose(mixed, expected.reshape(x.shape), rtol=1e-9, atol=1e-9)
 
 
@@ -61,14 +61,14 @@ def test_far_from_the_origin_distances_keep_their_digits(variant):
     x, gradient = np.random.default_rng(0).normal(size=(2, 6, 4))
     expected = flow(x, gradient, variant, 5.0)
     far = tf.constant(x + 100, tf.float32)
-    mixed = DAA(variant, 5.0).mix(far, [tf.constant(gradient, tf.float32)])
+    mixed = DAA(variant, 5.0).combine_gradients(far, [tf.constant(gradient, tf.float32)])
     np.testing.assert_allclose(mixed, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_samples_do_to_one_another_adds_up_to_nothing(variant):
     x = tf.constant(points(20)[0])
-    moved = DAA(variant, 10.0).mix(x, [tf.zeros_like(x)]).numpy()
+    moved = DAA(variant, 10.0).combine_gradients(x, [tf.zeros_like(x)]).numpy()
     assert np.abs(moved).max() > 0.1
     np.testing.assert_allclose(moved.sum(axis=0), 0.0, atol=1e-4)
 
@@ -77,7 +77,7 @@ def test_what_samples_do_to_one_another_adds_up_to_nothing(variant):
 def test_samples_at_one_point_stay_together(variant):
     x = tf.ones((4, 3))
     gradient = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    mixed = DAA(variant, 2.0).mix(x, [tf.constant(gradient)])
+    mixed = DAA(variant, 2.0).combine_gradients(x, [tf.constant(gradient)])
     shared = 2.0 * gradient.mean(axis=0) if variant == "blob" else 0.0
     np.testing.assert_allclose(mixed, gradient + shared, rtol=1e-5)
 
@@ -87,7 +87,7 @@ def test_one_samples_overflow_does_not_reach_the_others(variant):
     x, _ = points(5)
     gradient = np.ones_like(x)
     gradient[0] = np.nan
-    mixed = DAA(variant).mix(tf.constant(x), [tf.constant(gradient)])
+    mixed = DAA(variant).combine_gradients(tf.constant(x), [tf.constant(gradient)])
     assert np.all(np.isfinite(mixed))
 
 
@@ -95,8 +95,12 @@ def test_one_samples_overflow_does_not_reach_the_others(variant):
 def test_compiled_by_xla_the_direction_is_the_same(variant):
     x, gradient = tf.constant(np.random.default_rng(0).normal(size=(2, 7, 3)), tf.float32)
     attack = DAA(variant, 5.0)
-    compiled = tf.function(attack.mix, jit_compile=True, autograph=False)(x, [gradient])
-    np.testing.assert_allclose(compiled, attack.mix(x, [gradient]), rtol=1e-4, atol=1e-5)
+    compiled = tf.function(attack.combine_gradients, jit_compile=True, autograph=False)(
+        x, [gradient]
+    )
+    np.testing.assert_allclose(
+        compiled, attack.combine_gradients(x, [gradient]), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

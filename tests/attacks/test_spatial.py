@@ -6,7 +6,7 @@ import tensorflow as tf
 import lexirobust as lr
 from lexirobust.attacks import Flow, Spatial
 from tests.attacks.linear import moved_by
-from tests.attacks.test_warp import images, shifted
+from tests.geometry.test_image_warps import images, shifted
 
 ATTACKS = [
     Spatial(rotations=3, translations=3),

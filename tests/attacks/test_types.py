@@ -71,5 +71,5 @@ def test_goals_that_share_a_pass_both_have_gradients():
     both = Both(steps=20, step_size=0.3, bounds=None, random_start=False)
     for attack in (both, attacks.PGD(steps=20, bounds=None)):
         moved = attack.perturb(linear, x, y, 0.5, seed)
-        losses.append(attacks.attack.classification_loss(linear(moved), y))
+        losses.append(attacks.losses.classification_loss(linear(moved), y))
     np.testing.assert_allclose(*losses, rtol=1e-3)

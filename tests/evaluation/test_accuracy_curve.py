@@ -98,8 +98,8 @@ def test_what_was_measured_can_be_written(tmp_path):
     jsonschema.validate(json.loads(measured.to_json()), json.loads(SCHEMA.read_text()))
     read = lr.AccuracyCurve.from_json(measured.to_json())
     np.testing.assert_array_equal(read.losses, measured.losses)
-    assert measured.shown.moved.shape == (2, 8, 1)
-    np.testing.assert_array_equal(measured.shown.moved[0], x[:8])
+    assert measured.shown.x_adv.shape == (2, 8, 1)
+    np.testing.assert_array_equal(measured.shown.x_adv[0], x[:8])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_the_sum_of_two_curves_shows_the_worse_outcome_of_each_sample():
         shown = ExampleInputs(
             x=np.zeros((count, 2, 2)),
             y=np.arange(count),
-            moved=np.full((3, count, 2, 2), seed),
+            x_adv=np.full((3, count, 2, 2), seed),
             decisions=np.full((3, count), seed),
         )
         return dataclasses.replace(curve(seed=seed), shown=shown)
@@ -197,7 +197,7 @@ def test_the_sum_of_two_curves_shows_the_worse_outcome_of_each_sample():
     owners = np.where(both.losses == other.losses, 2, 1)[:, :4]
     assert set(owners.flat) == {1, 2}
     np.testing.assert_array_equal(both.shown.decisions, owners)
-    np.testing.assert_array_equal(both.shown.moved, np.tile(owners[..., None, None], (2, 2)))
+    np.testing.assert_array_equal(both.shown.x_adv, np.tile(owners[..., None, None], (2, 2)))
     assert (one + curve()).shown is None
 
 
