@@ -253,7 +253,7 @@ BROKEN_BY = {
             attack,
             sweep,
             id=f"{name}-{'sweep' if sweep else 'call'}",
-            marks=[pytest.mark.release] * ((name in ("margin", "dlr", "maximum")) != sweep),
+            marks=[pytest.mark.release] * ((name in ("PGD", "DAA")) != sweep),
         )
         for name, attack in BROKEN_BY.items()
         for sweep in (False, True)
