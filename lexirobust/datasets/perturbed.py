@@ -11,7 +11,7 @@ from lexirobust.attacks.base import Attack, draw_seed
 from lexirobust.attacks.classifier import Classifier, classifier_of
 from lexirobust.checks import check_magnitudes
 from lexirobust.data_checks import flat_labels, input_tests
-from lexirobust.data_forms import check_dense, check_one_input
+from lexirobust.data_forms import check_dense, check_one_input, only_input
 from lexirobust.tensors import of_dtype
 
 
@@ -79,6 +79,8 @@ def perturb(
 
 def _check_batches(spec: Any) -> None:
     pairs = isinstance(spec, tuple) and len(spec) > 1
+    if pairs:
+        only_input(spec[0])
     for part, name in zip(spec if pairs else (), ("inputs", "labels"), strict=False):
         check_dense(part, f"`dataset`: its {name}")
     if not (pairs and all(isinstance(part, tf.TensorSpec) for part in spec[:2])):

@@ -294,6 +294,7 @@ def _dataset_batches(
     if not isinstance(spec, tuple) or len(spec) != 2 or isinstance(spec[1], dict | tuple):
         raise ValueError(f"`x` must be a dataset of (input, label). Received: a dataset of {spec}.")
     if isinstance(spec[0], dict | tuple):
+        only_input(spec[0])  # Says at once, and not out of a graph, if there are several.
         dataset = dataset.map(lambda x, y: (only_input(x), y))
     dataset = sized(dataset, one_size=False)
     spec = dataset.element_spec

@@ -435,7 +435,8 @@ class LexicographicModel(keras.Model):
 
         Arrays and tensors are checked whole before the first step. Of a `tf.data.Dataset` the
         first batch is checked before the first step, every other before the step that would see
-        it. What other iterables yield is not checked.
+        it; what it does not know of their shapes is as in the first batch. What other iterables
+        yield is not checked.
 
         Args:
             x: Inputs inside the attacks' bounds, by themselves or as the one value of a dict, or a
@@ -452,9 +453,11 @@ class LexicographicModel(keras.Model):
 
         Raises:
             ValueError: If there is no data, or it is not finite, outside the bounds, or labeled
-                with classes that do not exist, or its indices are not those of its samples, or
-                weights are not one a sample.
-            TypeError: If labels are neither integers nor probabilities.
+                with classes that do not exist or in another form than the loss compares, or its
+                indices are not those of its samples, or weights are not one a sample, or nothing
+                is trainable.
+            TypeError: If labels are neither integers nor probabilities, or data are sparse or
+                ragged.
         """
         self._assert_compile_called("fit")
         call = inspect.signature(super().fit).bind(x, y, *args, **kwargs)
