@@ -64,7 +64,7 @@ def _traced_apart(function: Any) -> Callable[..., Any]:
 
 
 def _spec(value: Any) -> Any:
-    """What a graph needs to know of an argument."""
+    """The specification of a tensor for a graph; anything else as it is."""
     return tf.TensorSpec(value.shape, value.dtype) if tf.is_tensor(value) else value
 
 

@@ -15,7 +15,7 @@ CombineGradients: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tens
 """Maps the perturbed inputs `[N, ...]` and each goal's gradient there to the one gradient that is
 followed, all shaped like the inputs."""
 
-# Most rounds of leading a perturbation out of a forbidden region, and projecting it back.
+# Most rounds of moving a perturbation into the allowed region, and projecting it back.
 _ROUNDS = 3
 
 
@@ -57,7 +57,7 @@ def gradient_ascent(
     combine_gradients: CombineGradients = ranked,
     initial_perturbation: tf.Tensor | None = None,
     is_adversarial: Callable[[tf.Tensor], tf.Tensor] | None = None,
-    lead_out: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    move_into_region: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Maximizes one or two ranked goals by projected gradient ascent, and keeps the best point.
 
@@ -81,9 +81,9 @@ def gradient_ascent(
             `x`, or `None`. A sample whose row is 0 begins as it does without.
         is_adversarial: Maps inputs to `[N]` bool: which samples are finished. They are left alone
             from then on, and the loop ends when all are. `None`: none ever is.
-        lead_out: Maps inputs, perturbations and magnitudes to perturbations that are nearer to
-            where they may lead, those that lead there already as they are; `None` where they may
-            lead anywhere. It alternates with the projection.
+        move_into_region: Maps inputs, perturbations and magnitudes to perturbations that end nearer
+            to the region where adversarial examples are allowed; those that end inside stay as they
+            are. It alternates with the projection. `None`: they are allowed everywhere.
 
     Returns:
         The perturbed inputs, shaped like `x`.
@@ -100,11 +100,11 @@ def gradient_ascent(
 
     def project(perturbation: tf.Tensor) -> tf.Tensor:
         here = to_norm(perturbation, magnitude, norm, box)[0]
-        if lead_out is None:
+        if move_into_region is None:
             return here
 
         def lead(number: tf.Tensor, here: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            out = lead_out(x, here, magnitude)
+            out = move_into_region(x, here, magnitude)
             changed = tf.reduce_any(out != here)
             return number + 1, to_norm(out, magnitude, norm, box)[0], changed
 
@@ -143,7 +143,7 @@ def gradient_ascent(
     def is_answer(perturbation: tf.Tensor) -> tf.Tensor:
         return _any(perturbation) | (magnitude == 0) if exact else tf.ones_like(magnitude, tf.bool)
 
-    def is_solved(inputs: tf.Tensor) -> tf.Tensor:
+    def is_finished(inputs: tf.Tensor) -> tf.Tensor:
         return (
             tf.zeros_like(magnitude, tf.bool) if is_adversarial is None else is_adversarial(inputs)
         )
@@ -154,7 +154,7 @@ def gradient_ascent(
         # Not-a-number is kept: what reaches it has won.
         kept = [counts & ((value >= lowest) | tf.math.is_nan(value)) for value in values]
         values = [tf.where(keep, value, lowest) for keep, value in zip(kept, values, strict=True)]
-        done = counts & is_solved(inputs)
+        done = counts & is_finished(inputs)
         better = (done | _is_better(values, best.values, ties=True)) & ~best.done
         return choose(better, _Best(here, values, gradient, done), best)
 

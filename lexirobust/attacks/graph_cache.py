@@ -105,7 +105,7 @@ class Snapshot:
     Looked at are attributes, of all that is reached through them; items of lists, dicts, sets and
     tuples; entries of NumPy arrays; what functions have in their closures, their defaults and the
     globals that they name; and what classes define that is called, those of libraries aside.
-    Tensors, variables and modules are told apart by identity. Of Keras layers what training, saving
+    Tensors, variables and modules are compared by identity. Of Keras layers what training, saving
     and calls leave behind is left out, and of other objects what their `untraced` names.
 
     Args:

@@ -82,8 +82,8 @@ class GuidedPGD(PGD):
         return None if self.region is None else self.region.has_outside(x_adv, magnitude)
 
     def _gradient_ascent(self, *args: Any, **settings: Any) -> tf.Tensor:
-        lead_out = self.region.lead_out if self.region else None
-        return super()._gradient_ascent(*args, lead_out=lead_out, **settings)
+        move = self.region.move_outside if self.region else None
+        return super()._gradient_ascent(*args, move_into_region=move, **settings)
 
     def _sweep(self, *given: Any) -> Iterator[tf.Tensor]:
         """Attacks each magnitude alone: every one has an explored region of its own."""

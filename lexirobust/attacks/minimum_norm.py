@@ -116,7 +116,7 @@ class MinimumNormAttack(Base):
         x, y = self._checked(classifier, x, y, batch_size)
         parts = batches(batch_size, x, y)
         found = [self._compiled(classifier, x=x, y=y) for x, y in progress(parts, len(parts))]
-        return _told(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
+        return _with_infinity(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
 
     def search(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
@@ -132,12 +132,12 @@ class MinimumNormAttack(Base):
         Returns:
             As for a call.
         """
-        return _told(*self._searched(classifier, x, y, seed))
+        return _with_infinity(*self._searched(classifier, x, y, seed))
 
     def _searched(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
     ) -> NearestPoints:
-        """What `search` gives, with distances of 0 where nothing was found."""
+        """Does what `search` does, but for distances of 0 where nothing was found."""
         question = SearchProblem(classifier, x, most_likely(y), decide(classifier, x))
         found = self.refine(question, self.find(question, tf.cast(seed, tf.int32)))
         inputs = choose(found.success & question.right, found.points, x)
@@ -190,7 +190,7 @@ class MinimumNormAttack(Base):
         return self._searched(classifier, **given)
 
 
-def _told(
+def _with_infinity(
     inputs: tf.Tensor, distances: tf.Tensor, success: tf.Tensor, queries: tf.Tensor
 ) -> NearestPoints:
     """Points with infinite distances where nothing was found."""

@@ -202,16 +202,11 @@ class PGD(Attack):
         """
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         forward = _shared_pass(classifier)
-        return self._gradient_ascent(
-            self.goals(forward, y, magnitude),
-            x,
-            magnitude,
-            seed,
-            initial_perturbation=initial_perturbation,
-            is_adversarial=(lambda inputs: self.is_adversarial(forward, inputs, y))
-            if self.early_stop
-            else None,
-        )
+        settings: dict[str, Any] = {"initial_perturbation": initial_perturbation}
+        if self.early_stop:
+            settings["is_adversarial"] = lambda inputs: self.is_adversarial(forward, inputs, y)
+        goals = self.goals(forward, y, magnitude)
+        return self._gradient_ascent(goals, x, magnitude, seed, **settings)
 
     def start(
         self, x: tf.Tensor, magnitude: tf.Tensor, seed: tf.Tensor, initial_perturbation: tf.Tensor
@@ -322,10 +317,8 @@ class PGD(Attack):
                 last, initial_perturbation = (x_adv, is_adversarial), x_adv - x
                 if exact and below:
                     initial_perturbation *= magnitude / below
-                starts, given = (
-                    self._starts_at_once(),
-                    {"initial_perturbation": initial_perturbation},
-                )
+                given: dict[str, Any] = {"initial_perturbation": initial_perturbation}
+                starts = self._starts_at_once()
                 if below:  # What has succeeded there needs little; the rest has all starts again.
                     given["steps"] = -(-self.steps // CHAINED_SHARE)
                     starts = [starts[0], *starts]

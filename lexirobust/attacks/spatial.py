@@ -31,7 +31,7 @@ class ImageAttack(Attack):
         super().__init__(norm=self.norms[0], bounds=bounds, seed=seed)
 
     def measure(self, perturbation: Any) -> tf.Tensor:
-        """Not a number: what was moved where cannot be told from the images."""
+        """NaN: the images do not show what was moved where."""
         perturbation = tf.convert_to_tensor(perturbation)
         return tf.fill(tf.shape(perturbation)[:1], tf.constant(np.nan, perturbation.dtype))
 

@@ -112,12 +112,14 @@ class VoronoiPGD(PGD):
     ) -> tf.Tensor:
         own = self.cells.own(x)
 
-        def lead_in(x: tf.Tensor, perturbation: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-            lead = self.cells.lead_in if self.constraint == "exact" else self.cells.back_in
-            return lead(x, perturbation, own)
+        def move(x: tf.Tensor, perturbation: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            inside = self.cells.move_inside if self.constraint == "exact" else self.cells.back_in
+            return inside(x, perturbation, own)
 
         ranked = [lambda inputs: self.cells.depth(x, inputs, own), *goals]
-        x_adv = super()._gradient_ascent(ranked, x, magnitude, seed, lead_out=lead_in, **settings)
+        x_adv = super()._gradient_ascent(
+            ranked, x, magnitude, seed, move_into_region=move, **settings
+        )
         if self.constraint == "exact":
             return x_adv
         return choose(self.cells.holds(x, x_adv, own), x_adv, x)  # An input is in its own cell.

@@ -170,7 +170,7 @@ class ToyClassifier(keras.Model):
 
         Args:
             inputs: float tensor `[N, 1]`.
-            training: ignored; accepted because every classifier may be told.
+            training: ignored; accepted as every Keras model accepts it.
 
         Returns:
             Float tensor `[N, 2]`: 0, and the signed distance to the boundary in input units.

@@ -218,7 +218,7 @@ def _active_set(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tenso
         newcomer = tf.reduce_any(entering, axis=-1, keepdims=True)
         column = tf.linalg.matmul(tf.cast(entering, tf.float64), unit)
         shared = tf.reduce_sum(column * _solve_on(active, unit, column), axis=-1, keepdims=True)
-        # Where rounding ate the ridge, the row cannot be told from the active ones: it stays out.
+        # Where rounding ate the ridge, the row depends on the active ones: it stays out.
         independent = newcomer & (1.0 + _RIDGE - shared > _RIDGE / 2)
         target = _solve_on(active | (entering & independent), unit, -inner)
         gain = tf.reduce_sum(tf.where(entering, target, 0.0), axis=-1, keepdims=True)
@@ -259,8 +259,8 @@ def _solve_on(active: tf.Tensor, unit: tf.Tensor, right: tf.Tensor) -> tf.Tensor
     mask = tf.cast(active, tf.float64)
     blocks = unit[None] * mask[:, :, None] * mask[:, None, :]
     blocks = tf.linalg.set_diag(blocks, (1.0 + _RIDGE) * tf.ones_like(mask))
-    solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(blocks), (right * mask)[:, :, None])
-    return solved[:, :, 0]
+    solution = tf.linalg.cholesky_solve(tf.linalg.cholesky(blocks), (right * mask)[:, :, None])
+    return solution[:, :, 0]
 
 
 def _cvxopt(unit: tf.Tensor, inner: tf.Tensor, above: tf.Tensor) -> tf.Tensor:

@@ -91,7 +91,9 @@ class ExploredRegion:
         """
         return self.depth(x, magnitude) >= 0.0
 
-    def lead_out(self, x: tf.Tensor, perturbation: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
+    def move_outside(
+        self, x: tf.Tensor, perturbation: tf.Tensor, magnitude: tf.Tensor
+    ) -> tf.Tensor:
         """Moves perturbations out of the ball of the data point that is nearest to where they lead.
 
         Args:

@@ -106,7 +106,7 @@ class VoronoiCells:
         """
         return self._depth(x, x_adv, own, _MARGIN) >= 0
 
-    def lead_in(self, x: tf.Tensor, perturbation: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    def move_inside(self, x: tf.Tensor, perturbation: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Moves perturbations away from the other point that is nearest to where they lead.
 
         Args:

@@ -68,8 +68,8 @@ class StoredGradients:
 class MeanGradients:
     """Gradients on the batch, which are ranked by their means over many batches.
 
-    What conflicts is told by the means, since batches are mostly noise; the step is made of the
-    batch's own gradients, since means lag behind. On average over batches no rank's part of it
+    Conflicts are measured between the means, since batches are mostly noise; the step is made of
+    the batch's own gradients, since means lag behind. On average over batches no rank's part of it
     opposes the mean of a higher rank, as far as weights and metric do not depend on the batch.
 
     Args:

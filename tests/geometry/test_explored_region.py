@@ -200,7 +200,7 @@ def test_compiled_by_xla_the_region_is_the_same(norm):
 
     def everything():
         return (
-            region.lead_out(x, perturbation, tf.ones(50)),
+            region.move_outside(x, perturbation, tf.ones(50)),
             region.depth(x + perturbation, tf.ones(50)),
         )
 

@@ -135,7 +135,7 @@ def test_perturbations_are_led_past_the_nearest_other_point(norm):
     held = cells.holds(x, tf.constant(moved), cells.own(x)).numpy()
     far = distance.cdist(moved, points, METRICS[norm]) + 1e9 * np.eye(50)
     other = points[far.argmin(axis=1)]
-    for lead in (cells.lead_in, cells.back_in):
+    for lead in (cells.move_inside, cells.back_in):
         led = lead(x, tf.constant(perturbation), cells.own(x)).numpy()
         assert np.array_equal(led[held], perturbation[held])
         to_own, to_other = (
@@ -152,7 +152,7 @@ def test_compiled_by_xla_cells_are_the_same():
 
     def everything():
         own = cells.own(x)
-        led = cells.lead_in(x, perturbation, own), cells.back_in(x, perturbation, own)
+        led = cells.move_inside(x, perturbation, own), cells.back_in(x, perturbation, own)
         return own, *led, cells.depth(x, x + perturbation, own)
 
     compiled = tf.function(everything, jit_compile=True, autograph=False)()
