@@ -152,7 +152,7 @@ def test_flags_stand_before_the_curves_each_once_with_all_that_it_concerns(tmp_p
     assert told.index("one, two") < softmax < told.index(" one ") < weak
     by_name = {p.split(":")[0].strip(): p for p in page.paragraphs["flags"] if " : " in p}
     assert by_name.keys() == {"three", "four"}
-    assert "no warnings" in by_name["three"]
+    assert "No warnings" in by_name["three"]
     assert "nobody looked" in by_name["four"]
 
 
