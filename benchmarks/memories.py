@@ -13,11 +13,12 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust import gem
-from lexirobust.training.gradient_means import GradientMeans
-from lexirobust.training.gradients import StoredGradients
-from lexirobust.training.objective_losses import Gradient, ObjectiveLoss, ObjectiveLosses
 from lexirobust.training.objectives import Batch
-from lexirobust.training.update import StepResult, apply_update
+from lexirobust.training.state.gradient_means import GradientMeans
+from lexirobust.training.step.gradients import StoredGradients
+from lexirobust.training.step.objective_losses import Gradient, ObjectiveLoss, ObjectiveLosses
+from lexirobust.training.step.training_step import TrainingStep
+from lexirobust.training.step.update import StepResult, apply_update
 
 ANCHORS = 2000
 
@@ -43,39 +44,51 @@ class _Held:
         return [*self._own, self.first, self.first]
 
 
-class Projected(lr.OLSRC):
-    """OLSRC of two ranks whose steps are projected onto what is remembered, too."""
+class _ProjectedStep(TrainingStep):
+    """A step of two ranks that is projected onto what is remembered, too."""
 
-    def _batch(self, data: Any) -> Batch:
-        batch = super()._batch(data)
-        if isinstance(self._memory, ControlVariates):
-            self._memory.batch = batch
-        return batch
+    def __init__(self, step: TrainingStep) -> None:
+        vars(self).update(vars(step))
 
-    def _update(self, passes: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
-        kept, variables = StoredGradients(passes, 2), self.classifier.trainable_variables
-        assert self._memory is not None
-        held = _Held(kept, self._memory.update(kept.known(), variables)[0])
-        alphas = [0.0, *self.alphas]
-        taken = apply_update(
+    def update(self, losses: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
+        """Updates the weights."""
+        kept = StoredGradients(losses, 2)
+        assert self.memory is not None
+        held = _Held(kept, self.memory.update(kept.known())[0])
+        result = apply_update(
             self.optimizer,
-            variables,
+            self.classifier.trainable_variables,
             held,
-            alphas,
+            [0.0, *self.alphas],
             1.0,
-            self.margin,
+            self.settings.margin,
             in_metric=True,
             first_loss=None,
         )
-        self._memory.commit_state(variables, tf.constant(False))
-        return taken, kept.scores
+        self.memory.commit_state(tf.constant(False))
+        return result, kept.scores
+
+
+class Projected(lr.OLSRC):
+    """OLSRC of two ranks whose steps are projected onto what is remembered, too."""
+
+    def _build_on_compiled(self) -> None:
+        super()._build_on_compiled()
+        self._training_step = _ProjectedStep(self._training_step)
+
+    def _unpacked(self, data: Any) -> Batch:
+        batch = super()._unpacked(data)
+        if isinstance(self._memory, ControlVariates):
+            self._memory.batch = batch
+        return batch
 
 
 class _FirstRank(GradientMeans):
     """Remembers something of the natural loss, which is the first of two ranks."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        super().__init__(lr.RunningMean(steps=1), 1)
+    def __init__(self, network: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
+        super().__init__(lr.RunningMean(steps=1), 1, lambda: network.trainable_variables)
+        self._network = network
         self._x, self._y = x, y
 
     def _differentiated(self, network: keras.Model, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
@@ -100,13 +113,11 @@ class Anchors(_FirstRank):
         self, model: lr.LexicographicModel, x: np.ndarray, y: np.ndarray, every: int
     ) -> None:
         chosen = np.argsort(y, kind="stable")[:: max(1, len(y) // ANCHORS)][:ANCHORS]
-        super().__init__(x[chosen], y[chosen])
-        self._network, self._every = model.classifier, every
+        super().__init__(model.classifier, x[chosen], y[chosen])
+        self._every = every
         self._taken = tf.Variable(0, trainable=False)
 
-    def update(
-        self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
-    ) -> list[Gradient]:
+    def update(self, gradients: Sequence[Gradient]) -> list[Gradient]:
         """The gradient on the anchors, as it is or was."""
 
         def renewed() -> list[tf.Tensor]:
@@ -135,13 +146,13 @@ class ControlVariates(_FirstRank):
     def __init__(
         self, model: Projected, x: np.ndarray, y: np.ndarray, network: Callable[[], keras.Model]
     ) -> None:
-        super().__init__(x, y)
-        self._network, self._then = model.classifier, network()
+        super().__init__(model.classifier, x, y)
+        self._then = network()
 
     def renew(self) -> None:
         """Takes the weights, and all data's gradient there."""
         self._then.set_weights(self._network.get_weights())
-        self.build(self._network.trainable_variables)
+        self.build()
         parts = tf.data.Dataset.from_tensor_slices((self._x, self._y)).batch(1000)
         gradients = [self._compiled(x, y) for x, y in parts]
         for variable, values in zip(self._means[0], zip(*gradients, strict=True), strict=True):
@@ -151,9 +162,7 @@ class ControlVariates(_FirstRank):
     def _compiled(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
         return self._differentiated(self._then, x, y)
 
-    def update(
-        self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
-    ) -> list[Gradient]:
+    def update(self, gradients: Sequence[Gradient]) -> list[Gradient]:
         """What the batch and the epoch's first weights together say of all data."""
         then = self._differentiated(self._then, self.batch.x, self.batch.y)
         rows = zip(gradients[0], then, self._means[0], strict=True)

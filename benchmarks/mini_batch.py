@@ -288,7 +288,7 @@ def time_steps(attack_steps: int) -> list[dict[str, Any]]:
             "way": way,
             "batch": BATCH.value,
             "remembered": sum(
-                v.size for mean in models[way].remembered for v in map(np.asarray, mean)
+                v.size for mean in models[way].mean_gradients for v in map(np.asarray, mean)
             ),
             **{
                 clock: {

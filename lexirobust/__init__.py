@@ -6,32 +6,14 @@ from lexirobust.geometry.class_distances import class_distances, nearest_pairs
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
 from lexirobust.reporting import report
 from lexirobust.serving import export
-from lexirobust.training import (
-    OLGRC,
-    OLSRC,
-    TRADES,
-    AdversarialTraining,
-    LexicographicModel,
-    MixTrain,
-    MultiPerturbationTraining,
-    RunningMean,
-    Standard,
-    WarmStart,
-    objectives,
-)
+from lexirobust.training import LexicographicModel, RunningMean, WarmStart, methods, objectives
+from lexirobust.training.methods import *  # noqa: F403
 from lexirobust.version import __version__
 
 __all__ = [
-    "OLGRC",
-    "OLSRC",
-    "TRADES",
     "AccuracyCurve",
-    "AdversarialTraining",
     "LexicographicModel",
-    "MixTrain",
-    "MultiPerturbationTraining",
     "RunningMean",
-    "Standard",
     "WarmStart",
     "__version__",
     "attacks",
@@ -49,3 +31,4 @@ __all__ = [
     "rank",
     "report",
 ]
+__all__ += methods.__all__

@@ -158,12 +158,7 @@ def _endpoints(
         labels = tf.TensorSpec([None], tf.int64, name="labels")
         magnitude = tf.TensorSpec(None, tf.float32, name="magnitude")
         endpoints["perturb"] = (perturb, [inputs, labels, magnitude])
-    if hasattr(model, "log_unexplored"):
-
-        def explored(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            logs = [model.log_unexplored(inputs, magnitude) for magnitude in model.magnitudes]
-            estimates = 1.0 - tf.exp(tf.stack(logs, axis=1))
-            return {"explored": estimates, "magnitudes": tf.constant(model.magnitudes)}
-
-        endpoints["explored"] = (explored, [inputs])
+    own = getattr(model, "serving_endpoints", None)
+    if own is not None:
+        endpoints.update(own(inputs))
     return endpoints

@@ -95,7 +95,7 @@ class ConflictMonitor(Periodic):
                 f"{self.model!r}."
             )
         if self.x is not None:
-            self.model._checked(self.x, self.y)
+            self.model.check_data(self.x, self.y)
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps what is watched."""
@@ -129,7 +129,7 @@ class ConflictMonitor(Periodic):
             return {}
         names = [rank.name for rank in self.model.objectives]
         rows = self.model.gradients(self.x, self.y, self.batch_size)
-        remembered = self.model.remembered
+        remembered = self.model.mean_gradients
         cosines = gem.cosines(gem.gramian([*rows, *remembered])).numpy()
         values = {
             f"data_cosine@{names[high]},{names[low]}": float(cosines[low, high])

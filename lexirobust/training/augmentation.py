@@ -2,12 +2,15 @@
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from lexirobust.training.objectives import Batch
 
 # Keras does not export what its preprocessing layers have in common.
 _PREPROCESSING: Final[Any] = keras.layers.RandomFlip.__mro__[1]
@@ -89,6 +92,75 @@ class Augmentation:
                 return tf.zeros_like(x)
 
         return augmented, moved_perturbations, back
+
+    def of_batch(
+        self,
+        batch: Batch,
+        perturbations: list[tf.Tensor],
+        bounds: tuple[float, float] | None,
+    ) -> tuple[Batch, list[tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
+        """Augments the inputs of a batch, as `along`, and clips them to bounds.
+
+        Args:
+            batch: The clean batch.
+            perturbations: Each shaped like its inputs.
+            bounds: Lowest and highest value of an input, or `None`.
+
+        Returns:
+            As `along`, the batch in place of its inputs.
+        """
+        if not self.layers:
+            return batch, perturbations, tf.identity
+        x, perturbations, back = self.along(batch.x, perturbations)
+        if bounds is not None:
+            x = tf.clip_by_value(x, *bounds)
+        return batch._replace(x=x), perturbations, back
+
+    def warn_of_moved_inputs(self) -> None:
+        """Warns of random layers that move inputs after these have been perturbed."""
+        if self.left:
+            warnings.warn(
+                f"Random layers {', '.join(map(repr, self.left))} cannot be taken "
+                "out of the classifier. They move inputs after these have been perturbed, so that "
+                "perturbations no longer fit: accuracies under attack come out too high, and "
+                "training by them gives little robustness. Put them at the head of the "
+                "classifier, before all but Rescaling, Normalization and Reshape, or pass them as "
+                "`augmentation`.",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
+def augmentation_of(
+    classifier: keras.Model,
+    given: keras.Layer | None,
+    shape: tuple[int | None, ...],
+    attacked: bool,
+) -> Augmentation:
+    """Finds the augmentation of training batches.
+
+    Args:
+        classifier: A Keras model that has been built.
+        given: A layer that batches run through first, or `None`.
+        shape: `[N, ...]` of inputs.
+        attacked: Whether inputs are perturbed. If not, the classifier augments them by itself.
+
+    Returns:
+        The augmentation, with the classifier without it.
+
+    Raises:
+        ValueError: If the layer changes the shape of inputs.
+    """
+    found = find_augmentation(classifier) if attacked else Augmentation([], classifier, [])
+    if given is None:
+        return found
+    result = given(keras.KerasTensor(shape)).shape
+    if tuple(result[1:]) != shape[1:]:
+        raise ValueError(
+            "`augmentation` must give inputs of the shape that it is given. Received: shape "
+            f"{result} for {shape}."
+        )
+    return dataclasses.replace(found, layers=[given, *found.layers])
 
 
 def find_augmentation(classifier: keras.Model) -> Augmentation:

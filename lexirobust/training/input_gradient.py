@@ -1,5 +1,6 @@
 """Checks that a classifier has the input gradient that attacks follow."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -7,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, Attack, Flow, WorstCase
+from lexirobust.training.objectives import Objective
 
 _SAMPLES: Final = 4
 
@@ -16,6 +18,26 @@ def follows_gradients(attack: Attack | None) -> bool:
     if isinstance(attack, WorstCase):
         return any(map(follows_gradients, attack.attacks))
     return isinstance(attack, PGD | Flow)
+
+
+def warn_without_gradient(
+    classifier: keras.Model,
+    terms: Sequence[Objective],
+    shape: Sequence[int | None],
+    bounds: tuple[float, float] | None,
+) -> None:
+    """Warns if objectives' attacks follow gradients that the classifier does not have.
+
+    Args:
+        classifier: A Keras model that has been built.
+        terms: All objectives.
+        shape: `[N, ...]` of inputs.
+        bounds: Lowest and highest value of an input, or `None`.
+    """
+    if any(follows_gradients(term.attack) for term in terms):
+        problem = gradient_problem(classifier, shape, bounds)
+        if problem is not None:
+            warnings.warn(problem, UserWarning, stacklevel=4)
 
 
 def gradient_problem(

@@ -1,10 +1,19 @@
-"""A Keras metric of many running means."""
+"""Keras metrics of many running means, and those of objectives."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from lexirobust.attacks.losses import most_likely
+from lexirobust.tensors import classes_of
+from lexirobust.training.objectives import Batch, Objective
+from lexirobust.training.step.objective_losses import (
+    ObjectiveInputs,
+    ObjectiveLoss,
+    weigh_samples,
+)
 
 
 class NamedMeans(keras.metrics.Metric):
@@ -43,7 +52,88 @@ class NamedMeans(keras.metrics.Metric):
         self.total.assign_add(values * weights)
         self.count.assign_add(weights)
 
+    def update_all(self, values: Sequence[tf.Tensor], x: tf.Tensor) -> None:
+        """Adds one observation of every scalar, weighted by the size of a batch.
+
+        Args:
+            values: The scalars, in the order of the names.
+            x: `[N, ...]` the batch.
+        """
+        self.update_state(values, [tf.shape(x)[0]] * len(values))
+
     def result(self) -> dict[str, tf.Tensor]:
         """Returns the mean of every scalar by its name; 0 before the first observation."""
         means = tf.math.divide_no_nan(self.total.value, self.count.value)
         return dict(zip(self.names, tf.unstack(means), strict=True))
+
+
+class ObjectiveMeans(NamedMeans):
+    """The mean loss of every objective, and the accuracy of each that gives logits.
+
+    Args:
+        terms: The objectives, in order.
+    """
+
+    def __init__(self, terms: Sequence[Objective]) -> None:
+        self._gives_logits = [term.gives_logits for term in terms]
+        super().__init__(
+            [
+                *(f"loss@{term.name}" for term in terms),
+                *(f"accuracy@{term.name}" for term in terms if term.gives_logits),
+            ]
+        )
+
+    def update(
+        self,
+        batch: Batch,
+        inputs: Sequence[Sequence[ObjectiveInputs]],
+        scores: Sequence[ObjectiveLoss],
+    ) -> None:
+        """Adds one batch.
+
+        Args:
+            batch: The clean batch.
+            inputs: The inputs of each objective, by rank.
+            scores: The losses and logits of every rank.
+        """
+        count = tf.shape(batch.x)[0]
+        # Keras divides a loss by the number of replicas; the means over replicas do once more.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        weights = [each.weight for inputs_of_rank in inputs for each in inputs_of_rank]
+        losses = [loss * replicas for score in scores for loss in score.losses]
+        # The mean over samples that are valid on this replica; others may have more of them.
+        losses = [
+            loss if weight is None else loss * _mean_reciprocal(weight)
+            for loss, weight in zip(losses, weights, strict=True)
+        ]
+        # 1 or 0 a sample: a batch weighs by how many of its samples are valid.
+        valid = [None if weight is None else tf.sign(weight) for weight in weights]
+        scored = [mask for given, mask in zip(self._gives_logits, valid, strict=True) if given]
+        logits = [values for score in scores for values in score.logits]
+        accuracies = [
+            _accuracy(weigh_samples(batch, mask), values)
+            for mask, values in zip(scored, logits, strict=True)
+        ]
+        self.update_state(
+            [*losses, *(accuracy for accuracy, _ in accuracies)],
+            [
+                *(count if mask is None else tf.reduce_sum(mask) for mask in valid),
+                *(weight for _, weight in accuracies),
+            ],
+        )
+
+
+def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:
+    """The factor from a mean of weighted values to a weighted mean; 0 if all weights are."""
+    return tf.math.divide_no_nan(1.0, tf.reduce_mean(weight))
+
+
+def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The accuracy of logits `[N, C]`, and the sum of the samples' weights."""
+    labels = most_likely(batch.y)
+    weights = tf.ones(tf.shape(batch.x)[0], keras.config.floatx())
+    if batch.sample_weight is not None:
+        weights = tf.cast(batch.sample_weight, weights.dtype)
+    right = tf.cast(classes_of(logits) == labels, weights.dtype)
+    total = tf.reduce_sum(weights)
+    return tf.math.divide_no_nan(tf.reduce_sum(right * weights), total), total

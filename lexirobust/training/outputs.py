@@ -113,6 +113,12 @@ class Outputs:
         """Turns a dict into what the classifier gives, and what Keras's metrics expect."""
         return [named[name] for name in self.names] if self._listed else named
 
+    def for_metrics(self, y: Any, outputs: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Gives labels, outputs and weights by name the structure that Keras's metrics expect."""
+        if isinstance(sample_weight, Mapping):
+            sample_weight = self.structured(dict(sample_weight))
+        return self.structured(y), self.structured(outputs), sample_weight
+
     def check(self, terms: Sequence[Objective]) -> None:
         """Checks that objectives fit.
 
@@ -160,6 +166,49 @@ class Outputs:
                 f"`loss` must hold a loss for each ranked output. Received: none for {missing}."
             )
         return known
+
+
+def count_classes(output: Any, terms: Sequence[Objective]) -> int:
+    """Checks the one output of a classifier, and counts its classes.
+
+    Args:
+        output: What the classifier maps symbolic inputs to.
+        terms: All objectives.
+
+    Returns:
+        The number of classes.
+
+    Raises:
+        ValueError: If it is not `[N, classes]`, or an objective names one of several outputs.
+    """
+    ranked = [term.output for term in terms if isinstance(term, Output)]
+    if ranked:
+        raise ValueError(
+            "`output` names one of several outputs, but the classifier has one. Received: "
+            f"{ranked[0]!r}."
+        )
+    shape = getattr(output, "shape", None)
+    if shape is None or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
+        raise ValueError(
+            "`classifier` must map inputs to logits of shape [N, classes], at least two "
+            f"classes. Received: output {output!r}."
+        )
+    return int(shape[-1])
+
+
+def check_one_loss(loss: Any) -> None:
+    """Checks the loss of a classifier with one output.
+
+    Args:
+        loss: As compiled.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    if isinstance(loss, dict | list | tuple):
+        raise ValueError(
+            f"`loss` must be one loss for a classifier with one output. Received: {loss}."
+        )
 
 
 class OutputLosses:

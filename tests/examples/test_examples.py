@@ -228,7 +228,7 @@ def test_mnist_trains_in_mini_batches(digits, tmp_path):
     run(MNIST, *settings, f"--data_dir={digits}", f"--out={tmp_path}")
     model = keras.models.load_model(tmp_path / "model.keras")
     assert int(model.optimizer.iterations) == 6
-    means = np.concatenate([np.ravel(mean) for mean in model.remembered[1]])
+    means = np.concatenate([np.ravel(mean) for mean in model.mean_gradients[1]])
     assert np.isfinite(means).all()
     assert np.any(means)
     page = tmp_path / "page.md"

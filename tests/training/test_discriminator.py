@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lexirobust as lr
-from lexirobust.training.discriminator import (
+from lexirobust.training.methods.discriminator import (
     default_discriminator,
     discriminator_loss,
     log_unexplored,

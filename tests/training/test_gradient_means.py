@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.gradient_means import GradientMeans
+from lexirobust.training.state.gradient_means import GradientMeans
 from tests.training.by_hand import (
     ATTACK,
     compiled,
@@ -178,14 +178,14 @@ def test_steps_that_loss_scaling_skips_are_not_remembered():
 
 def test_a_step_is_remembered_of_all_ranks_or_of_none():
     variables = [keras.Variable(np.ones(3))]
-    memory = GradientMeans(lr.RunningMean(), ranks=2)
-    memory.build(variables)
+    memory = GradientMeans(lr.RunningMean(), 2, lambda: variables)
+    memory.build()
     # Finite, although their sum is not in this precision.
     good, bad = [tf.fill([3], tf.cast(4e4, tf.float16))], [tf.constant([1.0, np.inf, 1.0])]
-    memory.update([good, bad], variables)
-    memory.commit_state(variables, tf.constant(False))
+    memory.update([good, bad])
+    memory.commit_state(tf.constant(False))
     assert memory.means == []
-    memory.update([good, [2 * tf.ones(3)]], variables)
+    memory.update([good, [2 * tf.ones(3)]])
     np.testing.assert_allclose(np.stack(memory.means)[:, 0], [[4e4] * 3, [2.0] * 3], rtol=1e-3)
 
 
@@ -207,7 +207,7 @@ def test_what_was_saved_goes_on_as_it_would_have(tmp_path):
     train(model, epochs=2)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.memory.get_config() == {"steps": 100}
+    assert loaded.settings.memory.get_config() == {"steps": 100}
     assert train(loaded) == train(model)
     assert np.array_equal(weights(loaded), weights(model))
     for one, other in zip(model._memory.variables, loaded._memory.variables, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.micro_batches import map_micro_batches
+from lexirobust.training.step.micro_batches import map_micro_batches
 
 
 def describe(tensors, number, share):

@@ -544,7 +544,7 @@ def test_gradients_on_a_data_set_are_those_of_one_batch_and_leave_no_trace():
     for row, seen in zip(model.gradients(x, y, batch_size=7), (x, moved), strict=True):
         expected, _ = gradient(model.classifier, loss_at(model.classifier, seen, y))
         np.testing.assert_allclose(np.concatenate([np.ravel(g) for g in row]), expected, atol=1e-6)
-    assert model.remembered == []
+    assert model.mean_gradients == []
     with pytest.raises(ValueError, match="`batch_size` must be an integer"):
         model.gradients(x, y, batch_size=0)
 

@@ -195,7 +195,7 @@ def test_no_region_is_made_of_inputs_outside_the_bounds():
             learn()
     # What was refused has left nothing behind.
     fit(model, x, y)
-    np.testing.assert_array_equal(model._region.points, x)
+    np.testing.assert_array_equal(model.region.guide.points, x)
 
 
 @pytest.mark.parametrize("given", ["keyword", "position"])
@@ -206,4 +206,4 @@ def test_what_is_held_back_is_not_explored(given):
         model.fit(x, y, epochs=0, validation_split=0.25)
     else:
         model.fit(x, y, 20, 0, 0, None, 0.25)
-    np.testing.assert_array_equal(model._region.points, x[:15])
+    np.testing.assert_array_equal(model.region.guide.points, x[:15])

@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.objectives import Batch, perturb
+from lexirobust.training.objectives import Batch
+from lexirobust.training.step.perturbation import perturb
 from tests.training.by_hand import (
     ATTACK,
     adversarial,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust.training.preconditioners import preconditioner
+from lexirobust.training.step.preconditioners import preconditioner
 
 # Without momentum a step is minus the preconditioned gradient, up to a common factor.
 PLAIN = {

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.preconditioners import preconditioner
+from lexirobust.training.step.preconditioners import preconditioner
 from tests.training.by_hand import (
     ATTACK,
     METHODS,
@@ -276,7 +276,7 @@ def test_the_metric_is_of_the_update_that_is_applied(data, monkeypatch, update):
             applied.append(grads)
             super().apply(grads, trainable_variables)
 
-    monkeypatch.setattr("lexirobust.training.update.preconditioner", lambda _: metric_of)
+    monkeypatch.setattr("lexirobust.training.step.update.preconditioner", lambda _: metric_of)
     model = lr.OLSRC(right_network(), ATTACK, [4.0], alphas=(0.2, 0.8), update=update)
     fit(compiled(model, optimizer=Watched(0.1), run_eagerly=True), *data)
     assert len(applied) == (1 if update == "onestep" else 2)

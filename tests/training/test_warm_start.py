@@ -195,7 +195,7 @@ def test_perturbations_are_saved_with_the_model(tmp_path, data, make):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     other = warm(free=True, rate=0.05, reset_every=9, make=make)
     other.load_weights(tmp_path / "model.weights.h5")
-    assert loaded.warm_start.get_config() == model.warm_start.get_config()
+    assert loaded.settings.warm_start.get_config() == model.settings.warm_start.get_config()
     for again in (loaded, other):
         for one, two in zip(again._starts.variables, model._starts.variables, strict=True):
             np.testing.assert_array_equal(one, two)

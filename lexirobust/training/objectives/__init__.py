@@ -2,7 +2,7 @@
 
 from lexirobust.training.objectives.adversarial import Adversarial
 from lexirobust.training.objectives.balanced_sum import BalancedSum
-from lexirobust.training.objectives.base import Batch, Objective, Rank, perturb
+from lexirobust.training.objectives.base import Batch, Objective, Rank
 from lexirobust.training.objectives.divergence import Divergence
 from lexirobust.training.objectives.forward import Forward
 from lexirobust.training.objectives.natural import Natural
@@ -22,5 +22,4 @@ __all__ = [
     "Rank",
     "Regularization",
     "WeightedSum",
-    "perturb",
 ]

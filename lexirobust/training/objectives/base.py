@@ -1,14 +1,13 @@
-"""The base class of objectives, and the joint perturbation of their inputs."""
+"""The base classes of ranks and objectives."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks import PGD, Attack, Classifier
+from lexirobust.attacks import Attack, Classifier
 from lexirobust.names import check_name
-from lexirobust.tensors import of_dtype
 from lexirobust.training.objectives.forward import Forward
 
 Score: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -164,63 +163,3 @@ class Objective(Rank):
             The scalar loss, and the `[N, C]` logits at `inputs`, or `None` in their place where
             `gives_logits` is false.
         """
-
-
-def perturb(
-    terms: Sequence[Objective],
-    classifier: Classifier,
-    batch: Batch,
-    seed: tf.Tensor,
-    initial: Sequence[tf.Tensor] | None = None,
-    steps: bool = True,
-) -> list[tf.Tensor]:
-    """Makes what every objective sees.
-
-    Objectives that share an attack and a target are perturbed in one sweep over magnitudes.
-
-    Args:
-        terms: The objectives.
-        classifier: Maps inputs to logits.
-        batch: The clean batch.
-        seed: `[2]` integer tensor.
-        initial: The perturbation that each attacked objective's attack begins with, shaped like the
-            clean inputs, or `None`.
-        steps: Whether attacks take their steps, or stay where they begin.
-
-    Returns:
-        One tensor an objective, shaped like the clean inputs.
-    """
-    perturbed = [batch.x] * len(terms)
-    attacked = [index for index, term in enumerate(terms) if term.attack is not None]
-    starts = {} if initial is None else dict(zip(attacked, initial, strict=True))
-    groups: dict[tuple[int, Any], list[int]] = {}
-    for index in attacked:
-        groups.setdefault((id(terms[index].attack), type(terms[index]).target), []).append(index)
-    for number, indices in enumerate(groups.values()):
-        own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-        term = terms[indices[0]]
-        assert term.attack is not None
-        if not steps:
-            assert isinstance(term.attack, PGD)
-            for index in indices:
-                magnitude = tf.fill(
-                    tf.shape(batch.x)[:1], of_dtype(terms[index].magnitude, batch.x.dtype)
-                )
-                perturbed[index] = term.attack.start(batch.x, magnitude, own, starts[index])
-            continue
-        given = (
-            {"initial_perturbation": tf.stack([starts[index] for index in indices])}
-            if starts
-            else {}
-        )
-        swept = term.attack.sweep_in_graph(
-            classifier,
-            batch.x,
-            term.target(classifier, batch),
-            [terms[index].magnitude for index in indices],
-            own,
-            **given,
-        )
-        for index, inputs in zip(indices, tf.unstack(swept), strict=True):
-            perturbed[index] = inputs
-    return perturbed

@@ -52,13 +52,3 @@ class TRADES(LexicographicModel):
         self.attack = attack
         self.magnitude = float(magnitude)
         self.inverse_lambda = float(inverse_lambda)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {
-            "classifier": self.classifier,
-            "attack": self.attack,
-            "magnitude": self.magnitude,
-            "inverse_lambda": self.inverse_lambda,
-        }

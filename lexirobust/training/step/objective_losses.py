@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
-from lexirobust.training.micro_batches import Part, map_micro_batches
 from lexirobust.training.objectives import Batch, Forward, Rank, Regularization
 from lexirobust.training.objectives.base import Score
+from lexirobust.training.step.micro_batches import Part, map_micro_batches
 
 Gradient: TypeAlias = list[tf.Tensor | None]
 """One tensor a variable of the classifier; `None` where a loss does not depend on it."""

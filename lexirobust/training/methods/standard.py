@@ -29,8 +29,3 @@ class Standard(LexicographicModel):
 
     def __init__(self, classifier: keras.Model, **kwargs: Any) -> None:
         super().__init__(classifier, [Natural()], **kwargs)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {"classifier": self.classifier}

@@ -50,13 +50,3 @@ class AdversarialTraining(LexicographicModel):
         self.attack = attack
         self.magnitude = float(magnitude)
         self.alpha = float(alpha)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {
-            "classifier": self.classifier,
-            "attack": self.attack,
-            "magnitude": self.magnitude,
-            "alpha": self.alpha,
-        }

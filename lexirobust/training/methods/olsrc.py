@@ -54,13 +54,3 @@ class OLSRC(LexicographicModel):
         super().__init__(classifier, ranks, alphas, **kwargs)
         self.attack = attack
         self.magnitudes = tuple(magnitudes)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {
-            "classifier": self.classifier,
-            "attack": self.attack,
-            "magnitudes": list(self.magnitudes),
-            "alphas": list(self.alphas),
-        }

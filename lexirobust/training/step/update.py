@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from lexirobust import gem
 from lexirobust.graphs import compiled
-from lexirobust.training.gradients import RankedGradients
-from lexirobust.training.objective_losses import Gradient
-from lexirobust.training.preconditioners import Diagonals, preconditioner
+from lexirobust.training.step.gradients import RankedGradients
+from lexirobust.training.step.objective_losses import Gradient
+from lexirobust.training.step.preconditioners import Diagonals, preconditioner
 
 
 class StepResult(NamedTuple):

@@ -1,7 +1,7 @@
 """Running means of each rank's gradient, by which ranks are compared."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,11 +9,8 @@ import tensorflow as tf
 from lexirobust.checks import check_count
 from lexirobust.graphs import compiled
 from lexirobust.tensors import wide
-from lexirobust.training.objective_losses import Gradient
-from lexirobust.training.saved_variables import replicated, save_variables
-
-MEMORY: Final = "memory"
-"""The prefix of names under which gradient means are saved."""
+from lexirobust.training.state.saved_variables import replicated
+from lexirobust.training.step.objective_losses import Gradient
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -105,11 +102,15 @@ class GradientMeans:
     Args:
         settings: A `RunningMean`.
         ranks: How many ranks there are.
+        trained: Gives the variables that gradients are by.
     """
 
-    def __init__(self, settings: RunningMean, ranks: int) -> None:
+    def __init__(
+        self, settings: RunningMean, ranks: int, trained: Callable[[], Sequence[keras.Variable]]
+    ) -> None:
         self._steps = settings.steps
         self._ranks = ranks
+        self._trained = trained
         # Where the model is made its variables are.
         self._strategy = tf.distribute.get_strategy()
         self._means: list[list[tf.Variable]] = []
@@ -129,12 +130,9 @@ class GradientMeans:
             return []
         return [[variable.value() for variable in mean] for mean in self._means]
 
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes room, anew where other variables are trained than before.
-
-        Args:
-            variables: What gradients are by.
-        """
+    def build(self) -> None:
+        """Makes room, anew if other variables are trained than before."""
+        variables = self._trained()
         shapes = [tuple(v.shape) for v in variables]
         if self._means and [tuple(mean.shape) for mean in self._means[0]] == shapes:
             return
@@ -148,20 +146,17 @@ class GradientMeans:
             self._count = replicated(tf.zeros([], tf.int64))
             self._fingerprint = replicated(tf.zeros([2], tf.float64))
 
-    def update(
-        self, gradients: Sequence[Gradient], variables: Sequence[keras.Variable]
-    ) -> list[Gradient]:
+    def update(self, gradients: Sequence[Gradient]) -> list[Gradient]:
         """Adds gradients to the means.
 
         Args:
             gradients: The ranks' gradients on the batch, the first rank's first, summed over
                 replicas.
-            variables: What they are by.
 
         Returns:
             The means, this step's gradients among them.
         """
-        fingerprint = weight_fingerprint([v.value for v in variables])
+        fingerprint = weight_fingerprint([v.value for v in self._trained()])
         # Keras swaps weights and averages by sums and differences, and so back with rounding. What
         # is not a number is not the same.
         same = tf.reduce_all(tf.abs(fingerprint - self._fingerprint) <= 1e-6 * fingerprint[1])
@@ -181,37 +176,31 @@ class GradientMeans:
             for gradient, mean in zip(gradients, means, strict=True)
         ]
 
-    def commit_state(self, variables: Sequence[keras.Variable], replaced: tf.Tensor) -> None:
+    def commit_state(self, replaced: tf.Tensor) -> None:
         """Saves the fingerprint of the weights after a step.
 
         Args:
-            variables: What gradients are by.
             replaced: Scalar bool: whether they are others than the step led to, so that the next
                 step begins anew.
         """
-        fingerprint = weight_fingerprint([v.value for v in variables])
+        fingerprint = weight_fingerprint([v.value for v in self._trained()])
         # No weights have sizes that add up to less than 0.
         self._fingerprint.assign(
             tf.where(replaced, tf.constant(-1.0, fingerprint.dtype), fingerprint)
         )
 
-    def save(self, store: Any) -> None:
-        """Puts the means into what Keras saves."""
-        save_variables(store, MEMORY, self.variables)
-
-    def load(self, values: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
-        """Goes on from means that were saved.
+    def load(self, values: Sequence[Any]) -> None:
+        """Sets the means to what was saved.
 
         Args:
-            values: What was saved; nothing where nothing had been kept.
-            variables: What gradients are by.
+            values: What was saved; empty if nothing had been kept.
 
         Raises:
             ValueError: If they are of another number of ranks or variables.
         """
         if not values:
             return
-        self.build(variables)
+        self.build()
         if len(values) != len(self.variables):
             raise ValueError(
                 "A file must hold a memory of as many ranks and variables as the model has. "

@@ -1,59 +1,72 @@
-"""Logs of a ranked step."""
+"""Keras metrics of what a ranked step has done."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from lexirobust.training.update import StepResult
+from lexirobust.training.metrics import NamedMeans
+from lexirobust.training.step.update import StepResult
 
 
-class StepLogs:
-    """Names what there is to tell of a step, and reads it off; nothing where there is one rank.
+class StepMeans(NamedMeans):
+    """Means of how ranks conflict and what the step made of it; nothing if there is one rank.
 
     Args:
         ranks: The ranks' names, the most important first.
         kept: Whether all ranks' gradients are at hand after the step, or the first one's alone.
         full: Whether to tell everything there is.
         averaged: Whether ranks are compared by their mean gradients.
+        further: Names of other scalars of a step.
 
     Example:
 
-    >>> StepLogs(["natural", "l2=4"], kept=True, full=False).names
-    ['min_cosine', 'step_cosine@natural', 'step_cosine@l2=4']
+    >>> StepMeans(["natural", "l2=4"], kept=True, full=False).names
+    ('min_cosine', 'step_cosine@natural', 'step_cosine@l2=4')
     """
 
     def __init__(
-        self, ranks: Sequence[str], kept: bool, full: bool, averaged: bool = False
+        self,
+        ranks: Sequence[str],
+        kept: bool,
+        full: bool,
+        averaged: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         self._full = full
-        self._averaged = averaged
         # All pairs of a lower and a higher rank.
         self._pairs = [(low, high) for low in range(len(ranks)) for high in range(low)]
-        self.names: list[str] = []
+        super().__init__([*self._step_names(ranks, kept, averaged), *further])
+
+    def _step_names(self, ranks: Sequence[str], kept: bool, averaged: bool) -> list[str]:
         if not self._pairs:
-            return
+            return []
         aligned = ranks if kept else ranks[:1]
-        self.names += ["min_cosine", *(f"step_cosine@{name}" for name in aligned)]
+        names = ["min_cosine", *(f"step_cosine@{name}" for name in aligned)]
         if averaged:
-            self.names += [f"memory_step_cosine@{name}" for name in ranks]
-        if full:
-            self.names += ["violation", "kkt_residual", *(f"norm@{name}" for name in ranks)]
+            names += [f"memory_step_cosine@{name}" for name in ranks]
+        if self._full:
+            names += ["violation", "kkt_residual", *(f"norm@{name}" for name in ranks)]
             quantities = ["cosine", "multiplier", "active"] + ["batch_cosine"] * averaged
-            self.names += [
+            names += [
                 f"{quantity}@{ranks[high]},{ranks[low]}"
                 for quantity in quantities
                 for low, high in self._pairs
             ]
+        return names
 
-    def values(self, result: StepResult) -> list[tf.Tensor]:
-        """Reads off what `names` names.
+    def update(self, result: StepResult, further: Sequence[tf.Tensor], x: tf.Tensor) -> None:
+        """Adds one step.
 
         Args:
             result: What the step did.
-
-        Returns:
-            One scalar a name.
+            further: The other scalars.
+            x: `[N, ...]` its batch.
         """
+        if self.names:
+            self.update_all([*self._values(result), *further], x)
+
+    def _values(self, result: StepResult) -> list[tf.Tensor]:
+        """The scalars that are named after ranks."""
         if not self._pairs:
             return []
         onestep = result.onestep

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from lexirobust import gem
-from lexirobust.training.objective_losses import (
+from lexirobust.training.step.objective_losses import (
     Gradient,
     ObjectiveLoss,
     ObjectiveLosses,

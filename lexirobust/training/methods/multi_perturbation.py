@@ -73,17 +73,6 @@ class MultiPerturbationTraining(LexicographicModel):
         self.strategy = strategy
         self.alpha = float(alpha)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {
-            "classifier": self.classifier,
-            "attacks": list(self.attacks),
-            "magnitudes": list(self.magnitudes),
-            "strategy": self.strategy,
-            "alpha": self.alpha,
-        }
-
 
 def _apart(names: Sequence[str]) -> list[str]:
     """The same names, numbered where attacks share their norm and magnitude."""

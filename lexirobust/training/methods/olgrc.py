@@ -1,27 +1,24 @@
 """OLGRC: ranked losses on perturbed inputs that leave the explored region."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import DAA, PGD, ExploredRegion, GuidedPGD, IntervalAttack
+from lexirobust.attacks import DAA, PGD, GuidedPGD, IntervalAttack
 from lexirobust.checks import check_magnitudes
 from lexirobust.data_checks import check_inputs
 from lexirobust.data_forms import one_array, only_input
-from lexirobust.graphs import or_else
 from lexirobust.tensors import wide
-from lexirobust.training.discriminator import (
-    default_discriminator,
-    discriminator_loss,
-    log_unexplored,
-)
-from lexirobust.training.micro_batches import map_micro_batches
+from lexirobust.training.methods.discriminator import default_discriminator
+from lexirobust.training.methods.regions import DiscriminatorRegion, NearestRegion, Region
+from lexirobust.training.metrics import NamedMeans
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Batch, Natural
+from lexirobust.training.state.saved_variables import SavedState
+from lexirobust.training.step.objective_losses import ObjectiveInputs
 
 EXPLORED: Final = ("discriminator", "nearest")
 
@@ -98,48 +95,54 @@ class OLGRC(LexicographicModel):
         if explored not in EXPLORED:
             raise ValueError(f"`explored` must be one of {EXPLORED}. Received: {explored!r}.")
         magnitudes = check_magnitudes(magnitudes)
-        settings = PGD.get_config(attack)
-        self.explored = explored
         exact = explored == "nearest"
-        self._region = ExploredRegion(attack.norm) if exact else None
-        guided = GuidedPGD(self._region or self.log_unexplored, **settings)
-        ranks = [Natural(), *(Adversarial(guided, magnitude) for magnitude in magnitudes)]
-        super().__init__(classifier, ranks, alphas, **kwargs)
-        self.attack = attack
-        self.guided_attack = guided
-        self.magnitudes = tuple(magnitudes)
-        opposite = {"maximize": "minimize", "minimize": "maximize"}[attack.goal]
-        self._opponent = PGD(**{**settings, "goal": opposite})
         if exact and not (discriminator is None and discriminator_optimizer is None):
             raise ValueError(
                 "`discriminator` and its optimizer must be None where explored='nearest'. "
                 f"Received: {discriminator!r}, {discriminator_optimizer!r}."
             )
-        if not exact:
-            discriminator = discriminator or default_discriminator(classifier, 1 + len(magnitudes))
-            discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
+        region: Region = (
+            NearestRegion(attack.norm) if exact else DiscriminatorRegion(attack, magnitudes)
+        )
+        guided = GuidedPGD(region.guide, **PGD.get_config(attack))
+        ranks = [Natural(), *(Adversarial(guided, magnitude) for magnitude in magnitudes)]
+        super().__init__(classifier, ranks, alphas, **kwargs)
+        self.attack = attack
+        self.guided_attack = guided
+        self.magnitudes = tuple(magnitudes)
+        self.explored = explored
+        self.region = region
+        # Attributes, which Keras saves.
         self.discriminator = discriminator
         self.discriminator_optimizer: Any = discriminator_optimizer
+        if isinstance(region, DiscriminatorRegion):
+            self.discriminator = discriminator or default_discriminator(
+                classifier, 1 + len(magnitudes)
+            )
+            self.discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
+            region.set_discriminator(self.discriminator, self.discriminator_optimizer)
+        self._region_means = NamedMeans(region.log_names) if region.log_names else None
+
+    @property
+    def attacks_per_sample(self) -> int:
+        """The number of perturbations that a training step makes of each sample."""
+        return super().attacks_per_sample + self.region.attacks_per_sample
+
+    @property
+    def training_metrics(self) -> list[keras.Metric]:
+        """Metrics that only a training step can update."""
+        own = [] if self._region_means is None else [self._region_means]
+        return [*super().training_metrics, *own]
+
+    @property
+    def saved_state(self) -> dict[str, SavedState | None]:
+        """What Keras does not save by itself, by the prefix of its names in the file."""
+        return {**super().saved_state, "explored": self.region.saved_state}
 
     def build(self, input_shape: Any) -> None:
         """Builds the classifier and the discriminator, and checks what they give."""
         super().build(input_shape)
-        if self._region is not None and self._augmentation.layers:
-            raise ValueError(
-                "`explored` must be 'discriminator' where inputs are augmented: 'nearest' knows "
-                "the points that it was given, and no others. Received: random layers "
-                f"{', '.join(layer.name for layer in self._augmentation.layers)}."
-            )
-        if self.discriminator is None:
-            return
-        outputs = self.discriminator(keras.KerasTensor(tuple(input_shape)))
-        ranks = len(self.objectives)
-        if tuple(outputs.shape)[1:] != (ranks,):
-            raise ValueError(
-                f"`discriminator` must map inputs to logits of shape [N, {ranks}], one for each "
-                f"magnitude with 0. Received: output {outputs!r}."
-            )
-        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+        self.region.build(tuple(input_shape), self._augmentation)
 
     def adapt(self, x: Any) -> None:
         """Takes the explored region from a data set.
@@ -151,21 +154,21 @@ class OLGRC(LexicographicModel):
             ValueError: If `explored` is not `"nearest"`, or the inputs are empty, not finite or
                 outside the attack's bounds.
         """
-        if self._region is None:
+        if not isinstance(self.region, NearestRegion):
             raise ValueError(
                 f"`explored` must be 'nearest' for `adapt`. Received: {self.explored!r}."
             )
         x = one_array(x)
         check_inputs(x, self.bounds)
         with tf.init_scope(), self.distribute_strategy.scope():
-            self._region.adapt(x)
+            self.region.guide.adapt(x)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains the classifier; see `LexicographicModel.fit`.
 
-        Where the explored region is exact and nothing was adapted yet, it is that of `x`.
+        If the explored region is exact and nothing was adapted yet, it is that of `x`.
         """
-        if self._region is not None and self._region.points is None:
+        if isinstance(self.region, NearestRegion) and not self.region.variables:
             inputs = only_input(x)
             if not hasattr(inputs, "shape"):
                 raise ValueError(
@@ -192,83 +195,29 @@ class OLGRC(LexicographicModel):
         """
         x = tf.convert_to_tensor(x)
         magnitude = tf.broadcast_to(tf.cast(magnitude, wide(x.dtype)), tf.shape(x)[:1])
-        if self.discriminator is None:
-            assert self._region is not None
-            outside = self._region.has_outside(x, magnitude)
-            return or_else(outside, tf.zeros_like(magnitude), -np.inf)
-        logits = self.discriminator(x, training=False)
-        return log_unexplored(logits, (0.0, *self.magnitudes), magnitude)
+        return self.region.log_unexplored(x, magnitude)
 
-    @property
-    def auxiliary_names(self) -> tuple[str, ...]:
-        """The log names of the discriminator; empty if there is none."""
-        return () if self.explored == "nearest" else ("loss@discriminator",)
+    def _perturb_in_training(
+        self, batch: Batch, seed: tf.Tensor, starts: list[tf.Tensor] | None
+    ) -> tuple[list[list[ObjectiveInputs]], list[tf.Tensor]]:
+        """Lets the region learn before inputs are perturbed."""
+        own, others = starts, None
+        if starts is not None:
+            own, others = starts[: len(self.magnitudes)], starts[len(self.magnitudes) :]
+        size = self.settings.micro_batch_size
+        logs, ends = self.region.learn(self.classifier, batch, seed, others, size)
+        if self._region_means is not None:
+            self._region_means.update_all(logs, batch.x)
+        return self._training_step.perturb(batch, seed, own), ends
 
-    @property
-    def auxiliary_attacks(self) -> int:
-        """Toward a larger and toward a smaller loss, at every magnitude."""
-        return 0 if self.explored == "nearest" else 2 * len(self.magnitudes)
+    def serving_endpoints(
+        self, inputs: tf.TensorSpec
+    ) -> dict[str, tuple[Callable[..., Any], list[tf.TensorSpec]]]:
+        """`explored`: how likely inputs lie in the region explored before each magnitude."""
 
-    def learn_auxiliaries(
-        self, batch: Batch, seed: tf.Tensor, initial: Sequence[tf.Tensor] | None
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Trains the discriminator on one batch; see `LexicographicModel.learn_auxiliaries`."""
-        if self.discriminator is None:
-            return super().learn_auxiliaries(batch, seed, initial)
-        variables = self.discriminator.trainable_variables
-        values = [variable.value for variable in variables]
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        count = len(self.magnitudes)
+        def explored(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            logs = [self.log_unexplored(inputs, magnitude) for magnitude in self.magnitudes]
+            estimates = 1.0 - tf.exp(tf.stack(logs, axis=1))
+            return {"explored": estimates, "magnitudes": tf.constant(self.magnitudes)}
 
-        def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
-            batch, initial = tensors
-            own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            starts: list[dict[str, Any]] = [{}, {}]
-            if initial is not None:
-                starts = [
-                    {"initial_perturbation": tf.stack(half)}
-                    for half in (initial[:count], initial[count:])
-                ]
-            perturbed = [
-                attack.sweep_in_graph(
-                    self.classifier, batch.x, batch.y, self.magnitudes, own, **given
-                )
-                for attack, given in zip((self.attack, self._opponent), starts, strict=True)
-            ]
-            with tf.GradientTape() as tape:
-                loss = share * discriminator_loss(self.discriminator, batch.x, perturbed)
-                shared = loss / replicas
-            ends = [] if initial is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
-            return (tape.gradient(shared, values), loss), ends
-
-        tensors = (batch, None if initial is None else list(initial))
-        (gradients, loss), ends = map_micro_batches(part, tensors, self.micro_batch_size)
-        self.discriminator_optimizer.apply(gradients, variables)
-        return [loss], ends
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the data that the exact region is made of, too."""
-        super().save_own_variables(store)
-        if self._region is not None and self._region.points is not None:
-            store["explored"] = self._region.points
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved."""
-        own = {**store}
-        points = own.pop("explored", None)
-        if points is not None and self._region is not None:
-            self.adapt(points)
-        super().load_own_variables(own)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {
-            "classifier": self.classifier,
-            "attack": self.attack,
-            "magnitudes": list(self.magnitudes),
-            "alphas": list(self.alphas),
-            "explored": self.explored,
-            "discriminator": self.discriminator,
-            "discriminator_optimizer": self.discriminator_optimizer,
-        }
+        return {**super().serving_endpoints(inputs), "explored": (explored, [inputs])}

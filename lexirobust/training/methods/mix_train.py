@@ -51,12 +51,3 @@ class MixTrain(LexicographicModel):
         super().__init__(classifier, [both], **kwargs)
         self.attack = attack
         self.magnitude = float(magnitude)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, those that all methods share aside."""
-        return {
-            "classifier": self.classifier,
-            "attack": self.attack,
-            "magnitude": self.magnitude,
-        }

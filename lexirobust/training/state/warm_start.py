@@ -1,5 +1,6 @@
 """Warm starts: attacks in training begin at each sample's last perturbation."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -12,11 +13,11 @@ from lexirobust.data_checks import check_index
 from lexirobust.data_forms import only_input, unindexed
 from lexirobust.datasets import with_index
 from lexirobust.tensors import of_dtype
-from lexirobust.training.micro_batches import map_micro_batches
 from lexirobust.training.objectives import Batch, Objective
-from lexirobust.training.saved_variables import replicated, save_variables
+from lexirobust.training.state.saved_variables import replicated
+from lexirobust.training.step.micro_batches import map_micro_batches
+from lexirobust.training.step.objective_losses import ObjectiveLosses
 
-START: Final = "start_"
 RANDOM_STARTS: Final = "random_starts"
 """The log name of the share of samples whose attacks had a random start."""
 _SAME: Final = 1e-5
@@ -113,41 +114,63 @@ def check_warm_start(warm_start: Any, terms: Sequence[Objective]) -> None:
         )
 
 
-def free_steps(
-    terms: Sequence[Objective],
-    classifier: Classifier,
-    batch: Batch,
-    x_adv: Sequence[tf.Tensor],
-    gradients: Sequence[tf.Tensor],
-    micro_batch_size: int | None,
-) -> list[tf.Tensor]:
-    """Takes one step of every attack along gradients that are known already.
+def warn_of_random_starts(history: dict[str, list[float]], warm_start: WarmStart | None) -> None:
+    """Warns if attacks began at random in spite of a warm start.
 
     Args:
-        terms: All objectives.
+        history: The logs of `fit`.
+        warm_start: The user's settings, or `None`.
+    """
+    shares = history.get(RANDOM_STARTS, [])
+    reset = warm_start is not None and warm_start.reset_every == 1
+    if len(shares) > 1 and min(shares) > 0.5 and not reset:
+        warnings.warn(
+            f"In every epoch attacks began at random for {min(shares):.0%} of the samples or more "
+            "in spite of `warm_start`: inputs, or indices, were others than on the visit before. "
+            "Attacks get no more than their own steps then; give them more, and leave "
+            "`warm_start` out.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def next_starts(objective_losses: ObjectiveLosses, classifier: Classifier) -> list[tf.Tensor]:
+    """The perturbations that attacks on the same samples begin with the next time.
+
+    Args:
+        objective_losses: Knows the batch, its perturbed inputs, and, if attacks take their one
+            step along gradients that training has computed anyway, these gradients.
         classifier: Maps inputs to logits.
-        batch: The clean batch.
-        x_adv: The perturbed inputs, one tensor an attacked objective.
-        gradients: The gradient of each one's loss there, up to a positive factor a sample.
-        micro_batch_size: Most samples at a time, or `None`.
 
     Returns:
-        The perturbations after the step, one tensor an attacked objective.
+        `[N, ...]` perturbations, one tensor an attacked objective.
     """
-    attacked = [term for term in terms if term.attack is not None]
+    terms = [term for rank in objective_losses.ranks for _, term in rank.terms]
+    inputs = [each for own in objective_losses.objective_inputs for each in own]
+    pairs = [
+        (term, each.inputs)
+        for term, each in zip(terms, inputs, strict=True)
+        if term.attack is not None
+    ]
+    x_adv = [each for _, each in pairs]
+    if not objective_losses.by_inputs:
+        return [each - objective_losses.batch.x for each in x_adv]
+    by_rank = objective_losses.input_gradients
+    gradients = [g for rank in range(len(objective_losses.ranks)) for g in by_rank[rank]]
 
     def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
         del number, share
         batch, x_adv, gradients = tensors
         perturbations = []
-        for term, inputs, gradient in zip(attacked, x_adv, gradients, strict=True):
+        for (term, _), each, gradient in zip(pairs, x_adv, gradients, strict=True):
             assert isinstance(term.attack, PGD)
             magnitude = tf.fill(tf.shape(batch.x)[:1], of_dtype(term.magnitude, batch.x.dtype))
-            onward = term.attack.follow(classifier, batch.x, batch.y, magnitude, inputs, gradient)
-            perturbations.append(onward - batch.x)
+            stepped = term.attack.follow(classifier, batch.x, batch.y, magnitude, each, gradient)
+            perturbations.append(stepped - batch.x)
         return [], perturbations
 
-    return map_micro_batches(part, (batch, list(x_adv), list(gradients)), micro_batch_size)[1]
+    tensors = (objective_losses.batch, x_adv, gradients)
+    return map_micro_batches(part, tensors, objective_losses.micro_batch_size)[1]
 
 
 class PerturbationBuffer:
@@ -157,16 +180,12 @@ class PerturbationBuffer:
 
     Args:
         warm_start: The user's settings.
-        attacked: How many objectives are attacked.
-        auxiliaries: Gives the number of other attacks, when room is made.
+        attacks: Gives the number of attacks on each sample, when room is made.
     """
 
-    def __init__(
-        self, warm_start: WarmStart, attacked: int, auxiliaries: Callable[[], int]
-    ) -> None:
+    def __init__(self, warm_start: WarmStart, attacks: Callable[[], int]) -> None:
         self._settings = warm_start
-        self._attacked = attacked
-        self._auxiliaries = auxiliaries
+        self._attacks = attacks
         # Where the model is made its variables are.
         self._strategy = tf.distribute.get_strategy()
         self._kept: list[tf.Variable] = []
@@ -208,9 +227,8 @@ class PerturbationBuffer:
             return replicated(tf.zeros(shape, dtype))
 
         with tf.init_scope(), self._strategy.scope():
-            count = self._attacked + self._auxiliaries()
             floats = keras.config.floatx()
-            self._kept = [zeros((samples, *shape[1:]), floats) for _ in range(count)]
+            self._kept = [zeros((samples, *shape[1:]), floats) for _ in range(self._attacks())]
             # Not int32: TensorFlow keeps such variables off the GPU, where XLA cannot reach them.
             self._visits = zeros((samples,), tf.int64)
             self._fingerprints = zeros((samples,), floats)
@@ -243,15 +261,15 @@ class PerturbationBuffer:
         self.build(inputs.shape, samples)
         return x
 
-    def read(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def read(self, batch: Batch) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Reads the perturbations that the attacks on a batch begin with.
 
         Args:
             batch: The clean batch.
 
         Returns:
-            One `[n, ...]` tensor an objective, then one each other attack; zeros where a sample
-            is to start at random. And the share of samples that are.
+            One `[n, ...]` tensor an attack, zeros if a sample is to start at random; and, as
+            the one value to log, the share of samples that are.
 
         Raises:
             ValueError: If the batch has no indices.
@@ -271,11 +289,7 @@ class PerturbationBuffer:
         starts = [tf.gather(kept, batch.index) for kept in self._kept]
         starts = [tf.where(rows, start, tf.zeros_like(start)) for start in starts]
         share = tf.reduce_mean(tf.cast(~goes_on, tf.float32))
-        return starts, share
-
-    def split(self, starts: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Tells the objectives' attacks from others."""
-        return starts[: self._attacked], starts[self._attacked :]
+        return starts, [share]
 
     def write(self, batch: Batch, perturbations: Sequence[tf.Tensor]) -> None:
         """Writes perturbations, and counts the visit.
@@ -291,15 +305,11 @@ class PerturbationBuffer:
             kept.scatter_update(tf.IndexedSlices(tf.cast(value, kept.dtype), index))
         self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int64), index))
 
-    def save(self, store: Any) -> None:
-        """Puts all perturbations into what Keras saves."""
-        save_variables(store, START, self.variables)
-
     def load(self, values: Sequence[Any]) -> None:
-        """Goes on from perturbations that were saved.
+        """Sets the perturbations to what was saved.
 
         Args:
-            values: What was saved; nothing where nothing had been kept.
+            values: What was saved; empty if nothing had been kept.
 
         Raises:
             ValueError: If they are of another number of attacks or samples.

@@ -1,0 +1,109 @@
+"""A Keras model that saves all that its training goes on from, and can be served."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lexirobust import serving
+from lexirobust.training.settings import TrainingSettings, arguments_of
+from lexirobust.training.state.saved_variables import (
+    FixedState,
+    SavedState,
+    load_state,
+    save_state,
+)
+
+
+class ResumableModel(keras.Model):
+    """A Keras model whose training, once saved and loaded, goes on as it would have.
+
+    A subclass keeps its `settings` and each other argument of its constructor as an attribute, and
+    names in `saved_state` what Keras does not know of.
+    """
+
+    settings: TrainingSettings
+    seed_generator: keras.random.SeedGenerator
+
+    @property
+    def has_logits(self) -> bool:
+        """Tells if the model has one output, its logits."""
+        raise NotImplementedError
+
+    @property
+    def saved_state(self) -> dict[str, SavedState | None]:
+        """What Keras does not save by itself, by the prefix of its names in the file."""
+        return {"seed": FixedState([self.seed_generator.state, *self._layer_seeds])}
+
+    @property
+    def _layer_seeds(self) -> Sequence[Any]:
+        """The states of the generators of dropout and other random layers, each once."""
+        known = [*self.weights, *self.metrics_variables, self.seed_generator.state]
+        others = {id(variable): variable for variable in self.variables}
+        for variable in known:
+            others.pop(id(variable), None)
+        return [*others.values()]
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves weights, and what `saved_state` names."""
+        super().save_own_variables(store)
+        save_state(store, self.saved_state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        own = {**store}
+        load_state(own, self.saved_state)
+        super().load_own_variables(own)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments from which `from_config` makes an equal model."""
+        return {**super().get_config(), **self.settings.get_config(), **arguments_of(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Makes a model from what `get_config` returned."""
+        restored = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects)
+            for name, value in config.items()
+        }
+        return cls(**restored)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model as it was when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes the classifier for serving; as `keras.Model.export`.
+
+        A SavedModel of a classifier with one output is what `lexirobust.export` writes.
+
+        Args:
+            filepath: Where to.
+            format: `"tf_saved_model"`, or another one that Keras knows.
+            **kwargs: As of `keras.Model.export`.
+
+        Raises:
+            ValueError: If the model is not built, or as `lexirobust.export`.
+        """
+        if format == "tf_saved_model" and self.has_logits and set(kwargs) <= {"verbose"}:
+            serving.export(self, filepath, verbose=kwargs.get("verbose") is not False)
+            return
+        if self.built:
+            # Keras exports what was called; training calls the classifier, not this model.
+            self(keras.KerasTensor(self.get_build_config()["input_shape"]))
+        super().export(filepath, format=format, **kwargs)
+
+    def serving_endpoints(
+        self, inputs: tf.TensorSpec
+    ) -> dict[str, tuple[Callable[..., Any], list[tf.TensorSpec]]]:
+        """The endpoints that `lexirobust.export` writes besides those of every classifier.
+
+        Args:
+            inputs: The specification of a batch of inputs.
+
+        Returns:
+            Functions and their signatures, by name.
+        """
+        del inputs
+        return {}

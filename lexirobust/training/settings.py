@@ -1,0 +1,201 @@
+"""The settings that all ranked models share."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any, Final
+
+import keras
+
+from lexirobust.checks import check_count
+from lexirobust.data_forms import check_one_input
+from lexirobust.training.objectives import Objective, Rank
+from lexirobust.training.state.gradient_means import RunningMean, check_memory
+from lexirobust.training.state.warm_start import WarmStart, check_warm_start
+
+METRICS: Final = ("optimizer", "euclidean")
+UPDATES: Final = ("onestep", "per_rank")
+
+
+@dataclasses.dataclass
+class TrainingSettings:
+    """How a ranked model is trained, besides what its ranks and their weights are.
+
+    Attributes are the arguments of the same names of `LexicographicModel`.
+
+    Raises:
+        ValueError: If one of them is out of range, or two do not go together.
+        TypeError: If one of them is of another type.
+    """
+
+    margin: float = 0.0
+    metric: str = "optimizer"
+    update: str = "onestep"
+    micro_batch_size: int | None = None
+    keep_gradients: bool = True
+    safeguard: bool = False
+    detailed_logs: bool = False
+    warm_start: WarmStart | None = None
+    memory: RunningMean | None = None
+    augmentation: keras.Layer | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"`margin` must be finite and at least 0. Received: {self.margin}.")
+        for name, value, known in (
+            ("metric", self.metric, METRICS),
+            ("update", self.update, UPDATES),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` must be one of {known}. Received: {value!r}.")
+        if self.safeguard and self.metric != "optimizer":
+            raise ValueError(f"`safeguard` needs metric='optimizer'. Received: {self.metric!r}.")
+        check_count("micro_batch_size", self.micro_batch_size, optional=True)
+        if not (self.augmentation is None or isinstance(self.augmentation, keras.Layer)):
+            raise TypeError(
+                f"`augmentation` must be a Keras layer or None. Received: {self.augmentation!r}."
+            )
+        # As Python's own numbers, which can be written as JSON.
+        self.margin = float(self.margin)
+        if self.micro_batch_size is not None:
+            self.micro_batch_size = int(self.micro_batch_size)
+        self.keep_gradients = bool(self.keep_gradients)
+        self.safeguard = bool(self.safeguard)
+        self.detailed_logs = bool(self.detailed_logs)
+
+    def check_ranks(self, ranks: Sequence[Rank]) -> None:
+        """Checks that the settings suit a ranking.
+
+        Args:
+            ranks: The ranked losses.
+
+        Raises:
+            ValueError: If they do not.
+            TypeError: If `warm_start` or `memory` is something else.
+        """
+        if self.warm_start is not None:
+            check_warm_start(self.warm_start, terms_of(ranks))
+        if self.memory is not None:
+            check_memory(self.memory, len(ranks), self.update, self.keep_gradients, self.safeguard)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the keyword arguments that make equal settings, serialized."""
+        return {name: serialized(getattr(self, name)) for name in SETTINGS}
+
+
+SETTINGS: Final = tuple(field.name for field in dataclasses.fields(TrainingSettings))
+
+
+def terms_of(ranks: Sequence[Rank]) -> list[Objective]:
+    """The objectives of all ranks, in order."""
+    return [term for rank in ranks for _, term in rank.terms]
+
+
+def tightest_bounds(terms: Sequence[Objective]) -> tuple[float, float] | None:
+    """The bounds of inputs that all attacks of objectives keep, or `None`."""
+    attacks = [term.attack for term in terms if term.attack is not None]
+    known = [attack.bounds for attack in attacks if attack.bounds is not None]
+    if not known:
+        return None
+    return max(low for low, _ in known), min(high for _, high in known)
+
+
+def arguments_of(model: Any) -> dict[str, Any]:
+    """Reads the arguments of a model's constructor off the attributes of their names.
+
+    Args:
+        model: Keeps each argument of its constructor as an attribute, as scikit-learn's estimators
+            do; those of `TrainingSettings` and `**kwargs` aside.
+
+    Returns:
+        The arguments by name, serialized.
+    """
+    parameters = inspect.signature(type(model).__init__).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    return {name: serialized(getattr(model, name)) for name in names if name not in SETTINGS}
+
+
+def serialized(value: Any) -> Any:
+    """Serializes an argument; tuples as the lists that they were given as."""
+    value = list(value) if isinstance(value, tuple) else value
+    return keras.saving.serialize_keras_object(value)
+
+
+def check_classifier(classifier: Any) -> None:
+    """Checks what is to be trained.
+
+    Args:
+        classifier: What is to be a Keras model of one input.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it has several inputs.
+    """
+    if not isinstance(classifier, keras.Layer):
+        raise TypeError(f"`classifier` must be a Keras model. Received: {classifier!r}.")
+    check_one_input(classifier)
+
+
+def check_objectives(objectives: Any) -> None:
+    """Checks ranked losses by themselves.
+
+    Args:
+        objectives: What is to be a sequence of ranks.
+
+    Raises:
+        ValueError: If it is empty or holds something else, or two objectives have one name.
+    """
+    if not objectives or not all(isinstance(rank, Rank) for rank in objectives):
+        raise ValueError(
+            "`objectives` must be a non-empty list of lexirobust objectives. Received: "
+            f"{objectives!r}."
+        )
+    names = [term.name for term in terms_of(objectives)]
+    if len(set(names)) != len(names):
+        raise ValueError(f"`objectives` must have different names. Received: {names}.")
+
+
+def check_trainable(classifier: keras.Model) -> None:
+    """Checks that there is something to train.
+
+    Args:
+        classifier: A Keras model that has been built.
+
+    Raises:
+        ValueError: If no weight is trainable.
+    """
+    if not classifier.trainable_variables:
+        raise ValueError(
+            "`classifier` must have trainable weights. Received: none; set `trainable = True` "
+            "for it, or for some of its layers, and compile again."
+        )
+
+
+def checked_optimizer(optimizer: Any, loss_weights: Any = None) -> keras.optimizers.Optimizer:
+    """Checks that an optimizer can take ranked steps.
+
+    Args:
+        optimizer: Keras optimizer or its name.
+        loss_weights: As given to `compile`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: If there is none, it accumulates gradients, or losses have weights.
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    if optimizer is None:
+        raise ValueError("`optimizer` must be a Keras optimizer or its name. Received: None.")
+    innermost = getattr(optimizer, "inner_optimizer", optimizer)
+    accumulation = getattr(innermost, "gradient_accumulation_steps", None)
+    if accumulation:
+        raise ValueError(
+            "`gradient_accumulation_steps` must be None: the optimizer would average gradients "
+            f"that are projected already. Use a larger batch. Received: {accumulation}."
+        )
+    if isinstance(loss_weights, dict | list | tuple):
+        raise ValueError(
+            f"`loss_weights` must be None: ranks are weighed by `alphas`. Received: {loss_weights}."
+        )
+    return optimizer

@@ -1,0 +1,1 @@
+"""What training keeps from step to step beside the weights, and saves with the model."""

@@ -1,0 +1,172 @@
+"""One training step on a batch: perturb, differentiate every rank, rank and apply."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lexirobust import gem
+from lexirobust.training.objectives import Batch, Rank
+from lexirobust.training.objectives.base import Score
+from lexirobust.training.settings import TrainingSettings
+from lexirobust.training.state.gradient_means import GradientMeans, averages_taken
+from lexirobust.training.step.gradients import (
+    MeanGradients,
+    RankedGradients,
+    RecomputedGradients,
+    StoredGradients,
+)
+from lexirobust.training.step.objective_losses import (
+    Gradient,
+    ObjectiveInputs,
+    ObjectiveLoss,
+    ObjectiveLosses,
+)
+from lexirobust.training.step.perturbation import perturb_objectives
+from lexirobust.training.step.update import StepResult, apply_update
+
+
+class TrainingStep:
+    """The stations of a training step, each a method; they are called in this order.
+
+    Args:
+        classifier: The classifier as it is in use, which is attacked.
+        trained: The same without its random augmentation, which is trained.
+        objectives: The ranked losses.
+        alphas: `[T]` weights of the ranks, summing to 1.
+        settings: How to step.
+        optimizer: Built on the classifier's trainable variables.
+        score: The compiled loss.
+        memory: The mean gradients by which ranks are compared, or `None`.
+        named: Turns the outputs of a classifier with several into a dict.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        trained: keras.Model,
+        objectives: Sequence[Rank],
+        alphas: Sequence[float],
+        settings: TrainingSettings,
+        optimizer: keras.optimizers.Optimizer,
+        score: Score,
+        memory: GradientMeans | None,
+        named: Callable[[Any], dict[str, Any]] | None,
+    ) -> None:
+        self.classifier = classifier
+        self.trained = trained
+        self.objectives = objectives
+        self.alphas = alphas
+        self.settings = settings
+        self.optimizer = optimizer
+        self.score = score
+        self.memory = memory
+        self.named = named
+        self._free = settings.warm_start is not None and settings.warm_start.free
+
+    def perturb(
+        self, batch: Batch, seed: tf.Tensor, initial: Sequence[tf.Tensor] | None = None
+    ) -> list[list[ObjectiveInputs]]:
+        """Perturbs the inputs of every objective that has an attack.
+
+        Args:
+            batch: The clean batch.
+            seed: `[2]` integer tensor.
+            initial: The perturbation that each attack begins with, or `None`.
+
+        Returns:
+            For each rank, the inputs of each of its objectives.
+        """
+        return perturb_objectives(
+            self.objectives,
+            self.classifier,
+            batch,
+            seed,
+            initial,
+            # Free steps are taken later, along gradients that the step computes anyway.
+            take_steps=initial is None or not self._free,
+            micro_batch_size=self.settings.micro_batch_size,
+        )
+
+    def losses(
+        self, batch: Batch, inputs: list[list[ObjectiveInputs]], training: bool
+    ) -> ObjectiveLosses:
+        """Prepares losses and gradients of all ranks.
+
+        Args:
+            batch: The clean batch.
+            inputs: What `perturb` returned.
+            training: Whether a step follows.
+
+        Returns:
+            What computes them, each when it is asked for.
+        """
+        return ObjectiveLosses(
+            self.trained,
+            self.objectives,
+            batch,
+            inputs,
+            self.score,
+            self.optimizer.scale_loss(1.0) if training else 1.0,
+            self.settings.micro_batch_size,
+            self.named,
+            by_inputs=training and self._free,
+        )
+
+    def gradients(self, batch: Batch) -> list[Gradient]:
+        """Differentiates every rank's loss at the weights as they are; nothing is learned.
+
+        Args:
+            batch: The clean batch.
+
+        Returns:
+            One gradient a rank.
+        """
+        losses = self.losses(batch, self.perturb(batch, tf.zeros([2], tf.int32)), training=False)
+        return [losses.gradient(rank)[0] for rank in range(len(self.objectives))]
+
+    def update(self, losses: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
+        """Updates the weights: one step for all ranks, or one a rank in turn.
+
+        Args:
+            losses: What `losses` returned.
+
+        Returns:
+            The result of the step, the last rank's if each takes one, and every rank's scores.
+        """
+        make = StoredGradients if self.settings.keep_gradients else RecomputedGradients
+        if self.settings.update == "per_rank":
+            scores = []
+            for rank, alpha in enumerate(self.alphas):
+                gradients = make(losses, rank + 1)
+                result = self._apply(losses, gradients, [0.0] * rank + [1.0], alpha)
+                scores.append(gradients.scores[rank])
+            return result, scores
+        gradients = make(losses, len(self.objectives))
+        if self.memory is None:
+            return self._apply(losses, gradients, self.alphas), gradients.scores
+        own = gradients.known()
+        result = self._apply(losses, MeanGradients(gradients, self.memory.update(own)), self.alphas)
+        self.memory.commit_state(averages_taken(self.optimizer))
+        batch_cosines = gem.cosines(gem.gramian(own)) if self.settings.detailed_logs else None
+        return result._replace(batch_cosines=batch_cosines), gradients.scores
+
+    def _apply(
+        self,
+        losses: ObjectiveLosses,
+        gradients: RankedGradients,
+        alphas: Sequence[float],
+        share: float = 1.0,
+    ) -> StepResult:
+        return apply_update(
+            self.optimizer,
+            self.classifier.trainable_variables,
+            gradients,
+            alphas,
+            share,
+            self.settings.margin,
+            # One rank alone conflicts with none: the optimizer is left as it is.
+            in_metric=self.settings.metric == "optimizer" and len(self.objectives) > 1,
+            first_loss=losses.first_loss if self.settings.safeguard else None,
+        )
