@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.minimum_norm import MinimumNormAttack, NearestPoints
+from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, NearestPoints
 from lexirobust.checks import check_priors
 from lexirobust.data_forms import one_array
 from lexirobust.graphs import or_else

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.base import Attack, draw_seed
+from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
+from lexirobust.attacks.compiled_attack import draw_seed
 
 
 def export(

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.attacks.gradient.pgd import CONSTRAINTS, GOALS
 from lexirobust.attacks.losses import LOSSES
-from lexirobust.attacks.pgd import CONSTRAINTS, GOALS
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
 from lexirobust.tensors import of_dtype

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.losses import cross_entropy
 from lexirobust.checks import check_magnitudes
 from lexirobust.graphs import or_else

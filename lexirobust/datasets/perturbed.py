@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import gradient_check
-from lexirobust.attacks.base import Attack, draw_seed
+from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, classifier_of
+from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.checks import check_magnitudes
 from lexirobust.data_checks import flat_labels, input_tests
 from lexirobust.data_forms import check_dense, check_one_input, only_input

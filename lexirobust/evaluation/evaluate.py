@@ -18,8 +18,8 @@ import tensorflow as tf
 import tqdm
 
 from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
-from lexirobust.attacks.base import draw_seed
 from lexirobust.attacks.classifier import logits_of
+from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.losses import classification_loss
 from lexirobust.checks import check_count, check_magnitudes, check_priors
 from lexirobust.data_checks import check_data, check_inputs, check_labels, flat_labels

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust.attacks.decisions import find_starts
-from lexirobust.attacks.minimum_norm import SearchProblem, decide
+from lexirobust.attacks.minimum_norm.base import SearchProblem, decide
+from lexirobust.attacks.minimum_norm.decisions import find_starts
 from tests.attacks.linear import Decisions, samples
 
 SEED = tf.constant([1, 2])

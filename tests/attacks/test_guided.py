@@ -4,7 +4,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexirobust.attacks import PGD, GuidedPGD, gradient_ascent
+from lexirobust.attacks import PGD, GuidedPGD
+from lexirobust.attacks.gradient import gradient_ascent
 
 # The toy problem's data, 1/64 apart: a point at distance d of x is unexplored if none is nearer.
 DATA = np.concatenate([np.arange(-2, -1, 1 / 64), np.arange(1, 2, 1 / 64)]).astype(np.float32)

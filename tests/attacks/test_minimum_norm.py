@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks import DeepFool
-from lexirobust.attacks.minimum_norm import SearchProblem, SearchResult, binary_search
+from lexirobust.attacks.minimum_norm.base import SearchProblem, SearchResult, binary_search
 from tests.attacks.linear import Linear, samples
 
 

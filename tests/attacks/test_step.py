@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust.attacks import PGD, gradient_ascent
+from lexirobust.attacks import PGD
+from lexirobust.attacks.gradient import step_size
 
 MAGNITUDES = {"l1": 30.0, "l2": 3.0, "linf": 0.3}
 SIZE = 784
@@ -78,7 +79,7 @@ def test_sweep_reaches_the_worst_points_too(constraint):
 
 
 def judge(number, rises, rose, before, best, halved):
-    stride = gradient_ascent.StepSizeState(
+    stride = step_size.StepSizeState(
         tf.ones(1),
         tf.constant([rises]),
         [tf.constant([before])],
@@ -86,7 +87,7 @@ def judge(number, rises, rose, before, best, halved):
         tf.constant(4),
         tf.constant(8),
     )
-    judged, back = gradient_ascent.adapt_step_size(
+    judged, back = step_size.adapt_step_size(
         stride, tf.constant(number), 100, tf.constant([rose]), [tf.constant([best])]
     )
     return judged.length.numpy()[0], back.numpy()[0]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lexirobust.attacks import DAA, FGSM, PGD, geometry, pgd
+from lexirobust.attacks import DAA, FGSM, PGD, geometry
+from lexirobust.attacks.gradient import restarts
 
 MAGNITUDES = [0.1, 0.2, 0.3, 0.4, 0.6]
 
@@ -62,7 +63,7 @@ def test_sweep_takes_few_steps_where_the_magnitude_below_succeeds(monkeypatch):
     x, y = samples()
     moved = PGD(norm="l2", steps=24, seed=0).sweep(network, x, y, [0.3, 0.6])
     resisting = right(moved[1], y).sum()
-    assert taken[:2] == [(60, 24), (60, 24 // pgd.CHAINED_SHARE)]
+    assert taken[:2] == [(60, 24), (60, 24 // restarts.CHAINED_SHARE)]
     assert all(resisting <= count < 60 and steps == 24 for count, steps in taken[2:])
 
 

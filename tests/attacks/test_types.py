@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lexirobust import attacks
+from lexirobust.attacks.gradient.gradient_ascent import AllowedRegion
 
 MATRIX = np.random.default_rng(0).normal(size=(6, 3))
 
@@ -60,11 +61,10 @@ def test_labels_beyond_the_classes_are_refused():
         attacks.PGD().sweep(linear, x, np.eye(2), [0.3])
 
 
-def test_goals_that_share_a_pass_both_have_gradients():
+def test_region_and_goal_both_have_gradients():
     class Both(attacks.PGD):
-        def goals(self, classifier, y, magnitude):
-            (loss,) = super().goals(classifier, y, magnitude)
-            return [lambda x: 0.0 * classifier(x)[:, 0], loss]
+        def allowed_region(self, x, magnitude):
+            return AllowedRegion(lambda x_adv: 0.0 * linear(x_adv)[:, 0])
 
     x, y = tf.fill((3, 6), tf.constant(0.5, tf.float64)), tf.constant([0, 1, 2])
     seed, losses = tf.constant([0, 1]), []

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, ExploredRegion
-from lexirobust.attacks.guided import Unexplored
+from lexirobust.attacks.gradient.guided import Unexplored
 from lexirobust.graphs import or_else
 from lexirobust.training.augmentation import Augmentation
 from lexirobust.training.methods.discriminator import discriminator_loss, log_unexplored

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from lexirobust.attacks.pgd import PGD
+from lexirobust.attacks.gradient.pgd import PGD
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")

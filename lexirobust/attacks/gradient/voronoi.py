@@ -1,19 +1,17 @@
 """The attack that keeps nearer to its own sample than to any other of a data set."""
 
 import copy
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier
-from lexirobust.attacks.gradient_ascent import Goal, choose
-from lexirobust.attacks.pgd import PGD
+from lexirobust.attacks.gradient.gradient_ascent import AllowedRegion
+from lexirobust.attacks.gradient.region import RegionPGD
 from lexirobust.geometry.voronoi_cells import VoronoiCells
 
 
-class VoronoiPGD(PGD):
+class VoronoiPGD(RegionPGD):
     """`PGD` inside the Voronoi cells of a data set: genuine adversarial samples.
 
     A perturbed input counts where no other point of the data set is nearer to it than its own
@@ -45,10 +43,6 @@ class VoronoiPGD(PGD):
 
     def __init__(self, cells: VoronoiCells, **settings: Any) -> None:
         super().__init__(**settings)
-        if self.early_stop:
-            raise ValueError(
-                "`early_stop` must be False: success is not all that is asked for inside cells."
-            )
         if cells.norm != self.norm:
             raise ValueError(
                 f"`norm` must be that of the cells. Received: {self.norm!r}, cells of "
@@ -60,11 +54,16 @@ class VoronoiPGD(PGD):
         """Returns the settings from which `from_config` makes an equal attack."""
         return {"cells": self.cells, **super().get_config()}
 
-    def valid(self, x: Any, x_adv: tf.Tensor, magnitude: Any) -> tf.Tensor:
-        """Those nearer to their own sample than to any other; see `Attack.valid`."""
+    def allowed_region(self, x: tf.Tensor, magnitude: tf.Tensor) -> AllowedRegion:
+        """Each input's own cell; see `PGD.allowed_region`."""
         del magnitude
-        x = tf.convert_to_tensor(x)
-        return self.cells.holds(x, x_adv, self.cells.own(x))
+        own = self.cells.own(x)
+        move = self.cells.move_inside if self.constraint == "exact" else self.cells.back_in
+        return AllowedRegion(
+            depth=lambda x_adv: self.cells.depth(x, x_adv, own),
+            move=lambda perturbation: move(x, perturbation, own),
+            holds=lambda x_adv: self.cells.holds(x, x_adv, own),
+        )
 
     def perturb(
         self,
@@ -101,29 +100,3 @@ class VoronoiPGD(PGD):
         """Looks for the points that matter once, and not in every step."""
         near = self.cells.near(given["x"], given["magnitude"])
         return super()._compiled(classifier, near=near, **given)
-
-    def _gradient_ascent(
-        self,
-        goals: Sequence[Goal],
-        x: tf.Tensor,
-        magnitude: tf.Tensor,
-        seed: tf.Tensor,
-        **settings: Any,
-    ) -> tf.Tensor:
-        own = self.cells.own(x)
-
-        def move(x: tf.Tensor, perturbation: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-            inside = self.cells.move_inside if self.constraint == "exact" else self.cells.back_in
-            return inside(x, perturbation, own)
-
-        ranked = [lambda inputs: self.cells.depth(x, inputs, own), *goals]
-        x_adv = super()._gradient_ascent(
-            ranked, x, magnitude, seed, move_into_region=move, **settings
-        )
-        if self.constraint == "exact":
-            return x_adv
-        return choose(self.cells.holds(x, x_adv, own), x_adv, x)  # An input is in its own cell.
-
-    def _sweep(self, *given: Any) -> Iterator[tf.Tensor]:
-        """Attacks each magnitude alone: what is allowed at one may not be at the next."""
-        return Attack._sweep(self, *given)

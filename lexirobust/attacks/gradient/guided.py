@@ -1,14 +1,12 @@
 """The attack that first leaves the explored region, and only then raises the loss."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks.base import Attack
-from lexirobust.attacks.classifier import Classifier
-from lexirobust.attacks.gradient_ascent import Goal
-from lexirobust.attacks.pgd import PGD
+from lexirobust.attacks.gradient.gradient_ascent import AllowedRegion
+from lexirobust.attacks.gradient.region import RegionPGD
 from lexirobust.geometry.explored_region import ExploredRegion
 
 Unexplored: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -16,7 +14,7 @@ Unexplored: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 explored before its magnitude, `[N]`: any increasing function of the probability."""
 
 
-class GuidedPGD(PGD):
+class GuidedPGD(RegionPGD):
     """`PGD` by two ranked goals: out of the explored region first, then up the loss.
 
     The loss's gradient is projected against the first goal's, sample by sample, so that a step
@@ -46,14 +44,9 @@ class GuidedPGD(PGD):
 
     def __init__(self, unexplored: Unexplored | ExploredRegion, **settings: Any) -> None:
         super().__init__(**settings)
-        if self.early_stop:
-            raise ValueError(
-                "`early_stop` must be False: success is not all that a guided attack is asked for."
-            )
         self.unexplored = unexplored
-        self.region: ExploredRegion | None = None
-        if isinstance(unexplored, ExploredRegion):
-            self.region, unexplored = unexplored, unexplored.depth
+        self.region = unexplored if isinstance(unexplored, ExploredRegion) else None
+        if self.region is not None:
             # The region within a maximum norm is another at each perturbation's own norm.
             if self.constraint != "exact":
                 raise ValueError(
@@ -65,26 +58,20 @@ class GuidedPGD(PGD):
                     "`norm` must be that of the explored region's balls. Received: "
                     f"{self.norm!r}, balls of {self.region.norm!r}."
                 )
-        self._outside: Unexplored = unexplored
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings from which `from_config` makes an equal attack."""
         return {"unexplored": self.unexplored, **super().get_config()}
 
-    def goals(self, classifier: Classifier, y: tf.Tensor, magnitude: tf.Tensor) -> list[Goal]:
-        """Being outside the explored region, then the loss; see `PGD.goals`."""
-        losses = super().goals(classifier, y, magnitude)
-        return [lambda x: self._outside(x, magnitude), *losses]
-
-    def valid(self, x: Any, x_adv: tf.Tensor, magnitude: Any) -> tf.Tensor | None:
-        """Those outside a region that is known exactly; see `Attack.valid`."""
-        del x
-        return None if self.region is None else self.region.has_outside(x_adv, magnitude)
-
-    def _gradient_ascent(self, *args: Any, **settings: Any) -> tf.Tensor:
-        move = self.region.move_outside if self.region else None
-        return super()._gradient_ascent(*args, move_into_region=move, **settings)
-
-    def _sweep(self, *given: Any) -> Iterator[tf.Tensor]:
-        """Attacks each magnitude alone: every one has an explored region of its own."""
-        return Attack._sweep(self, *given)
+    def allowed_region(self, x: tf.Tensor, magnitude: tf.Tensor) -> AllowedRegion:
+        """All that was not explored before the magnitude; see `PGD.allowed_region`."""
+        region = self.region
+        if region is None:
+            assert callable(self.unexplored)
+            unexplored = self.unexplored
+            return AllowedRegion(lambda x_adv: unexplored(x_adv, magnitude))
+        return AllowedRegion(
+            depth=lambda x_adv: region.depth(x_adv, magnitude),
+            move=lambda perturbation: region.move_outside(x, perturbation, magnitude),
+            holds=lambda x_adv: region.has_outside(x_adv, magnitude),
+        )

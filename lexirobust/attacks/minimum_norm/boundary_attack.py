@@ -5,15 +5,15 @@ from typing import Any, ClassVar, Final, NamedTuple
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.decisions import DecisionAttack
-from lexirobust.attacks.gradient_ascent import choose
-from lexirobust.attacks.minimum_norm import (
+from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm.base import (
     TOLERANCE,
     SearchProblem,
     SearchResult,
     binary_search,
     spread,
 )
+from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
 

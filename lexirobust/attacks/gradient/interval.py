@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from lexirobust.attacks.bounds import relax
 from lexirobust.attacks.classifier import Classifier
+from lexirobust.attacks.gradient.pgd import PGD
 from lexirobust.attacks.losses import most_likely
-from lexirobust.attacks.pgd import PGD
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
 from lexirobust.tensors import of_dtype

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import Classifier
-from lexirobust.attacks.pgd import PGD
+from lexirobust.attacks.gradient.pgd import PGD
 from lexirobust.tensors import of_dtype
 
 # What the authors weigh the interaction by, for the cross entropy.

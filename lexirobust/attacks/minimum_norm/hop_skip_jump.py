@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.decisions import DecisionAttack
-from lexirobust.attacks.gradient_ascent import choose
-from lexirobust.attacks.minimum_norm import (
+from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm.base import (
     TOLERANCE,
     SearchProblem,
     SearchResult,
@@ -16,6 +15,7 @@ from lexirobust.attacks.minimum_norm import (
     decide,
     spread,
 )
+from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
 

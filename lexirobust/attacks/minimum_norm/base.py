@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.base import Base
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient_ascent import choose
+from lexirobust.attacks.compiled_attack import CompiledAttack
+from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.inputs import batches, progress
 from lexirobust.attacks.losses import most_likely
 from lexirobust.geometry import balls
@@ -80,7 +80,7 @@ class SearchResult(NamedTuple):
     queries: tf.Tensor
 
 
-class MinimumNormAttack(Base):
+class MinimumNormAttack(CompiledAttack):
     """Looks for the nearest misclassified input of each sample.
 
     A subclass writes `find`, in TensorFlow operations only, and `get_config`, which must hold all

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Final
 
 import tensorflow as tf
 
-from lexirobust.attacks.gradient_ascent import choose
-from lexirobust.attacks.minimum_norm import MinimumNormAttack, SearchProblem, SearchResult
+from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient_ascent import gradient_ascent
+from lexirobust.attacks.gradient.gradient_ascent import AscentSettings, gradient_ascent, ranked
 from lexirobust.attacks.inputs import as_float
 from lexirobust.attacks.losses import cross_entropy, most_likely
 from lexirobust.checks import check_flag, check_steps
@@ -246,11 +246,7 @@ class Flow(ImageAttack):
             loss = _log_odds(logits_of(classifier, image_warps.flow(x, field)), y)
             return loss - self.smoothness * tf.cast(image_warps.total_variation(field), loss.dtype)
 
-        field = gradient_ascent(
-            [goal],
-            tf.zeros((tf.shape(x)[0], *x.shape[1:3], 2), x.dtype),
-            tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1]),
-            seed,
+        settings = AscentSettings(
             norm="linf",
             steps=self.steps,
             step_size=self.step_size,
@@ -258,7 +254,11 @@ class Flow(ImageAttack):
             restarts=self.restarts,
             bounds=None,
             random_start=self.random_start,
+            combine_gradients=ranked,
         )
+        still = tf.zeros((tf.shape(x)[0], *x.shape[1:3], 2), x.dtype)
+        magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
+        field = gradient_ascent(goal, still, magnitude, seed, settings)
         unmoved = self._worse(classifier, y, x, None)
         worst, *_ = self._worse(classifier, y, image_warps.flow(x, field), unmoved)
         return tf.stop_gradient(worst)

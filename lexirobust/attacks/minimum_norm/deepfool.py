@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.gradient_ascent import choose
-from lexirobust.attacks.linearization import linearize
-from lexirobust.attacks.minimum_norm import MinimumNormAttack, SearchProblem, SearchResult
+from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, SearchProblem, SearchResult
+from lexirobust.attacks.minimum_norm.linearization import linearize
 from lexirobust.checks import check_count, check_steps
 from lexirobust.geometry import balls, hyperplanes
 

@@ -5,6 +5,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
+from lexirobust.attacks.gradient.step_size import (
+    StepSizeState,
+    adapt_step_size,
+    initial_step_size_state,
+    is_better,
+)
 from lexirobust.geometry import balls
 from lexirobust.tensors import of_dtype, wide
 
@@ -14,6 +20,49 @@ Goal: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 CombineGradients: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
 """Maps the perturbed inputs `[N, ...]` and each goal's gradient there to the one gradient that is
 followed, all shaped like the inputs."""
+
+
+class AscentSettings(NamedTuple):
+    """How a goal is raised.
+
+    Attributes:
+        norm: `"l1"`, `"l2"` or `"linf"`.
+        steps: Number of gradient steps, scalar.
+        step_size: Size of a step; `None` adapts it to each sample.
+        exact: Whether the norm is the magnitude, or at most the magnitude.
+        restarts: Number of starts, scalar. They come in pairs that start at opposite points: the
+            sphere of an input with one dimension is two points, and no gradient leads from one to
+            the other.
+        bounds: Lowest and highest value of an input, or `None`.
+        random_start: Whether to start at a random perturbation, or at the input itself.
+        combine_gradients: Makes one gradient of all goals' gradients.
+    """
+
+    norm: str
+    steps: Any
+    step_size: Any | None
+    exact: bool
+    restarts: Any
+    bounds: tuple[float, float] | None
+    random_start: bool
+    combine_gradients: CombineGradients
+
+
+class AllowedRegion(NamedTuple):
+    """The region where adversarial examples of some inputs are allowed.
+
+    Attributes:
+        depth: Maps inputs `[N, ...]` to `[N]` numbers, the larger the nearer they are to being
+            allowed, with a gradient: the goal that ranks above the attack's own.
+        move: Maps perturbations to ones that end nearer to the region, those that end inside as
+            they are; it alternates with the projection. `None`: gradients alone lead there.
+        holds: Maps inputs to `[N]` bool: which are allowed. `None` if that is not known.
+    """
+
+    depth: Goal
+    move: Callable[[tf.Tensor], tf.Tensor] | None = None
+    holds: Callable[[tf.Tensor], tf.Tensor] | None = None
+
 
 # Most rounds of moving a perturbation into the allowed region, and projecting it back.
 _ROUNDS = 3
@@ -42,52 +91,36 @@ def ranked(inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def gradient_ascent(
-    goals: Sequence[Goal],
+    goal: Goal,
     x: tf.Tensor,
     magnitude: tf.Tensor,
     seed: tf.Tensor,
-    *,
-    norm: str,
-    steps: Any,
-    step_size: Any | None,
-    exact: bool,
-    restarts: Any,
-    bounds: tuple[float, float] | None,
-    random_start: bool,
-    combine_gradients: CombineGradients = ranked,
+    settings: AscentSettings,
     initial_perturbation: tf.Tensor | None = None,
     is_adversarial: Callable[[tf.Tensor], tf.Tensor] | None = None,
-    move_into_region: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    region: AllowedRegion | None = None,
 ) -> tf.Tensor:
-    """Maximizes one or two ranked goals by projected gradient ascent, and keeps the best point.
+    """Maximizes a goal by projected gradient ascent, and keeps the best point.
 
-    Restarts come in pairs that start at opposite points: the sphere of an input with one
-    dimension is two points, and no gradient leads from one to the other.
+    If adversarial examples are not allowed everywhere, being allowed is a goal that ranks above.
 
     Args:
-        goals: What to raise: one goal, or two with the more important first.
+        goal: What to raise.
         x: `[N, ...]` inputs.
         magnitude: `[N]` norms.
         seed: `[2]` integer tensor.
-        norm: `"l1"`, `"l2"` or `"linf"`.
-        steps: Number of gradient steps, scalar.
-        step_size: Size of a step; `None` adapts it to each sample.
-        exact: Whether the norm is the magnitude, or at most the magnitude.
-        restarts: Number of starts, scalar.
-        bounds: Lowest and highest value of an input, or `None`.
-        random_start: Whether to start at a random perturbation, or at the input itself.
-        combine_gradients: Makes one gradient of all goals' gradients.
+        settings: How to raise it.
         initial_perturbation: Perturbations that the first pair of restarts begins with, shaped like
             `x`, or `None`. A sample whose row is 0 begins as it does without.
         is_adversarial: Maps inputs to `[N]` bool: which samples are finished. They are left alone
             from then on, and the loop ends when all are. `None`: none ever is.
-        move_into_region: Maps inputs, perturbations and magnitudes to perturbations that end nearer
-            to the region where adversarial examples are allowed; those that end inside stay as they
-            are. It alternates with the projection. `None`: they are allowed everywhere.
+        region: Where adversarial examples are allowed; `None`: everywhere.
 
     Returns:
         The perturbed inputs, shaped like `x`.
     """
+    norm, steps, step_size, exact, restarts, bounds, random_start, combine_gradients = settings
+    goals = [goal] if region is None else [region.depth, goal]
     magnitude = of_dtype(magnitude, x.dtype)
     box = balls.box_around(x, bounds)
     to_norm = balls.project_sphere if exact else balls.project_ball
@@ -96,20 +129,21 @@ def gradient_ascent(
     )
     # The lowest number, and not minus infinity, which `enable_check_numerics` would report.
     lowest = tf.constant(wide(x.dtype).min, wide(x.dtype))
-    nowhere = [tf.fill(tf.shape(magnitude), lowest) for _ in goals]
+    lowest_values = [tf.fill(tf.shape(magnitude), lowest) for _ in goals]
 
     def project(perturbation: tf.Tensor) -> tf.Tensor:
-        here = to_norm(perturbation, magnitude, norm, box)[0]
-        if move_into_region is None:
-            return here
+        projected = to_norm(perturbation, magnitude, norm, box)[0]
+        move = None if region is None else region.move
+        if move is None:
+            return projected
 
-        def lead(number: tf.Tensor, here: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            out = move_into_region(x, here, magnitude)
-            changed = tf.reduce_any(out != here)
-            return number + 1, to_norm(out, magnitude, norm, box)[0], changed
+        def alternate(number: tf.Tensor, old: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            moved = move(old)
+            changed = tf.reduce_any(moved != old)
+            return number + 1, to_norm(moved, magnitude, norm, box)[0], changed
 
-        start = tf.constant(0), here, tf.constant(True)
-        return tf.while_loop(lambda number, _, on: on & (number < _ROUNDS), lead, start)[1]
+        state = tf.constant(0), projected, tf.constant(True)
+        return tf.while_loop(lambda number, _, on: on & (number < _ROUNDS), alternate, state)[1]
 
     def perturbed(perturbation: tf.Tensor) -> tf.Tensor:
         # Adding rounds: the box is kept to the last bit all the same.
@@ -148,60 +182,67 @@ def gradient_ascent(
             tf.zeros_like(magnitude, tf.bool) if is_adversarial is None else is_adversarial(inputs)
         )
 
-    def visit(here: tf.Tensor, best: _Best, values: Any, gradient: Any, inputs: Any) -> _Best:
+    def visit(
+        perturbation: tf.Tensor, best: _Best, values: Any, gradient: Any, inputs: Any
+    ) -> _Best:
         """The better of a point and the best one so far; finished samples keep theirs."""
-        counts = is_answer(here)
+        counts = is_answer(perturbation)
         # Not-a-number is kept: what reaches it has won.
         kept = [counts & ((value >= lowest) | tf.math.is_nan(value)) for value in values]
         values = [tf.where(keep, value, lowest) for keep, value in zip(kept, values, strict=True)]
         done = counts & is_finished(inputs)
-        better = (done | _is_better(values, best.values, ties=True)) & ~best.done
-        return choose(better, _Best(here, values, gradient, done), best)
+        better = (done | is_better(values, best.values, ties=True)) & ~best.done
+        return choose(better, _Best(perturbation, values, gradient, done), best)
 
     def step(
         number: tf.Tensor,
-        here: tf.Tensor,
+        perturbation: tf.Tensor,
         best: _Best,
         last_values: list[tf.Tensor],
         sizes: StepSizeState,
     ) -> tuple[Any, ...]:
-        inputs = perturbed(here)
+        inputs = perturbed(perturbation)
         values, gradients = _differentiate(goals, inputs)
         gradient = combine_gradients(inputs, gradients)
-        best = visit(here, best, values, gradient, inputs)
+        best = visit(perturbation, best, values, gradient, inputs)
         if step_size is None:
-            rose = _is_better(values, last_values, ties=True) & (number > 0)
+            rose = is_better(values, last_values, ties=True) & (number > 0)
             sizes, back = adapt_step_size(sizes, number, steps, rose, best.values)
-            here = choose(back, best.perturbation, here)
+            perturbation = choose(back, best.perturbation, perturbation)
             gradient = choose(back, best.gradient, gradient)
             values = choose(back, best.values, list(values))
-        left = None if box is None else (box[0] - here, box[1] - here)
+        left = None if box is None else (box[0] - perturbation, box[1] - perturbation)
         direction = balls.steepest_direction(gradient, norm, left)
-        onward = here + _spread(sizes.length, x) * direction
-        here = choose(best.done, here, project(onward))
-        return number + 1, here, best, list(values), sizes
+        stepped = perturbation + _spread(sizes.length, x) * direction
+        perturbation = choose(best.done, perturbation, project(stepped))
+        return number + 1, perturbation, best, list(values), sizes
 
     def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
-        here = start(index)
-        own = _Best(here, nowhere, tf.zeros_like(x), best.done)
-        sizes = initial_step_size_state(first_step_size(index), steps, nowhere)
-        state = (tf.constant(0), here, own, nowhere, sizes)
-        _, here, own, *_ = tf.while_loop(
-            lambda number, _here, own, *_: (number < steps) & ~tf.reduce_all(own.done), step, state
+        perturbation = start(index)
+        own = _Best(perturbation, lowest_values, tf.zeros_like(x), best.done)
+        sizes = initial_step_size_state(first_step_size(index), steps, lowest_values)
+        state = (tf.constant(0), perturbation, own, lowest_values, sizes)
+        _, perturbation, own, *_ = tf.while_loop(
+            lambda number, _, own, *rest: (number < steps) & ~tf.reduce_all(own.done), step, state
         )
-        inputs = perturbed(here)
+        inputs = perturbed(perturbation)
         values = [tf.cast(goal(inputs), wide(inputs.dtype)) for goal in goals]
-        own = visit(here, own, values, own.gradient, inputs)
-        better = (own.done | _is_better(own.values, best.values, ties=True)) & ~best.done
+        own = visit(perturbation, own, values, own.gradient, inputs)
+        better = (own.done | is_better(own.values, best.values, ties=True)) & ~best.done
         return index + 1, choose(better, own, best)
 
-    worst = _Best(tf.zeros_like(x), nowhere, tf.zeros_like(x), tf.zeros_like(magnitude, tf.bool))
+    worst = _Best(
+        tf.zeros_like(x), lowest_values, tf.zeros_like(x), tf.zeros_like(magnitude, tf.bool)
+    )
     _, best = tf.while_loop(
         lambda index, best: (index < restarts) & ~tf.reduce_all(best.done),
         restart,
         (tf.constant(0), worst),
     )
-    return perturbed(best.perturbation)
+    x_adv = perturbed(best.perturbation)
+    if region is not None and region.holds is not None and not exact:
+        x_adv = choose(region.holds(x_adv), x_adv, x)  # An input is in its own region.
+    return x_adv
 
 
 class _Best(NamedTuple):
@@ -211,79 +252,6 @@ class _Best(NamedTuple):
     values: list[tf.Tensor]
     gradient: tf.Tensor
     done: tf.Tensor
-
-
-class StepSizeState(NamedTuple):
-    """The step size of each sample, and what it is adapted by at the next checkpoint."""
-
-    length: tf.Tensor
-    rises: tf.Tensor
-    before: list[tf.Tensor]
-    halved: tf.Tensor
-    gap: tf.Tensor
-    checkpoint: tf.Tensor
-
-
-def initial_step_size_state(
-    length: tf.Tensor, steps: Any, nowhere: list[tf.Tensor]
-) -> StepSizeState:
-    """The step sizes before the first step.
-
-    Args:
-        length: `[N]` sizes of the first step.
-        steps: Number of steps, scalar.
-        nowhere: Values of the goals, `[N]` each, that any point exceeds.
-
-    Returns:
-        The state that `adapt_step_size` changes.
-    """
-    none = tf.zeros_like(length, tf.int32)
-    gap = _share(steps, 0.22)
-    return StepSizeState(length, none, nowhere, tf.ones_like(none, tf.bool), gap, gap)
-
-
-def adapt_step_size(
-    sizes: StepSizeState, number: tf.Tensor, steps: Any, rose: tf.Tensor, best: list[tf.Tensor]
-) -> tuple[StepSizeState, tf.Tensor]:
-    """Halves the step size of samples that have stalled, and doubles that of those that only rise.
-
-    As in APGD (arXiv 2003.01690), a sample has stalled if fewer than three quarters of its steps
-    since the last checkpoint rose, or if its best value is what it was there, at the same step
-    size. Doubling is what brings a linear goal to its exact end, for l1 above all.
-
-    Args:
-        sizes: The step sizes so far.
-        number: How many steps were made, scalar.
-        steps: How many there are, scalar.
-        rose: `[N]` bool: whether the last step did not lower the goals.
-        best: The best point's values, `[N]` each.
-
-    Returns:
-        The step sizes from here on, and `[N]` bool: which samples go back to their best point.
-    """
-    at = number >= sizes.checkpoint
-    rises = sizes.rises + tf.cast(rose, tf.int32)
-    few = 4 * rises < 3 * sizes.gap
-    stuck = ~sizes.halved & ~_is_better(best, sizes.before)
-    stalled = at & (few | stuck)
-    growing = at & ~stalled & (rises >= tf.maximum(sizes.gap, 4))
-    factor = tf.where(stalled, 0.5, tf.where(growing, 2.0, 1.0))
-    gap = tf.maximum(sizes.gap - _share(steps, 0.03), _share(steps, 0.06))
-    gap = tf.where(at, gap, sizes.gap)
-    judged = StepSizeState(
-        sizes.length * tf.cast(factor, sizes.length.dtype),
-        tf.where(at, 0, rises),
-        [tf.where(at, new, old) for new, old in zip(best, sizes.before, strict=True)],
-        tf.where(at, stalled, sizes.halved),
-        gap,
-        tf.where(at, number + gap, sizes.checkpoint),
-    )
-    return judged, stalled
-
-
-def _share(steps: Any, share: float) -> tf.Tensor:
-    """A share of the steps, at least one."""
-    return tf.maximum(tf.cast(share * tf.cast(steps, tf.float32), tf.int32), 1)
 
 
 def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -297,21 +265,6 @@ def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor]
     for gradient in gradients:
         gradient.set_shape(x.shape)  # `tf.py_function` does not know it.
     return [tf.cast(value, wide(x.dtype)) for value in values], gradients
-
-
-def _is_better(
-    values: Sequence[tf.Tensor], best: Sequence[tf.Tensor], ties: bool = False
-) -> tf.Tensor:
-    """`[N]` bool: lexicographically above; not-a-number counts, so that it is not hidden.
-
-    Where values round to the same, the later point is as good, and farther along: `ties`.
-    """
-    better = tf.zeros_like(values[0], tf.bool)
-    equal = tf.ones_like(better)
-    for value, old in zip(values, best, strict=True):
-        better |= equal & ((value > old) | tf.math.is_nan(value))
-        equal &= value == old
-    return better | equal if ties else better
 
 
 def _any(tensor: tf.Tensor) -> tf.Tensor:

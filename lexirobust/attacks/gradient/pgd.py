@@ -1,5 +1,6 @@
 """Projected gradient descent, at an exact norm or inside a ball."""
 
+import functools
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
@@ -8,16 +9,25 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient_ascent import Goal, choose, gradient_ascent, ranked
+from lexirobust.attacks.gradient.gradient_ascent import (
+    AllowedRegion,
+    AscentSettings,
+    Goal,
+    gradient_ascent,
+    ranked,
+)
+from lexirobust.attacks.gradient.restarts import (
+    AttackResult,
+    chained_sweep,
+    retry_failures,
+    starts_at_once,
+)
 from lexirobust.attacks.losses import LOSSES, most_likely
 from lexirobust.checks import check_flag, check_steps
 from lexirobust.tensors import classes_of, of_dtype, wide
 
 CONSTRAINTS: Final = ("exact", "maximum")
 GOALS: Final = ("maximize", "minimize")
-
-# Where an attack succeeds from the magnitude below on, a share of the steps does: one in so many.
-CHAINED_SHARE: Final = 8
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -128,25 +138,36 @@ class PGD(Attack):
         config["step_size"] = self.step_size is None
         return type(self), self.bounds, frozenset(config.items())
 
-    def goals(self, classifier: Classifier, y: tf.Tensor, magnitude: tf.Tensor) -> list[Goal]:
-        """The goals that the attack raises, the most important first.
+    def ascent_goal(self, classifier: Classifier, y: tf.Tensor) -> Goal:
+        """The goal that the attack raises.
 
         Args:
             classifier: Maps inputs to logits.
             y: `[N]` integer labels, or `[N, C]` probabilities.
-            magnitude: `[N]` norms.
 
         Returns:
-            One or two functions of the inputs.
+            A function of the inputs: the loss, or minus the loss if that is to be minimized.
         """
-        del magnitude
         loss, targeted = LOSSES[self.loss], tf.less(self.sign, 0.0)
 
         def goal(x: tf.Tensor) -> tf.Tensor:
             logits = logits_of(classifier, x)
             return tf.cast(self.sign, logits.dtype) * loss(logits, y, targeted)
 
-        return [goal]
+        return goal
+
+    def allowed_region(self, x: tf.Tensor, magnitude: tf.Tensor) -> AllowedRegion | None:
+        """The region where adversarial examples are allowed.
+
+        Args:
+            x: `[N, ...]` clean inputs.
+            magnitude: `[N]` norms.
+
+        Returns:
+            The region; `None` if they are allowed everywhere.
+        """
+        del x, magnitude
+        return None
 
     def is_adversarial(self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Says which inputs are misclassified, or classified as the label where that is the goal.
@@ -202,11 +223,20 @@ class PGD(Attack):
         """
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         forward = _shared_pass(classifier)
-        settings: dict[str, Any] = {"initial_perturbation": initial_perturbation}
+        finished = None
         if self.early_stop:
-            settings["is_adversarial"] = lambda inputs: self.is_adversarial(forward, inputs, y)
-        goals = self.goals(forward, y, magnitude)
-        return self._gradient_ascent(goals, x, magnitude, seed, **settings)
+            finished = lambda inputs: self.is_adversarial(forward, inputs, y)  # noqa: E731
+        x_adv = gradient_ascent(
+            self.ascent_goal(forward, y),
+            x,
+            magnitude,
+            seed,
+            self._ascent_settings(),
+            initial_perturbation,
+            finished,
+            self.allowed_region(x, magnitude),
+        )
+        return tf.stop_gradient(x_adv)
 
     def start(
         self, x: tf.Tensor, magnitude: tf.Tensor, seed: tf.Tensor, initial_perturbation: tf.Tensor
@@ -222,16 +252,16 @@ class PGD(Attack):
         Returns:
             The perturbed inputs, shaped like `x`.
         """
-        still = [lambda inputs: tf.zeros(tf.shape(inputs)[:1])]
-        return self._gradient_ascent(
-            still,
+        x_adv = gradient_ascent(
+            lambda inputs: tf.zeros(tf.shape(inputs)[:1]),
             x,
             magnitude,
             seed,
-            steps=0,
-            restarts=1,
-            initial_perturbation=initial_perturbation,
+            self._ascent_settings()._replace(steps=0, restarts=1),
+            initial_perturbation,
+            region=self.allowed_region(x, magnitude),
         )
+        return tf.stop_gradient(x_adv)
 
     def follow(
         self,
@@ -258,38 +288,41 @@ class PGD(Attack):
             The perturbed inputs after the step, shaped like `x`.
         """
         axes = list(range(1, x.shape.rank))
-        # The attack's own goal, seen from here: a linear function.
-        linear = [lambda inputs: self.sign * tf.reduce_sum(inputs * gradient, axis=axes)]
-        return self._gradient_ascent(
-            [*self.goals(classifier, y, magnitude)[:-1], *linear],
+        stepped = gradient_ascent(
+            # A linear function with the gradient that is known.
+            lambda inputs: self.sign * tf.reduce_sum(inputs * gradient, axis=axes),
             x,
             magnitude,
             tf.zeros([2], tf.int32),
-            steps=1,
-            restarts=1,
-            initial_perturbation=x_adv - x,
+            self._ascent_settings()._replace(steps=1, restarts=1),
+            x_adv - x,
+            region=self.allowed_region(x, magnitude),
+        )
+        return tf.stop_gradient(stepped)
+
+    def _ascent_settings(self) -> AscentSettings:
+        return AscentSettings(
+            norm=self.norm,
+            steps=self.steps,
+            step_size=self.step_size,
+            exact=self.constraint == "exact",
+            restarts=self.restarts,
+            bounds=self.bounds,
+            random_start=self.random_start,
+            combine_gradients=self.combine_gradients,
         )
 
-    def _gradient_ascent(
-        self,
-        goals: Sequence[Goal],
-        x: tf.Tensor,
-        magnitude: tf.Tensor,
-        seed: tf.Tensor,
-        **settings: Any,
+    def _run(
+        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor
     ) -> tf.Tensor:
-        """The loop with this attack's settings, unless others are given."""
-        own: dict[str, Any] = {
-            "norm": self.norm,
-            "steps": self.steps,
-            "step_size": self.step_size,
-            "exact": self.constraint == "exact",
-            "restarts": self.restarts,
-            "bounds": self.bounds,
-            "random_start": self.random_start,
-            "combine_gradients": self.combine_gradients,
-        }
-        return tf.stop_gradient(gradient_ascent(goals, x, magnitude, seed, **{**own, **settings}))
+        # In a graph there is no telling how many resist.
+        if not (self.random_start and tf.executing_eagerly()):
+            return super()._run(classifier, x, y, magnitude)
+        first, *more = starts_at_once(self.restarts, self.early_stop)
+        attack = functools.partial(self._judged, classifier)
+        # Success matters to later starts alone.
+        result = attack(x, y, magnitude, judge=bool(more), restarts=first)
+        return retry_failures(attack, x, y, magnitude, result, more).x_adv
 
     def _sweep(
         self,
@@ -299,88 +332,13 @@ class PGD(Attack):
         scale: tf.Tensor,
         magnitudes: list[float],
     ) -> Iterator[tf.Tensor]:
-        """Starts each magnitude from the one below, which leaves few steps where that succeeds.
-
-        Samples that resist are attacked afresh. Inside a maximum norm, success is never lost again.
-        Without random starts there is nothing to replace: each magnitude is attacked alone.
-        """
+        """Starts each magnitude from the one below; without random starts, from its own."""
         if not self.random_start:
-            yield from super()._sweep(classifier, x, y, scale, magnitudes)
-            return
-        exact, x_adv, below = self.constraint == "exact", x, 0.0
-        is_adversarial = tf.zeros(tf.shape(x)[:1], tf.bool)
-        if not exact:  # Where the input itself is misclassified, that stays an answer.
-            still = tf.zeros(tf.shape(x)[:1], x.dtype)
-            is_adversarial = self._judged(classifier, x, y, still, steps=1, restarts=1)[1]
-        for magnitude in magnitudes:
-            if magnitude:
-                last, initial_perturbation = (x_adv, is_adversarial), x_adv - x
-                if exact and below:
-                    initial_perturbation *= magnitude / below
-                given: dict[str, Any] = {"initial_perturbation": initial_perturbation}
-                starts = self._starts_at_once()
-                if below:  # What has succeeded there needs little; the rest has all starts again.
-                    given["steps"] = -(-self.steps // CHAINED_SHARE)
-                    starts = [starts[0], *starts]
-                norms = magnitude * scale
-                x_adv, is_adversarial, _ = self._attacked(classifier, x, y, norms, starts, **given)
-                if not exact:
-                    x_adv, is_adversarial = choose(
-                        last[1] & ~is_adversarial, last, (x_adv, is_adversarial)
-                    )
-            below = magnitude
-            yield x_adv
-
-    def _starts_at_once(self) -> list[int]:
-        """The numbers of restarts run together: in pairs, if the first success is enough."""
-        if not self.early_stop:
-            return [self.restarts]
-        return [min(2, self.restarts - done) for done in range(0, self.restarts, 2)]
-
-    def _attacked(
-        self,
-        classifier: Classifier,
-        x: tf.Tensor,
-        y: tf.Tensor,
-        norms: tf.Tensor,
-        starts: Sequence[int],
-        **given: Any,
-    ) -> tuple[tf.Tensor, ...]:
-        """Attacks from some starts as `given`, then from more what still resists."""
-        begin, *more = starts
-        found = self._judged(classifier, x, y, norms, restarts=begin, **given)
-        for restarts in more:
-            found = self._again(classifier, x, y, norms, found, restarts)
-        return found
-
-    def _again(
-        self,
-        classifier: Classifier,
-        x: tf.Tensor,
-        y: tf.Tensor,
-        norms: tf.Tensor,
-        found: tuple[tf.Tensor, ...],
-        restarts: int,
-    ) -> tuple[tf.Tensor, ...]:
-        """Starts afresh, with all steps, where what was found does not succeed."""
-        rows = tf.where(~found[1])
-        if not len(rows):
-            return found
-        x, y, norms, *old = (tf.gather_nd(tensor, rows) for tensor in (x, y, norms, *found))
-        new = self._judged(classifier, x, y, norms, restarts=restarts)
-        kept = choose(new[1] | (new[2] >= old[2]), new, tuple(old))
-        pairs = zip(found, kept, strict=True)
-        return tuple(tf.tensor_scatter_nd_update(all_, rows, some) for all_, some in pairs)
-
-    def _run(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor, **given: Any
-    ) -> tf.Tensor:
-        # In a graph there is no telling how many resist.
-        if not (self.random_start and tf.executing_eagerly()):
-            return super()._run(classifier, x, y, magnitude, **given)
-        starts = self._starts_at_once()
-        judge = len(starts) > 1  # What succeeds matters to later starts alone.
-        return self._attacked(classifier, x, y, magnitude, starts, judge=judge, **given)[0]
+            return super()._sweep(classifier, x, y, scale, magnitudes)
+        attack = functools.partial(self._judged, classifier)
+        starts = starts_at_once(self.restarts, self.early_stop)
+        exact = self.constraint == "exact"
+        return chained_sweep(attack, x, y, scale, magnitudes, starts, self.steps, exact)
 
     def _judged(
         self,
@@ -390,13 +348,13 @@ class PGD(Attack):
         magnitude: tf.Tensor,
         judge: bool = True,
         **given: Any,
-    ) -> tuple[tf.Tensor, ...]:
+    ) -> AttackResult:
         """The perturbed inputs, whether they succeed, and what the attack raises there.
 
         One graph serves calls, which do not ask for the last two, and every magnitude of a sweep.
         """
         given = {"initial_perturbation": tf.zeros_like(x), **given, "judge": tf.constant(judge)}
-        return super()._run(classifier, x, y, magnitude, **given)
+        return self._compiled(classifier, x=x, y=y, magnitude=magnitude, **given)
 
     def _traced(self, classifier: Classifier, **given: Any) -> Any:
         """The part of `_judged` that runs inside a graph."""
@@ -408,13 +366,13 @@ class PGD(Attack):
 
         def judged() -> tuple[tf.Tensor, tf.Tensor]:
             forward = _shared_pass(classifier)
-            value = self.goals(forward, y, norms)[-1](x_adv)
+            value = self.ascent_goal(forward, y)(x_adv)
             return self.is_adversarial(forward, x_adv, y), tf.cast(value, wide(norms.dtype))
 
         def unasked() -> tuple[tf.Tensor, tf.Tensor]:
             return tf.zeros_like(norms, tf.bool), tf.zeros_like(norms, wide(norms.dtype))
 
-        return x_adv, *tf.cond(judge, judged, unasked)
+        return AttackResult(x_adv, *tf.cond(judge, judged, unasked))
 
 
 def _shared_pass(classifier: Classifier) -> Classifier:

@@ -1,0 +1,1 @@
+"""Attacks that follow gradients, by a given norm."""

@@ -1,0 +1,1 @@
+"""Attacks that move images by other things than norms: rotations, translations, flow fields."""
