@@ -15,7 +15,7 @@ from lexirobust.checks import check_count
 from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import evaluate_robustness
-from lexirobust.evaluation.evaluate import check_one_label
+from lexirobust.evaluation.batches import check_one_label
 
 _MARGIN: Final = 0.1
 """The drop in accuracy under the stronger attack that needs no warning, chance aside."""

@@ -13,7 +13,7 @@ from lexirobust.checks import check_count, check_magnitudes
 from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
-from lexirobust.evaluation.evaluate import check_one_label
+from lexirobust.evaluation.batches import check_one_label
 from lexirobust.names import magnitude_name
 
 

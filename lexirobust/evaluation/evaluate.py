@@ -17,17 +17,19 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import PGD, Attack, Classifier, VoronoiCells, VoronoiPGD
+from lexirobust.attacks import Attack, Classifier, VoronoiPGD
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.losses import classification_loss
 from lexirobust.checks import check_count, check_magnitudes, check_priors
-from lexirobust.data_checks import check_data, check_inputs, check_labels, flat_labels
-from lexirobust.data_forms import one_array, only_input, sized
+from lexirobust.data_checks import check_data, check_labels
+from lexirobust.data_forms import one_array
 from lexirobust.evaluation.backup import Backup, Digest
+from lexirobust.evaluation.batches import evaluation_batches
 from lexirobust.evaluation.curve import AccuracyCurve, ExampleInputs
 from lexirobust.evaluation.devices import on_devices
 from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible, not_finite
+from lexirobust.evaluation.genuine import cell_points, check_own, inside_cells
 from lexirobust.tensors import classes_of
 from lexirobust.version import __version__
 
@@ -113,7 +115,7 @@ def evaluate_robustness(
     x = one_array(x)
     priors = None if priors is None else check_priors(priors)
     check_count("batch_size", batch_size)
-    batches, count = _batches(x, y, int(batch_size), attacks[0].bounds)
+    batches, count = evaluation_batches(x, y, int(batch_size), attacks[0].bounds)
     settings: dict[str, Any] = {
         "attacks": [_describe(attack) for attack in attacks],
         "genuine": None,
@@ -123,9 +125,9 @@ def evaluate_robustness(
         "magnitudes": magnitudes,
     }
     if genuine or data is not None:
-        points, weights = _points(x, y, data, genuine, priors, attacks[0].bounds)
+        points, weights = cell_points(x, y, data, genuine, priors, attacks[0].bounds)
         settings["genuine"] = hashlib.sha256(points.tobytes()).hexdigest()[:16]
-        attacks = [_in_cells(attack, points, weights) for attack in attacks]
+        attacks = [inside_cells(attack, points, weights) for attack in attacks]
     store = None if backup is None else Backup(pathlib.Path(backup), settings)
     seeds = [draw_seed() if attack.seed is None else attack.seed for attack in attacks]
     # The drawn ones too are the same when a backup is gone on with.
@@ -161,7 +163,7 @@ def evaluate_robustness(
                     check_labels(np.asarray(y), classes)  # Those of later batches, too.
             check_data(inputs, labels, attacks[0].bounds, classes=classes)
             if genuine and priors is not None:
-                _check_own(attacks[0], inputs)
+                check_own(attacks[0], inputs)
             digest.add(inputs, labels)
             yield functools.partial(measure, number, inputs, labels, digest.hex())
 
@@ -209,125 +211,6 @@ def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
             f"Attacks must have the same bounds. Received: {sorted(map(str, bounds))}."
         )
     return attacks
-
-
-def _points(
-    x: Any,
-    y: Any,
-    data: Any | None,
-    genuine: bool,
-    priors: np.ndarray | None,
-    bounds: tuple[float, float] | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The points whose cells genuine perturbations keep to, each once, and their weights."""
-    if not genuine:
-        raise ValueError("`data` is for genuine accuracy. Received: data with `genuine=False`.")
-    if data is None and isinstance(x, tf.data.Dataset):
-        raise ValueError("`data` must be given where `x` is a dataset and `genuine` is true.")
-    if priors is None:
-        given, name = (x, "`x`") if data is None else (data, "`data`")
-        check_inputs(given, bounds, name)
-        points = np.asarray(given)
-        return np.unique(points.astype(np.float32), axis=0), None
-    if data is not None and not (isinstance(data, tuple | list) and len(data) == 2):
-        raise ValueError(
-            "`data` must be a pair of points and labels where `priors` are given. Received: "
-            f"{type(data).__name__}."
-        )
-    points, labels = (x, y) if data is None else data
-    check_inputs(points, bounds, "`x`" if data is None else "`data`")
-    check_data(points, labels)
-    points, labels = np.asarray(points), np.asarray(labels)
-    check_labels(labels, len(priors))
-    labels = flat_labels(tf.constant(labels)).numpy()
-    points, rows, places = np.unique(
-        points.astype(np.float32), axis=0, return_index=True, return_inverse=True
-    )
-    if (labels != labels[rows][places.reshape(-1)]).any():
-        raise ValueError("`data` must not hold a point with two labels where `priors` are given.")
-    return points, priors[labels[rows]]
-
-
-def _check_own(attack: Attack, x: np.ndarray) -> None:
-    """Checks that inputs are among the points, whose weights theirs are."""
-    strangers = np.sum(attack.cells.own(tf.constant(x)) < 0)  # type: ignore[attr-defined]
-    if strangers:
-        raise ValueError(
-            "`x` must be among `data` where `genuine` is true and `priors` are given. Received: "
-            f"{strangers} samples that are not."
-        )
-
-
-def _in_cells(attack: Attack, points: np.ndarray, weights: np.ndarray | None) -> VoronoiPGD:
-    """The same attack inside Voronoi cells."""
-    if type(attack) is not PGD:
-        raise ValueError(
-            "`attack` must be a PGD, and none of its kinds, where `genuine` is true. Received: "
-            f"{type(attack).__name__}."
-        )
-    cells = VoronoiCells(points, attack.norm, weights)
-    # Both sides of an input are tried, and success is not all that is asked for.
-    restarts = attack.restarts + attack.restarts % 2 if attack.random_start else 1
-    return VoronoiPGD(cells, **{**attack.get_config(), "restarts": restarts, "early_stop": False})
-
-
-def _batches(
-    x: Any, y: Any, size: int, bounds: tuple[float, float] | None
-) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int | None]:
-    """Cuts data into batches of inputs and `[n]` labels, and counts them if that is known."""
-    if isinstance(x, tf.data.Dataset):
-        return _dataset_batches(x, y, size)
-    check_data(x, y, bounds)  # All of it, before anything runs.
-    x, y = np.asarray(x), np.asarray(y)
-    starts = range(0, len(x), size)
-    batches = (_as_batch(x[start : start + size], y[start : start + size]) for start in starts)
-    check_one_label(y)
-    return batches, len(starts)
-
-
-def _dataset_batches(
-    dataset: tf.data.Dataset, y: Any, size: int
-) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int | None]:
-    if y is not None:
-        raise ValueError("`y` must be None where `x` is a dataset, which holds the labels.")
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2 or isinstance(spec[1], dict | tuple):
-        raise ValueError(f"`x` must be a dataset of (input, label). Received: a dataset of {spec}.")
-    if isinstance(spec[0], dict | tuple):
-        only_input(spec[0])  # Says at once, and not out of a graph, if there are several.
-        dataset = dataset.map(lambda x, y: (only_input(x), y))
-    dataset = sized(dataset, one_size=False)
-    spec = dataset.element_spec
-    count = int(dataset.cardinality())
-    if count == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`x` must be finite. Received: a dataset that repeats for ever.")
-    single = spec[1].shape.rank == 0
-    dataset = dataset.batch(size) if single else sized(dataset, one_size=True).rebatch(size)
-    count = int(dataset.cardinality())
-    return (_as_batch(*batch) for batch in dataset.as_numpy_iterator()), max(count, 0) or None
-
-
-def _as_batch(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    check_one_label(y)
-    labels = flat_labels(tf.constant(y)).numpy()
-    return (x if x.dtype.kind in "fO" else x.astype(keras.config.floatx())), labels
-
-
-def check_one_label(y: Any) -> None:
-    """Checks that there is one label a sample, which accuracy counts.
-
-    Args:
-        y: Labels that are held in memory.
-
-    Raises:
-        ValueError: If they are not `[N]` or `[N, 1]`.
-    """
-    shape = np.shape(y)
-    if len(shape) != 1 and (len(shape) != 2 or shape[1] != 1):
-        raise ValueError(
-            f"`y` must be [N] labels. Received: shape {shape}; the likeliest classes are "
-            "np.argmax(y, axis=1)."
-        )
 
 
 def _measure(
