@@ -6,7 +6,14 @@ from lexirobust.geometry.class_distances import class_distances, nearest_pairs
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
 from lexirobust.reporting import report
 from lexirobust.serving import export
-from lexirobust.training import LexicographicModel, RunningMean, WarmStart, methods, objectives
+from lexirobust.training import (
+    LexicographicModel,
+    RunningMean,
+    WarmStart,
+    methods,
+    objectives,
+    preconditioner,
+)
 from lexirobust.training.methods import *  # noqa: F403
 from lexirobust.version import __version__
 
@@ -28,6 +35,7 @@ __all__ = [
     "nearest_pairs",
     "negative_adversarial_remover",
     "objectives",
+    "preconditioner",
     "rank",
     "report",
 ]

@@ -5,6 +5,14 @@ from lexirobust.training.methods import *  # noqa: F403
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.state.gradient_means import RunningMean
 from lexirobust.training.state.warm_start import WarmStart
+from lexirobust.training.step.preconditioners import preconditioner
 
-__all__ = ["LexicographicModel", "RunningMean", "WarmStart", "methods", "objectives"]
+__all__ = [
+    "LexicographicModel",
+    "RunningMean",
+    "WarmStart",
+    "methods",
+    "objectives",
+    "preconditioner",
+]
 __all__ += methods.__all__

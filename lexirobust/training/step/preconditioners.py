@@ -32,7 +32,7 @@ def preconditioner(optimizer: Any) -> Preconditioner | None:
     Returns:
         The function. `None` is the Euclidean metric: of SGD, of Lion, whose signs no diagonal
         gives, and of optimizers that are unknown here. One of your own is made known by
-        `@preconditioner.register(MyOptimizer)`.
+        `@lr.preconditioner.register(MyOptimizer)`.
 
     Example: before its first step, Adam divides a gradient by its own size.
 
