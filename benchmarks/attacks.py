@@ -13,7 +13,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is impor
 
 import functools
 import importlib.metadata
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import TensorFlowV2Classifier
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 from lexirobust.attacks.losses import classification_loss
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
@@ -198,7 +198,6 @@ def main(_: list[str]) -> None:
     show(results)
     if OUT.value:
         path = pathlib.Path(OUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
         names = ("tensorflow", "keras", "adversarial-robustness-toolbox")
         versions = {name: importlib.metadata.version(name) for name in names}
         settings = {
@@ -208,7 +207,7 @@ def main(_: list[str]) -> None:
             "magnitudes": MAGNITUDES,
         }
         content = {"versions": versions, "settings": settings, "results": results}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(path, content)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 
 WEIGHTS = flags.DEFINE_list("hidden", ["100", "1000"], "Widths of the hidden layer.")
 RANKS = flags.DEFINE_list("ranks", ["1", "2", "3", "5"], "Numbers of ranks.")
@@ -112,7 +113,7 @@ def work() -> None:
         if not task:
             print(counted[-1], flush=True)
     if not task:
-        shared.write(OUT.value, {**shared.versions(), "counted": counted})
+        write_json(pathlib.Path(OUT.value), {**shared.versions(), "counted": counted})
 
 
 def start() -> None:

@@ -20,6 +20,7 @@ import shared
 from absl import app, flags, logging
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 
 SAMPLES = flags.DEFINE_integer("samples", 60_000, "Training images in one step.", 1, 60_000)
 MICRO_BATCH_SIZE = flags.DEFINE_integer("micro_batch_size", 500, "Images in memory at a time.", 1)
@@ -60,9 +61,7 @@ def main(_: list[str]) -> None:
     }
     print(json.dumps(result, indent=1))
     if OUT.value:
-        path = pathlib.Path(OUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(pathlib.Path(OUT.value), result)
 
 
 if __name__ == "__main__":

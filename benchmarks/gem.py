@@ -11,7 +11,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
 import importlib.metadata
-import json
 import pathlib
 import platform
 import time
@@ -28,6 +27,7 @@ import tqdm
 from absl import app, flags
 
 from lexirobust import gem
+from lexirobust.atomic_files import write_json
 
 # The paper's network: two convolutions and two dense layers.
 SHAPES = ((5, 5, 1, 32), (32,), (5, 5, 32, 64), (64,), (3136, 1024), (1024,), (1024, 10), (10,))
@@ -200,10 +200,7 @@ def main(_: list[str]) -> None:
         show(title, results)
     if OUT.value:
         out = pathlib.Path(OUT.value)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = out.with_name(out.name + ".part")
-        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(out)
+        write_json(out, report)
         print(f"Results are in {out}.")
 
 

@@ -11,7 +11,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
-import json
 import pathlib
 import statistics
 import time
@@ -26,6 +25,7 @@ import tqdm
 from absl import app, flags
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 from lexirobust.attacks import PGD, VoronoiCells, VoronoiPGD
 
 MAGNITUDES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -74,7 +74,7 @@ def main(_: list[str]) -> None:
     report(rows)
     if OUT.value:
         content = {"settings": {**settings, "samples": SAMPLES.value}, "rows": rows}
-        pathlib.Path(OUT.value).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(pathlib.Path(OUT.value), content)
 
 
 def report(rows: list[dict[str, Any]]) -> None:

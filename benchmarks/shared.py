@@ -12,6 +12,7 @@ import tabulate
 import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_whole
 from lexirobust.attacks import geometry
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.losses import classification_loss
@@ -94,13 +95,6 @@ def versions() -> dict[str, Any]:
     return {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
 
 
-def write(path: str, content: dict[str, Any]) -> None:
-    """Writes a small JSON file."""
-    file = pathlib.Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def show(title: str, rows: Sequence[Sequence[str]]) -> None:
     """Prints a table, whose first row is its head."""
     table = rich.table.Table(*rows[0], title=title, title_justify="left")
@@ -154,7 +148,6 @@ class Results:
         """Adds a run, and writes all of them: whole or not at all."""
         self.runs.append(run)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".part")
         lines = ",\n".join(json.dumps(run) for run in self.runs)
-        unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-        unfinished.replace(self.path)
+        text = f"[\n{lines}\n]\n"
+        write_whole(self.path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

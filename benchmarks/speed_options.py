@@ -6,6 +6,7 @@ Turns alternate in one process; ratios are medians of the pairs', with quartiles
 """
 
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
@@ -19,6 +20,7 @@ import tqdm
 from absl import app, flags, logging
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 
 TURNS = flags.DEFINE_integer("turns", 7, "Paired turns after the first, untimed one.", 1)
 STEPS = flags.DEFINE_integer("steps", 8, "Training steps in a turn.", 1)
@@ -117,7 +119,7 @@ def main(_: list[str]) -> None:
     shared.show("Options for speed", rows)
     settings = {"batch": BATCH.value, "steps": STEPS.value, "turns": TURNS.value}
     if OUT.value:
-        shared.write(OUT.value, {**shared.versions(), **settings, "options": results})
+        write_json(pathlib.Path(OUT.value), {**shared.versions(), **settings, "options": results})
     if PAGE.value:
         shared.write_table(PAGE.value, "speed_options", rows)
 

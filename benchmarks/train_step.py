@@ -9,7 +9,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import tqdm
 from absl import app, flags, logging
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 
 BATCHES = flags.DEFINE_list("batches", ["128", "1000"], "Batch sizes.")
 TURNS = flags.DEFINE_integer("turns", 15, "Paired turns after the first, untimed one.", 1)
@@ -130,12 +130,8 @@ def main(_: list[str]) -> None:
             results += measure(network, int(batch))
     show(results)
     if OUT.value:
-        path = pathlib.Path(OUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
         versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-        path.write_text(
-            json.dumps({"versions": versions, "steps": results}, indent=1) + "\n", encoding="utf-8"
-        )
+        write_json(pathlib.Path(OUT.value), {"versions": versions, "steps": results})
 
 
 if __name__ == "__main__":

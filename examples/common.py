@@ -15,6 +15,7 @@ import rich.table
 import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 
 
 class EpochTimes(keras.callbacks.Callback):
@@ -56,8 +57,7 @@ def begin(out: pathlib.Path, settings: dict[str, Any]) -> None:
             f"{out} holds a run with other settings that was interrupted ({kept}): finish it, "
             "remove the folder, or name another one. (--out)"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_json(kept, settings)
 
 
 def read_history(path: pathlib.Path) -> dict[str, list[float]]:
@@ -87,10 +87,7 @@ def surroundings() -> dict[str, Any]:
 
 def write_results(results: list[dict[str, Any]], out: pathlib.Path) -> None:
     """Writes `results.json`, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished = out / "results.json.part"
-    unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(out / "results.json")
+    write_json(out / "results.json", results)
 
 
 def show_table(title: str, rows: list[dict[str, str]]) -> None:

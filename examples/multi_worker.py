@@ -25,6 +25,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import lexirobust as lr
+from lexirobust.atomic_files import write_json
 
 WORKERS = flags.DEFINE_integer("workers", None, "Workers to start on this machine.", lower_bound=1)
 RESTARTS = flags.DEFINE_integer("restarts", 2, "How often workers may die.", lower_bound=0)
@@ -61,7 +62,7 @@ def train(out: pathlib.Path) -> None:
     ).history
     np.savez(out / f"weights-{task}.npz", *model.get_weights())
     last = {name: values[-1] for name, values in history.items()}
-    (out / f"logs-{task}.json").write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
+    write_json(out / f"logs-{task}.json", last)
     print(f"worker {task}: loss {last['loss']:.4f}")
 
 

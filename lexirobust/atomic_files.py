@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -30,3 +31,15 @@ def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> Non
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON for people and programs, whole or not at all; its folder is made.
+
+    Args:
+        path: Where the file shall be.
+        content: What JSON can hold.
+    """
+    text = json.dumps(content, indent=1) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

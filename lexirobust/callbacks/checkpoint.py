@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lexirobust.atomic_files import write_whole
+from lexirobust.atomic_files import write_json, write_whole
 from lexirobust.checks import check_count
 
 
@@ -187,8 +187,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             "epoch": self.best_epoch,
             "others": self._others,
         }
-        text = json.dumps(state)
-        write_whole(self._record, lambda path: path.write_text(text, encoding="utf-8"))
+        write_json(self._record, state)
 
     def _resume(self, epoch: float) -> None:
         try:

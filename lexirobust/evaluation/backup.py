@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lexirobust.atomic_files import write_whole
+from lexirobust.atomic_files import write_json, write_whole
 
 
 class Digest:
@@ -56,9 +56,7 @@ class Backup:
         """The seeds of the evaluation that is gone on with; those given where it begins."""
         if self._content["seeds"] is None:
             self._content["seeds"] = [int(seed) for seed in seeds]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self._content, indent=1) + "\n"
-            write_whole(self._settings, lambda path: path.write_text(text, encoding="utf-8"))
+            write_json(self._settings, self._content)
         return self._content["seeds"]
 
     def read(self, number: int, digest: str) -> list[dict[str, np.ndarray]] | None:
