@@ -8,7 +8,7 @@ from tests.training.by_hand import ROOT
 
 # From the ground up; parts of one floor do not use each other.
 FLOORS = [
-    ["version", "tensors", "atomic_files", "names", "graphs", "data_forms"],
+    ["version", "tensors", "atomic_files", "names", "graphs", "configs", "data_forms"],
     ["checks", "data_checks"],
     ["gem", "geometry"],
     ["attacks"],

@@ -15,6 +15,7 @@ from lexirobust.attacks import gradient_check, graph_cache
 from lexirobust.attacks.classifier import Classifier, known_classes
 from lexirobust.attacks.inputs import as_float
 from lexirobust.checks import check_count, check_seed
+from lexirobust.configs import arguments_of
 from lexirobust.data_checks import check_data, check_labels, flat_labels
 from lexirobust.data_forms import check_dense, check_sizes, one_array
 from lexirobust.geometry import balls
@@ -74,9 +75,13 @@ class CompiledAttack(abc.ABC):
                 self._generator = keras.random.SeedGenerator(0)
                 self._generator.state.assign(drawn)
 
-    @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
+        """Returns the settings from which `from_config` makes an equal attack.
+
+        A subclass that keeps each argument of its constructor as an attribute of the same name
+        need not override this.
+        """
+        return arguments_of(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -91,19 +91,6 @@ class Square(Attack):
         self.goal = goal
         self.loss = loss
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "norm": self.norm,
-            "max_queries": self.max_queries,
-            "p_init": self.p_init,
-            "constraint": self.constraint,
-            "goal": self.goal,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "seed": self.seed,
-            "loss": self.loss,
-        }
-
     def structure(self) -> Hashable:
         """All settings but the seed; see `Attack.structure`."""
         return type(self), repr(sorted({**self.get_config(), "seed": None}.items()))

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from lexirobust import serving
-from lexirobust.training.settings import TrainingSettings, arguments_of
+from lexirobust.configs import arguments_of, deserialized, serialized
+from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.state.saved_variables import (
     FixedState,
     SavedState,
@@ -58,16 +59,13 @@ class ResumableModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` makes an equal model."""
-        return {**super().get_config(), **self.settings.get_config(), **arguments_of(self)}
+        own = arguments_of(self, inherited=False, without=vars(self.settings))
+        return {**super().get_config(), **self.settings.get_config(), **serialized(own)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Makes a model from what `get_config` returned."""
-        restored = {
-            name: keras.saving.deserialize_keras_object(value, custom_objects)
-            for name, value in config.items()
-        }
-        return cls(**restored)
+        return cls(**deserialized(config, custom_objects))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as it was when it was saved."""

@@ -1,13 +1,13 @@
 """The settings that all ranked models share."""
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any, Final
 
 import keras
 
 from lexirobust.checks import check_count
+from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
 from lexirobust.training.objectives import Objective, Rank
 from lexirobust.training.state.gradient_means import RunningMean, check_memory
@@ -80,10 +80,7 @@ class TrainingSettings:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the keyword arguments that make equal settings, serialized."""
-        return {name: serialized(getattr(self, name)) for name in SETTINGS}
-
-
-SETTINGS: Final = tuple(field.name for field in dataclasses.fields(TrainingSettings))
+        return serialized(vars(self))
 
 
 def terms_of(ranks: Sequence[Rank]) -> list[Objective]:
@@ -98,27 +95,6 @@ def tightest_bounds(terms: Sequence[Objective]) -> tuple[float, float] | None:
     if not known:
         return None
     return max(low for low, _ in known), min(high for _, high in known)
-
-
-def arguments_of(model: Any) -> dict[str, Any]:
-    """Reads the arguments of a model's constructor off the attributes of their names.
-
-    Args:
-        model: Keeps each argument of its constructor as an attribute, as scikit-learn's estimators
-            do; those of `TrainingSettings` and `**kwargs` aside.
-
-    Returns:
-        The arguments by name, serialized.
-    """
-    parameters = inspect.signature(type(model).__init__).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-    return {name: serialized(getattr(model, name)) for name in names if name not in SETTINGS}
-
-
-def serialized(value: Any) -> Any:
-    """Serializes an argument; tuples as the lists that they were given as."""
-    value = list(value) if isinstance(value, tuple) else value
-    return keras.saving.serialize_keras_object(value)
 
 
 def check_classifier(classifier: Any) -> None:

@@ -1,7 +1,5 @@
 """The basic iterative method."""
 
-from typing import Any
-
 import keras
 
 from lexirobust.attacks.gradient.pgd import PGD
@@ -49,9 +47,3 @@ class BIM(PGD):
             bounds=bounds,
             random_start=False,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        names = ("norm", "steps", "step_size", "constraint", "goal", "bounds")
-        config = super().get_config()
-        return {name: config[name] for name in names}

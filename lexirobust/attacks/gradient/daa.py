@@ -70,14 +70,6 @@ class DAA(PGD):
         self.variant = variant
         self.interaction = None if interaction is None else float(interaction)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "variant": self.variant,
-            "interaction": self.interaction,
-            **super().get_config(),
-        }
-
     def combine_gradients(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Adds what the other samples of the batch do to each one; see `PGD.combine_gradients`."""
         own = super().combine_gradients(inputs, gradients)

@@ -1,7 +1,5 @@
 """The fast gradient sign method."""
 
-from typing import Any
-
 import keras
 
 from lexirobust.attacks.gradient.pgd import PGD
@@ -46,8 +44,3 @@ class FGSM(PGD):
             bounds=bounds,
             random_start=False,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        config = super().get_config()
-        return {name: config[name] for name in ("norm", "constraint", "goal", "bounds")}

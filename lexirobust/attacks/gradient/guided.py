@@ -59,10 +59,6 @@ class GuidedPGD(RegionPGD):
                     f"{self.norm!r}, balls of {self.region.norm!r}."
                 )
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {"unexplored": self.unexplored, **super().get_config()}
-
     def allowed_region(self, x: tf.Tensor, magnitude: tf.Tensor) -> AllowedRegion:
         """All that was not explored before the magnitude; see `PGD.allowed_region`."""
         region = self.region

@@ -62,10 +62,6 @@ class IntervalAttack(PGD):
         check_count("moves", moves)
         self.moves = int(moves)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {"moves": self.moves, **super().get_config()}
-
     def perturb(
         self,
         classifier: Classifier,

@@ -115,22 +115,6 @@ class PGD(Attack):
         self.early_stop = check_flag("early_stop", early_stop)
         self.sign = 1.0 if goal == "maximize" else -1.0
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "norm": self.norm,
-            "steps": self.steps,
-            "step_size": self.step_size,
-            "constraint": self.constraint,
-            "goal": self.goal,
-            "restarts": self.restarts,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "random_start": self.random_start,
-            "seed": self.seed,
-            "loss": self.loss,
-            "early_stop": self.early_stop,
-        }
-
     def structure(self) -> Hashable:
         """The settings other than numbers; see `Attack.structure`."""
         numbers = {"steps", "restarts", "goal", "seed", "bounds"}

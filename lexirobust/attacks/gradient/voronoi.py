@@ -50,10 +50,6 @@ class VoronoiPGD(RegionPGD):
             )
         self.cells = cells
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {"cells": self.cells, **super().get_config()}
-
     def allowed_region(self, x: tf.Tensor, magnitude: tf.Tensor) -> AllowedRegion:
         """Each input's own cell; see `PGD.allowed_region`."""
         del magnitude

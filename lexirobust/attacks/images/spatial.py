@@ -133,16 +133,6 @@ class Spatial(ImageAttack):
         self.degrees_per_pixel = float(degrees_per_pixel)
         self.fill = float(fill)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "rotations": self.rotations,
-            "translations": self.translations,
-            "degrees_per_pixel": self.degrees_per_pixel,
-            "fill": self.fill,
-            "bounds": None if self.bounds is None else list(self.bounds),
-        }
-
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
     ) -> tf.Tensor:
@@ -223,18 +213,6 @@ class Flow(ImageAttack):
         self.smoothness = float(smoothness)
         self.restarts = int(restarts)
         self.random_start = check_flag("random_start", random_start)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "steps": self.steps,
-            "step_size": self.step_size,
-            "smoothness": self.smoothness,
-            "restarts": self.restarts,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "random_start": self.random_start,
-            "seed": self.seed,
-        }
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor

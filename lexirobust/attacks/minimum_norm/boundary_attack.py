@@ -83,19 +83,6 @@ class BoundaryAttack(DecisionAttack):
         self.spherical_step = float(spherical_step)
         self.source_step = float(source_step)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "norm": self.norm,
-            "steps": self.steps,
-            "spherical_step": self.spherical_step,
-            "source_step": self.source_step,
-            "restarts": self.restarts,
-            "tries": self.tries,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "seed": self.seed,
-        }
-
     def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""
         x, searched = question.x, start.success

@@ -60,16 +60,6 @@ class DeepFool(MinimumNormAttack):
         self.candidates = int(candidates)
         self.overshoot = float(overshoot)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "norm": self.norm,
-            "steps": self.steps,
-            "overshoot": self.overshoot,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "candidates": self.candidates,
-        }
-
     def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Steps until the class changes; see `MinimumNormAttack.find`."""
         del seed

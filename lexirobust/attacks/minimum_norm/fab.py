@@ -86,20 +86,6 @@ class FAB(MinimumNormAttack):
         self.eta = float(eta)
         self.beta = float(beta)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "norm": self.norm,
-            "steps": self.steps,
-            "restarts": self.restarts,
-            "alpha_max": self.alpha_max,
-            "eta": self.eta,
-            "beta": self.beta,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "seed": self.seed,
-            "candidates": self.candidates,
-        }
-
     def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Searches from all starts; see `MinimumNormAttack.find`."""
         x = question.x

@@ -79,18 +79,6 @@ class HopSkipJump(DecisionAttack):
         self.steps = int(steps)
         self.gradient_queries = int(gradient_queries)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal attack."""
-        return {
-            "norm": self.norm,
-            "steps": self.steps,
-            "gradient_queries": self.gradient_queries,
-            "restarts": self.restarts,
-            "tries": self.tries,
-            "bounds": None if self.bounds is None else list(self.bounds),
-            "seed": self.seed,
-        }
-
     def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""
         x = question.x

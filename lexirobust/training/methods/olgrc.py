@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD, GuidedPGD, IntervalAttack
 from lexirobust.checks import check_magnitudes
+from lexirobust.configs import arguments_of
 from lexirobust.data_checks import check_inputs
 from lexirobust.data_forms import one_array, only_input
 from lexirobust.tensors import wide
@@ -104,7 +105,7 @@ class OLGRC(LexicographicModel):
         region: Region = (
             NearestRegion(attack.norm) if exact else DiscriminatorRegion(attack, magnitudes)
         )
-        guided = GuidedPGD(region.guide, **PGD.get_config(attack))
+        guided = GuidedPGD(region.guide, **arguments_of(attack, PGD))
         ranks = [Natural(), *(Adversarial(guided, magnitude) for magnitude in magnitudes)]
         super().__init__(classifier, ranks, alphas, **kwargs)
         self.attack = attack

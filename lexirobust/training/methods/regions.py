@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import PGD, ExploredRegion
 from lexirobust.attacks.gradient.guided import Unexplored
+from lexirobust.configs import arguments_of
 from lexirobust.graphs import or_else
 from lexirobust.training.augmentation import Augmentation
 from lexirobust.training.methods.discriminator import discriminator_loss, log_unexplored
@@ -67,7 +68,7 @@ class DiscriminatorRegion:
 
     def __init__(self, attack: PGD, magnitudes: Sequence[float]) -> None:
         opposite = {"maximize": "minimize", "minimize": "maximize"}[attack.goal]
-        opponent = PGD(**{**PGD.get_config(attack), "goal": opposite})
+        opponent = PGD(**{**arguments_of(attack, PGD), "goal": opposite})
         self.attacks = (attack, opponent)
         self.magnitudes = tuple(magnitudes)
         self.attacks_per_sample = 2 * len(magnitudes)

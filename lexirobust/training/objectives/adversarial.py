@@ -1,7 +1,5 @@
 """The loss on perturbed inputs."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -47,16 +45,3 @@ class Adversarial(Objective):
         """Computes the loss on perturbed inputs; see `Objective.loss`."""
         logits = forward(inputs)
         return score(batch.y, logits, batch.sample_weight), logits
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal objective."""
-        return {
-            "attack": keras.saving.serialize_keras_object(self.attack),
-            "magnitude": self.magnitude,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Adversarial":
-        """Makes an objective from what `get_config` returned."""
-        return cls(**{**config, "attack": keras.saving.deserialize_keras_object(config["attack"])})

@@ -53,12 +53,3 @@ class BalancedSum(Rank):
         positive = tf.nn.relu(tf.stop_gradient(losses))
         total = tf.reduce_sum(positive)
         return tf.unstack(tf.where(total > 0, positive / total, 1.0 / len(self.objectives)))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal rank."""
-        return {"objectives": [keras.saving.serialize_keras_object(o) for o in self.objectives]}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "BalancedSum":
-        """Makes a rank from what `get_config` returned."""
-        return cls([keras.saving.deserialize_keras_object(o) for o in config["objectives"]])

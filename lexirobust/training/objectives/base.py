@@ -2,11 +2,12 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import tensorflow as tf
 
 from lexirobust.attacks import Attack, Classifier
+from lexirobust.configs import arguments_of, deserialized, serialized
 from lexirobust.names import check_name
 from lexirobust.training.objectives.forward import Forward
 
@@ -63,20 +64,24 @@ class Rank(abc.ABC):
         del losses
         return [weight for weight, _ in self.terms]
 
-    @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal rank."""
+        """Returns the settings from which `from_config` makes an equal rank.
+
+        A subclass that keeps each argument of its constructor as an attribute of the same name
+        need not override this.
+        """
+        return serialized(arguments_of(self))
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Rank":
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a rank from what `get_config` returned."""
-        return cls(**config)
+        return cls(**deserialized(config))
 
 
 class Objective(Rank):
     """One loss: what it sees, and how that is scored.
 
-    A subclass writes `loss` and `get_config`; one that sees perturbed inputs sets `attack` and
+    A subclass writes `loss`; one that sees perturbed inputs sets `attack` and
     `magnitude` too; one whose loss comes without logits sets `gives_logits = False`.
 
     Args:
@@ -93,9 +98,6 @@ class Objective(Rank):
     ...     def loss(self, forward, batch, inputs, score):
     ...         logits = forward(inputs)
     ...         return tf.reduce_mean(tf.square(logits)), logits
-    ...
-    ...     def get_config(self):
-    ...         return {"name": self.name}
     >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
     >>> ranks = [lr.objectives.Natural(), Confidence("confidence")]
     >>> model = lr.LexicographicModel(classifier, ranks)

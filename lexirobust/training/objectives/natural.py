@@ -1,7 +1,5 @@
 """The loss on clean inputs."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -31,7 +29,3 @@ class Natural(Objective):
         """Computes the loss on clean inputs; see `Objective.loss`."""
         logits = forward(inputs)
         return score(batch.y, logits, batch.sample_weight), logits
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal objective."""
-        return {"name": self.name}

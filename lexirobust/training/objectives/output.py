@@ -1,7 +1,5 @@
 """The loss of one output out of several."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -51,7 +49,3 @@ class Output(Objective):
         """Computes the loss of one output on clean inputs; see `Objective.loss`."""
         own = {self.output: forward(inputs)[self.output]}
         return score(batch.y, own, batch.sample_weight), None
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal objective."""
-        return {"output": self.output, "name": self.name}

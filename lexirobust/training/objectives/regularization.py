@@ -1,7 +1,5 @@
 """The classifier's own regularization losses."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -46,7 +44,3 @@ class Regularization(Objective):
         del score
         forward(inputs)
         return forward.regularization(), None
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal objective."""
-        return {"name": self.name}

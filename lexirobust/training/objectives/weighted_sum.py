@@ -1,7 +1,6 @@
 """Several losses in one rank."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -48,16 +47,3 @@ class WeightedSum(Rank):
     def terms(self) -> list[tuple[float, Objective]]:
         """The weighted terms of the sum."""
         return list(zip(self.weights, self.objectives, strict=True))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings from which `from_config` makes an equal objective."""
-        return {
-            "objectives": [keras.saving.serialize_keras_object(o) for o in self.objectives],
-            "weights": self.weights,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WeightedSum":
-        """Makes an objective from what `get_config` returned."""
-        objectives = [keras.saving.deserialize_keras_object(o) for o in config["objectives"]]
-        return cls(objectives, config["weights"])
