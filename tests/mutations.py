@@ -931,8 +931,8 @@ MUTATIONS: Final = (
     Mutation(
         "DeepFool: every step begins at the clean input",
         "attacks/minimum_norm/deepfool.py",
-        "onward = self.inside(here + way)",
-        "onward = self.inside(x + way)",
+        "stepped = self.inside(points + way)",
+        "stepped = self.inside(x + way)",
         ("tests/attacks/test_deepfool.py",),
     ),
     Mutation(
@@ -945,8 +945,8 @@ MUTATIONS: Final = (
     Mutation(
         "FAB: no step back towards the clean input",
         "attacks/minimum_norm/fab.py",
-        "choose(wrong, self._back(x, onward), onward)",
-        "onward",
+        "choose(wrong, self._back(x, stepped), stepped)",
+        "stepped",
         ("tests/attacks/test_fab.py",),
     ),
     Mutation(
@@ -973,7 +973,7 @@ MUTATIONS: Final = (
     Mutation(
         "minimal: misclassified inputs count as robust",
         "attacks/minimum_norm/base.py",
-        "success = found.success | ~question.right",
+        "success = found.success | ~problem.right",
         "success = found.success",
         ("tests/attacks/test_contract.py", "tests/attacks/test_minimum_norm.py"),
     ),

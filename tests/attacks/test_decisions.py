@@ -27,13 +27,13 @@ def test_nearest_sample_of_another_class_is_taken_without_a_query():
 def test_next_start_is_of_another_class():
     classifier, x = Decisions(), samples(30)
     labels = classifier.labels(x).astype(np.int32)
-    question, closed, classes = asked(classifier, x, labels), None, [labels]
+    problem, closed, classes = asked(classifier, x, labels), None, [labels]
     for _ in range(3):
-        found, closed = find_starts(question, (0.0, 1.0), 5, SEED, closed)
+        found, closed = find_starts(problem, (0.0, 1.0), 5, SEED, closed)
         assert not found.queries.numpy().any()
         classes.append(classifier.labels(found.points))
     assert np.array_equal(np.sort(classes, axis=0), np.tile(np.arange(4)[:, None], (1, 30)))
-    found, _ = find_starts(question, (0.0, 1.0), 5, SEED, closed)
+    found, _ = find_starts(problem, (0.0, 1.0), 5, SEED, closed)
     assert found.queries.numpy().all()
 
 
@@ -41,9 +41,9 @@ def test_next_start_is_of_another_class():
 def test_noise_is_tried_where_there_is_no_other(bounds):
     classifier, x = Decisions(), samples(1)
     labels = classifier.labels(x).astype(np.int32)
-    question = asked(classifier, x, labels)
+    problem = asked(classifier, x, labels)
     before = int(classifier.seen)
-    found, _ = find_starts(question, bounds, 30, SEED)
+    found, _ = find_starts(problem, bounds, 30, SEED)
     assert found.success.numpy().all()
     assert classifier.labels(found.points) != labels
     assert found.queries.numpy().tolist() == [int(classifier.seen) - before]
@@ -53,7 +53,7 @@ def test_tries_are_the_most_queries():
     def sure(x):
         return tf.one_hot(tf.zeros(tf.shape(x)[:1], tf.int32), 2) * 3.0 - 1.0
 
-    question = asked(sure, samples(2), np.array([0, 1], np.int32))
-    found, _ = find_starts(question, None, 4, SEED)
+    problem = asked(sure, samples(2), np.array([0, 1], np.int32))
+    found, _ = find_starts(problem, None, 4, SEED)
     assert found.success.numpy().tolist() == [False, False]
     assert found.queries.numpy().tolist() == [4, 0]

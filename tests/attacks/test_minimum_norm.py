@@ -15,19 +15,19 @@ def line(x):
 @pytest.mark.parametrize("end", [1.0, 0.31, 0.3001])
 def test_halving_ends_just_past_the_boundary(end):
     x = tf.zeros((1, 1))
-    question = SearchProblem(line, x, tf.constant([0]), tf.constant([0]))
+    problem = SearchProblem(line, x, tf.constant([0]), tf.constant([0]))
     found = SearchResult(tf.constant([[end]]), tf.constant([True]), tf.constant([5]))
-    nearer = binary_search(question, found, lambda share: share[:, None] * end)
+    nearer = binary_search(problem, found, lambda share: share[:, None] * end)
     assert 0.3 < nearer.points.numpy().item() <= 0.3 * (1 + 3e-5)
     assert nearer.queries.numpy().item() > 5
 
 
 def test_halving_leaves_what_is_not_searched_for():
     x = tf.zeros((2, 1))
-    question = SearchProblem(line, x, tf.constant([0, 1]), tf.constant([0, 0]))
+    problem = SearchProblem(line, x, tf.constant([0, 1]), tf.constant([0, 0]))
     ends = tf.constant([[0.2], [0.9]])
     found = SearchResult(ends, tf.constant([False, True]), tf.constant([5, 0]))
-    nearer = binary_search(question, found, lambda share: share[:, None] * ends)
+    nearer = binary_search(problem, found, lambda share: share[:, None] * ends)
     assert np.array_equal(nearer.points, ends)
     assert nearer.queries.numpy().tolist() == [5, 0]
 

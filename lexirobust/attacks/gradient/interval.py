@@ -86,15 +86,15 @@ class IntervalAttack(PGD):
             return tf.reshape(per_sample, [-1] + [1] * (x.shape.rank - 1))
 
         def move(number: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            here = x + start
+            point = x + start
             reach = tf.zeros_like(magnitude)
             for share in reversed(SHARES):
                 tried = share * magnitude
-                unproven, _ = self._gain(classifier, here, y, spread(unit * tried))
+                unproven, _ = self._gain(classifier, point, y, spread(unit * tried))
                 reach = tf.where(unproven, tried, reach)
-            _, gradient = self._gain(classifier, here, y, spread(unit * reach))
-            onward = start + spread(reach) * balls.steepest_direction(gradient, self.norm)
-            return number + 1, balls.project_ball(onward, magnitude, self.norm, box)[0]
+            _, gradient = self._gain(classifier, point, y, spread(unit * reach))
+            stepped = start + spread(reach) * balls.steepest_direction(gradient, self.norm)
+            return number + 1, balls.project_ball(stepped, magnitude, self.norm, box)[0]
 
         _, start = tf.while_loop(lambda number, _: number < self.moves, move, (0, start))
         return super().perturb(classifier, x, y, magnitude, seed, initial_perturbation=start)

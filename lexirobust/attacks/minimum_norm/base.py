@@ -138,20 +138,20 @@ class MinimumNormAttack(CompiledAttack):
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
     ) -> NearestPoints:
         """Does what `search` does, but for distances of 0 where nothing was found."""
-        question = SearchProblem(classifier, x, most_likely(y), decide(classifier, x))
-        found = self.refine(question, self.find(question, tf.cast(seed, tf.int32)))
-        inputs = choose(found.success & question.right, found.points, x)
+        problem = SearchProblem(classifier, x, most_likely(y), decide(classifier, x))
+        found = self.refine(problem, self.find(problem, tf.cast(seed, tf.int32)))
+        inputs = choose(found.success & problem.right, found.points, x)
         distances = tf.cast(balls.norm(inputs - x, self.norm), tf.float32)
-        success = found.success | ~question.right
+        success = found.success | ~problem.right
         points = NearestPoints(inputs, distances, success, 1 + found.queries)
         return NearestPoints(*(tf.stop_gradient(each) for each in points))
 
     @abc.abstractmethod
-    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+    def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Finds misclassified inputs inside a graph.
 
         Args:
-            question: What the search is about. Nothing is to be found where a clean input is
+            problem: What the search is about. Nothing is to be found where a clean input is
                 misclassified, and no query to be counted.
             seed: `[2]` int32 tensor.
 
@@ -159,18 +159,18 @@ class MinimumNormAttack(CompiledAttack):
             The points, where there are any, and queries beside that of the clean inputs.
         """
 
-    def refine(self, question: SearchProblem, found: SearchResult) -> SearchResult:
+    def refine(self, problem: SearchProblem, found: SearchResult) -> SearchResult:
         """Moves points back to the boundary: along the segment to the clean input, by halving.
 
         Args:
-            question: What the search is about.
+            problem: What the search is about.
             found: What it found.
 
         Returns:
             Nearer points, and all queries so far.
         """
         return binary_search(
-            question, found, lambda share: self.between(question.x, found.points, share)
+            problem, found, lambda share: self.between(problem.x, found.points, share)
         )
 
     def between(self, x: tf.Tensor, points: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
@@ -211,7 +211,7 @@ def decide(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
 
 
 def binary_search(
-    question: SearchProblem,
+    problem: SearchProblem,
     found: SearchResult,
     path: Callable[[tf.Tensor], tf.Tensor],
     tolerance: float = TOLERANCE,
@@ -222,7 +222,7 @@ def binary_search(
     must not tell the next who looks that it is on the other side.
 
     Args:
-        question: What the search is about.
+        problem: What the search is about.
         found: The ends of the paths, and where there are any.
         path: Maps shares `[N]` of the way, from 0 to 1, to points `[N, ...]`.
         tolerance: Relative error of the share that is allowed.
@@ -230,7 +230,7 @@ def binary_search(
     Returns:
         Misclassified points, and all queries so far.
     """
-    searched = found.success & question.right
+    searched = found.success & problem.right
 
     def unsettled(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
         return searched & (high - low > tolerance * high)
@@ -238,7 +238,7 @@ def binary_search(
     def step(low: tf.Tensor, high: tf.Tensor, queries: tf.Tensor) -> tuple[tf.Tensor, ...]:
         moving = unsettled(low, high)
         middle = low + (high - low) / 2
-        wrong = question.wrong(path(middle))
+        wrong = problem.wrong(path(middle))
         return (
             tf.where(moving & ~wrong, middle, low),
             tf.where(moving & wrong, middle, high),
@@ -254,7 +254,7 @@ def binary_search(
     )
     nearest = choose(share < 1, path(share), found.points)
     beyond = path(tf.minimum(share * (1 + TOLERANCE), 1.0))
-    points = choose(question.wrong(beyond), beyond, nearest)
+    points = choose(problem.wrong(beyond), beyond, nearest)
     return SearchResult(
         choose(searched, points, found.points), found.success, queries + tf.cast(searched, tf.int32)
     )

@@ -83,10 +83,10 @@ class BoundaryAttack(DecisionAttack):
         self.spherical_step = float(spherical_step)
         self.source_step = float(source_step)
 
-    def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
+    def walk(self, problem: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""
-        x, searched = question.x, start.success
-        start = self._back(question, start)
+        x, searched = problem.x, start.success
+        start = self._back(problem, start)
 
         def step(number: tf.Tensor, points: tf.Tensor, size: _Size) -> tuple[Any, ...]:
             own = tf.random.experimental.stateless_fold_in(seed, number)
@@ -96,7 +96,7 @@ class BoundaryAttack(DecisionAttack):
             turned = spread(distance, x) * balls.steepest_direction(turned, "l2")
             turned = self.inside(x + turned)
             ended = self.between(x, turned, 1.0 - size.source_step)
-            is_around, is_ended = question.wrong(turned), question.wrong(ended)
+            is_around, is_ended = problem.wrong(turned), problem.wrong(ended)
             # Bounds can shorten the way around, but nothing can make the end farther.
             points = choose(is_around & is_ended, ended, points)
             source_step = tf.where(
@@ -119,12 +119,12 @@ class BoundaryAttack(DecisionAttack):
             ),
         )
         queries = start.queries + 2 * self.steps * tf.cast(searched, tf.int32)
-        return self._back(question, SearchResult(points, searched, queries))
+        return self._back(problem, SearchResult(points, searched, queries))
 
-    def _back(self, question: SearchProblem, found: SearchResult) -> SearchResult:
+    def _back(self, problem: SearchProblem, found: SearchResult) -> SearchResult:
         """Halves the segment to the clean input."""
         return binary_search(
-            question, found, lambda share: self.between(question.x, found.points, share), TOLERANCE
+            problem, found, lambda share: self.between(problem.x, found.points, share), TOLERANCE
         )
 
 

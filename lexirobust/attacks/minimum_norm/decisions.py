@@ -49,11 +49,11 @@ class DecisionAttack(MinimumNormAttack):
         self.tries = int(tries)
 
     @abc.abstractmethod
-    def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
+    def walk(self, problem: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Leads misclassified points near, inside a graph.
 
         Args:
-            question: What the search is about.
+            problem: What the search is about.
             start: Where it begins, and what that has cost. Nothing is asked without success there.
             seed: `[2]` int32 tensor.
 
@@ -61,36 +61,36 @@ class DecisionAttack(MinimumNormAttack):
             Nearer points on the boundary, the same success, and all queries.
         """
 
-    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+    def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Walks from every start, and keeps the nearest point; see `MinimumNormAttack.find`."""
-        x = question.x
+        x = problem.x
 
         def restart(index: tf.Tensor, closed: tf.Tensor, best: SearchResult) -> tuple[Any, ...]:
             own = tf.random.experimental.stateless_fold_in(seed, index)
             seeds = tf.random.experimental.stateless_split(own, 2)
-            start, closed = find_starts(question, self.bounds, self.tries, seeds[0], closed)
-            found = self.walk(question, start, seeds[1])
+            start, closed = find_starts(problem, self.bounds, self.tries, seeds[0], closed)
+            found = self.walk(problem, start, seeds[1])
             before, after = (balls.norm(each.points - x, self.norm) for each in (best, found))
             better = found.success & (~best.success | (after < before))
             success = best.success | found.success
             points = choose(better, found.points, best.points)
             return index + 1, closed, SearchResult(points, success, best.queries + found.queries)
 
-        nothing = SearchResult(x, tf.zeros_like(question.right), tf.zeros_like(question.labels))
+        nothing = SearchResult(x, tf.zeros_like(problem.right), tf.zeros_like(problem.labels))
         return tf.while_loop(
-            lambda index, *_: (index < self.restarts) & tf.reduce_any(question.right),
+            lambda index, *_: (index < self.restarts) & tf.reduce_any(problem.right),
             restart,
-            (tf.constant(0), _same(question), nothing),
+            (tf.constant(0), _same(problem), nothing),
         )[2]
 
-    def refine(self, question: SearchProblem, found: SearchResult) -> SearchResult:
+    def refine(self, problem: SearchProblem, found: SearchResult) -> SearchResult:
         """Nothing is left to refine: walks end on the boundary."""
-        del question
+        del problem
         return found
 
 
 def find_starts(
-    question: SearchProblem,
+    problem: SearchProblem,
     bounds: tuple[float, float] | None,
     tries: int,
     seed: tf.Tensor,
@@ -103,7 +103,7 @@ def find_starts(
     uniform inside the bounds, or without bounds normal around the sample, and ever larger.
 
     Args:
-        question: What the search is about.
+        problem: What the search is about.
         bounds: Lowest and highest value of an input, or `None`.
         tries: Most queries for noise.
         seed: `[2]` int32 tensor.
@@ -118,29 +118,29 @@ def find_starts(
 
     >>> x = tf.constant([[0.0], [3.0], [2.0]])
     >>> given = tf.constant([0, 1, 1])
-    >>> question = SearchProblem(lambda x: tf.concat([1.5 - x, x - 1.5], axis=1), x, given, given)
-    >>> start, _ = find_starts(question, None, 1, tf.constant([0, 0]))
+    >>> problem = SearchProblem(lambda x: tf.concat([1.5 - x, x - 1.5], axis=1), x, given, given)
+    >>> start, _ = find_starts(problem, None, 1, tf.constant([0, 0]))
     >>> start.points.numpy().tolist()
     [[2.0], [0.0], [0.0]]
     """
-    x, given = question.x, question.given
-    closed = _same(question) if closed is None else closed
+    x, given = problem.x, problem.given
+    closed = _same(problem) if closed is None else closed
     nearest, some = (
         tf.argmin(tf.where(closed, x.dtype.max, _apart(x)), axis=1),
         ~tf.reduce_all(closed, axis=1),
     )
     others, taken = tf.gather(x, nearest), tf.gather(given, nearest)
     closed |= some[:, None] & (taken[:, None] == given[None])
-    start = SearchResult(others, question.right & some, tf.zeros_like(question.labels))
+    start = SearchResult(others, problem.right & some, tf.zeros_like(problem.labels))
 
     def searched(found: SearchResult) -> tf.Tensor:
-        return question.right & ~found.success
+        return problem.right & ~found.success
 
     def attempt(number: tf.Tensor, found: SearchResult) -> tuple[tf.Tensor, SearchResult]:
         active = searched(found)
         own = tf.random.experimental.stateless_fold_in(seed, number)
         points = _noise(x, bounds, number, own)
-        hit = active & question.wrong(points)
+        hit = active & problem.wrong(points)
         queries = found.queries + tf.cast(active, tf.int32)
         return number + 1, SearchResult(
             choose(hit, points, found.points), found.success | hit, queries
@@ -152,9 +152,9 @@ def find_starts(
     return tf.while_loop(going, attempt, (tf.constant(0), start))[1], closed
 
 
-def _same(question: SearchProblem) -> tf.Tensor:
+def _same(problem: SearchProblem) -> tf.Tensor:
     """`[N, N]` bool: which samples (columns) are given the class that is right for which."""
-    return question.labels[:, None] == question.given[None]
+    return problem.labels[:, None] == problem.given[None]
 
 
 def _apart(x: tf.Tensor) -> tf.Tensor:

@@ -60,28 +60,28 @@ class DeepFool(MinimumNormAttack):
         self.candidates = int(candidates)
         self.overshoot = float(overshoot)
 
-    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+    def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Steps until the class changes; see `MinimumNormAttack.find`."""
         del seed
-        x = question.x
+        x = problem.x
 
         def going(number: tf.Tensor, _: tf.Tensor, found: SearchResult) -> tf.Tensor:
-            return (number < self.steps) & tf.reduce_any(question.right & ~found.success)
+            return (number < self.steps) & tf.reduce_any(problem.right & ~found.success)
 
-        def step(number: tf.Tensor, here: tf.Tensor, found: SearchResult) -> tuple[Any, ...]:
-            active = question.right & ~found.success
-            boundaries = linearize(question.classifier, here, question.labels, self.candidates)
-            box = balls.box_around(here, self.bounds)
+        def step(number: tf.Tensor, points: tf.Tensor, found: SearchResult) -> tuple[Any, ...]:
+            active = problem.right & ~found.success
+            boundaries = linearize(problem.classifier, points, problem.labels, self.candidates)
+            box = balls.box_around(points, self.bounds)
             _, _, way = hyperplanes.nearest(boundaries, box, self.norm)
-            onward = self.inside(here + way)
-            beyond = self.inside(x + (1.0 + self.overshoot) * (onward - x))
+            stepped = self.inside(points + way)
+            beyond = self.inside(x + (1.0 + self.overshoot) * (stepped - x))
             new = SearchResult(
                 choose(active, beyond, found.points),
-                found.success | (active & question.wrong(beyond)),
+                found.success | (active & problem.wrong(beyond)),
                 found.queries + 2 * tf.cast(active, tf.int32),
             )
-            return number + 1, choose(active, onward, here), new
+            return number + 1, choose(active, stepped, points), new
 
-        none = tf.zeros_like(question.labels)
+        none = tf.zeros_like(problem.labels)
         start = tf.constant(0), x, SearchResult(x, tf.zeros_like(none, tf.bool), none)
         return tf.while_loop(going, step, start)[2]

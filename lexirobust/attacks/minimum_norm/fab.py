@@ -86,16 +86,16 @@ class FAB(MinimumNormAttack):
         self.eta = float(eta)
         self.beta = float(beta)
 
-    def find(self, question: SearchProblem, seed: tf.Tensor) -> SearchResult:
+    def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Searches from all starts; see `MinimumNormAttack.find`."""
-        x = question.x
+        x = problem.x
 
-        def step(number: tf.Tensor, here: tf.Tensor, best: _Best) -> tuple[Any, ...]:
-            onward = self._onward(question, here)
-            distance = balls.norm(onward - x, self.norm)
-            wrong = question.wrong(onward)
-            best = choose(wrong & (distance < best.distance), _Best(onward, distance), best)
-            return number + 1, choose(wrong, self._back(x, onward), onward), best
+        def step(number: tf.Tensor, points: tf.Tensor, best: _Best) -> tuple[Any, ...]:
+            stepped = self._step_toward_boundary(problem, points)
+            distance = balls.norm(stepped - x, self.norm)
+            wrong = problem.wrong(stepped)
+            best = choose(wrong & (distance < best.distance), _Best(stepped, distance), best)
+            return number + 1, choose(wrong, self._back(x, stepped), stepped), best
 
         def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
             own = tf.random.experimental.stateless_fold_in(seed, index)
@@ -104,22 +104,22 @@ class FAB(MinimumNormAttack):
             return index + 1, tf.while_loop(lambda number, *_: number < self.steps, step, state)[2]
 
         best = _Best(x, tf.fill(tf.shape(x)[:1], tf.constant(x.dtype.max, x.dtype)))
-        some = tf.reduce_any(question.right)
+        some = tf.reduce_any(problem.right)
         _, best = tf.while_loop(
             lambda index, _: some & (index < self.restarts), restart, (tf.constant(0), best)
         )
-        queries = 2 * self.steps * self.restarts * tf.cast(question.right, tf.int32)
-        return SearchResult(best.points, question.right & best.found, queries)
+        queries = 2 * self.steps * self.restarts * tf.cast(problem.right, tf.int32)
+        return SearchResult(best.points, problem.right & best.found, queries)
 
-    def refine(self, question: SearchProblem, found: SearchResult) -> SearchResult:
+    def refine(self, problem: SearchProblem, found: SearchResult) -> SearchResult:
         """Halves twice: the segment to the clean input, then the family of shortest ways.
 
         Those lead from the clean input to parallels of the boundary linearized where the first
         halving ends, the farthest beyond it; see `MinimumNormAttack.refine`.
         """
-        x, searched = question.x, question.right & found.success
-        found = super().refine(question, found)
-        boundaries = linearize(question.classifier, found.points, question.labels, self.candidates)
+        x, searched = problem.x, problem.right & found.success
+        found = super().refine(problem, found)
+        boundaries = linearize(problem.classifier, found.points, problem.labels, self.candidates)
         # Without bounds: the boundary that the point has just crossed, as near as rounding.
         normal, gap, _ = hyperplanes.nearest(boundaries, None, self.norm)
 
@@ -130,37 +130,37 @@ class FAB(MinimumNormAttack):
         end = path(tf.ones_like(gap))
         queries = found.queries + 2 * tf.cast(searched, tf.int32)
         tried = binary_search(
-            question, SearchResult(end, searched & question.wrong(end), queries), path
+            problem, SearchResult(end, searched & problem.wrong(end), queries), path
         )
         before, after = (balls.norm(each.points - x, self.norm) for each in (found, tried))
         points = choose(tried.success & (after < before), tried.points, found.points)
         return SearchResult(points, found.success, tried.queries)
 
-    def _onward(self, question: SearchProblem, here: tf.Tensor) -> tf.Tensor:
+    def _step_toward_boundary(self, problem: SearchProblem, points: tf.Tensor) -> tf.Tensor:
         """The next point: beyond the nearest boundary, between where two ways lead."""
-        x = question.x
-        boundaries = linearize(question.classifier, here, question.labels, self.candidates)
-        box = balls.box_around(here, self.bounds)
+        x = problem.x
+        boundaries = linearize(problem.classifier, points, problem.labels, self.candidates)
+        box = balls.box_around(points, self.bounds)
         normal, gap, way = hyperplanes.nearest(boundaries, box, self.norm)
-        clean_way = self._from_clean(x, here, normal, gap)
+        clean_way = self._from_clean(x, points, normal, gap)
         own, clean = (balls.norm(each, self.norm) for each in (way, clean_way))
         alpha = spread(tf.minimum(tf.math.divide_no_nan(own, own + clean), self.alpha_max), x)
-        ahead, clean_ahead = here + self.eta * way, x + self.eta * clean_way
+        ahead, clean_ahead = points + self.eta * way, x + self.eta * clean_way
         return self.inside((1.0 - alpha) * ahead + alpha * clean_ahead)
 
     def _from_clean(
-        self, x: tf.Tensor, here: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor, share: Any = 1.0
+        self, x: tf.Tensor, points: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor, share: Any = 1.0
     ) -> tf.Tensor:
         """The shortest way from the clean inputs to a boundary linearized elsewhere.
 
         Or to where a share of the gap is closed, which may be above 1.
         """
-        gap = gap + hyperplanes.dot(normal, here - x)
+        gap = gap + hyperplanes.dot(normal, points - x)
         box = balls.box_around(x, self.bounds)
         return hyperplanes.project(normal, share * gap, self.norm, box)[0]
 
-    def _back(self, x: tf.Tensor, onward: tf.Tensor) -> tf.Tensor:
-        return self.inside(x + self.beta * (onward - x))
+    def _back(self, x: tf.Tensor, stepped: tf.Tensor) -> tf.Tensor:
+        return self.inside(x + self.beta * (stepped - x))
 
     def _start(self, x: tf.Tensor, best: "_Best", seed: tf.Tensor) -> tf.Tensor:
         """A random start around the clean inputs."""

@@ -79,9 +79,9 @@ class HopSkipJump(DecisionAttack):
         self.steps = int(steps)
         self.gradient_queries = int(gradient_queries)
 
-    def walk(self, question: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
+    def walk(self, problem: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""
-        x = question.x
+        x = problem.x
         size = int(np.prod(x.shape[1:]))
         # The paper's theta, and the probes' distance that it leads to, as shares of the distance.
         tolerance = max(size ** (-1.5 if self.norm == "l2" else -2.0), TOLERANCE)
@@ -91,13 +91,13 @@ class HopSkipJump(DecisionAttack):
             own = tf.random.experimental.stateless_fold_in(seed, number)
             distance = balls.norm(found.points - x, self.norm)
             rounds = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(number, tf.float32))), tf.int32)
-            facing = self._facing(question, found.points, around * distance, rounds, own)
+            facing = self._facing(problem, found.points, around * distance, rounds, own)
             asked = found.queries + self.gradient_queries * rounds * tf.cast(
                 found.success, tf.int32
             )
             length = distance / tf.sqrt(tf.cast(number, x.dtype))
-            over = self._over(question, found._replace(queries=asked), facing, length)
-            back = self._back(question, over, tolerance)
+            over = self._over(problem, found._replace(queries=asked), facing, length)
+            back = self._back(problem, over, tolerance)
             nearer = over.success & (balls.norm(back.points - x, self.norm) < distance)
             points = choose(nearer, back.points, found.points)
             return number + 1, SearchResult(points, found.success, back.queries)
@@ -105,13 +105,13 @@ class HopSkipJump(DecisionAttack):
         _, found = tf.while_loop(
             lambda number, found: (number <= self.steps) & tf.reduce_any(found.success),
             step,
-            (tf.constant(1), self._back(question, start, tolerance)),
+            (tf.constant(1), self._back(problem, start, tolerance)),
         )
-        return self._back(question, found, TOLERANCE)
+        return self._back(problem, found, TOLERANCE)
 
-    def _back(self, question: SearchProblem, found: SearchResult, tolerance: float) -> SearchResult:
+    def _back(self, problem: SearchProblem, found: SearchResult, tolerance: float) -> SearchResult:
         """Halves the way to the clean input, along the segment or through shrinking balls."""
-        x, points = question.x, found.points
+        x, points = problem.x, found.points
         reach = balls.norm(points - x, "linf")
 
         def path(share: tf.Tensor) -> tf.Tensor:
@@ -120,10 +120,10 @@ class HopSkipJump(DecisionAttack):
             end = spread(share * reach, x)
             return self.inside(x + tf.clip_by_value(points - x, -end, end))
 
-        return binary_search(question, found, path, tolerance)
+        return binary_search(problem, found, path, tolerance)
 
     def _over(
-        self, question: SearchProblem, found: SearchResult, facing: tf.Tensor, length: tf.Tensor
+        self, problem: SearchProblem, found: SearchResult, facing: tf.Tensor, length: tf.Tensor
     ) -> SearchResult:
         """Steps to where points are misclassified; no success where no length leads there."""
         active = found.success
@@ -134,7 +134,7 @@ class HopSkipJump(DecisionAttack):
         def attempt(number: tf.Tensor, length: tf.Tensor, over: SearchResult) -> tuple[Any, ...]:
             moving = active & ~over.success
             points = self.inside(found.points + spread(length, facing) * facing)
-            hit = moving & question.wrong(points)
+            hit = moving & problem.wrong(points)
             queries = over.queries + tf.cast(moving, tf.int32)
             over = SearchResult(choose(hit, points, over.points), over.success | hit, queries)
             return number + 1, length / 2, over
@@ -144,7 +144,7 @@ class HopSkipJump(DecisionAttack):
 
     def _facing(
         self,
-        question: SearchProblem,
+        problem: SearchProblem,
         points: tf.Tensor,
         radius: tf.Tensor,
         rounds: tf.Tensor,
@@ -163,8 +163,8 @@ class HopSkipJump(DecisionAttack):
             asked = self.inside(points + reach * self._draw(shape, own, points.dtype))
             # What was asked, where bounds stopped a probe.
             directions = tf.math.divide_no_nan(asked - points, reach)
-            given = decide(question.classifier, tf.reshape(asked, (-1, *points.shape[1:])))
-            wrong = tf.reshape(given, shape[:2]) != question.labels
+            given = decide(problem.classifier, tf.reshape(asked, (-1, *points.shape[1:])))
+            wrong = tf.reshape(given, shape[:2]) != problem.labels
             outcomes = tf.where(wrong, tf.ones([], points.dtype), -1.0)
             weights = tf.reshape(outcomes, tf.concat([shape[:2], tf.ones_like(shape[2:])], axis=0))
             outcome, probe, both = sums
