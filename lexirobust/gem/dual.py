@@ -26,8 +26,8 @@ class DualSolution(NamedTuple):
             least 0. A projected gradient that vanished is measured against its original. With
             bounds it is how far the cosine falls short of the one that keeps the bound.
         kkt_residual: Scalar float64: the largest entry of `|min(v, Kv + q)|` in units in which
-            every gradient has norm 1. With bounds the unit of rank t is the longest of `g_t`,
-            its projection, and what the bounds above it ask for.
+            every gradient has norm 1. With bounds the norms of `g_t` and of its projection, added
+            up, are the unit of rank t.
         active: `[T, T]` bool: whether rank k constrains rank t, its multiplier being above its
             lower bound.
     """
@@ -172,7 +172,7 @@ def _solved_with_bounds(
         scaled = _SOLVERS[solver](*problem)
         given = norms + lengths * tf.reduce_sum(scaled * problem[0], axis=-1)
         added = lengths * tf.reduce_sum(scaled, axis=-1)
-        given -= 8.0 * _EPSILON * tf.where(added > 0, norms + added, 0.0)
+        given -= 2.0 * _RIDGE * tf.where(added > 0, norms + added, 0.0)
         # Without a positive bound all are feasible: zero keeps them.
         asked = (wanted > 0) | tf.reduce_any(higher * least > 0, axis=-1)
         asked &= tf.range(ranks) < ranks - 1
@@ -190,7 +190,7 @@ def _solved_with_bounds(
     own = tf.math.divide_no_nan(norms, lengths)
     along = tf.math.divide_no_nan(least, lengths[:, None])
     after = _lengths(scaled, inner + along, slack + along, own**2)
-    residuals = _residuals(scaled, *problem) / tf.maximum(after, 1.0)
+    residuals = _residuals(scaled, *problem) / (own + after)
 
     known = tf.reduce_all(tf.math.is_finite(gram)) & ~tf.reduce_any(tf.math.is_nan(bounds))
     nan = tf.constant(np.nan, tf.float64)
