@@ -148,14 +148,13 @@ def _solved_with_bounds(
 ) -> tuple[DualSolution, tf.Tensor]:
     """Solves the dual problems of `solve_dual` with bounds; returns, too, those that counted."""
     ranks, norms = count(gram), tf.sqrt(tf.linalg.diag_part(gram))
-    higher = _lower_ones(ranks)
     # No projected gradient is so long that a bound below this one could bind.
     loosest = tf.math.divide_no_nan(-3.0 * tf.reduce_sum(norms), norms)
     # Bounds are kept as b_k / |g_k|, the least length along g_k.
     wanted = tf.clip_by_value(bounds, loosest, 1.0) * norms
 
     def problem_of(least: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        lengths = tf.maximum(norms, tf.reduce_max(higher * tf.maximum(least, 0.0), axis=-1))
+        lengths = tf.maximum(norms, asked_lengths(least))
         return lengths, _in_units(gram, gram - least * norms, lengths)
 
     def unsettled(
@@ -173,10 +172,10 @@ def _solved_with_bounds(
         given = norms + lengths * tf.reduce_sum(scaled * problem[0], axis=-1)
         added = lengths * tf.reduce_sum(scaled, axis=-1)
         given -= 2.0 * _RIDGE * tf.where(added > 0, norms + added, 0.0)
-        # Without a positive bound all are feasible: zero keeps them.
-        asked = (wanted > 0) | tf.reduce_any(higher * least > 0, axis=-1)
-        asked &= tf.range(ranks) < ranks - 1
-        capped = tf.where(asked, tf.minimum(wanted, given), wanted)
+        # Zero keeps bounds of which none is positive. Nobody has to keep the last rank's.
+        positive = tf.maximum(wanted, asked_lengths(least)) > 0
+        capped = tf.minimum(wanted, given)
+        capped = tf.where(positive & (tf.range(ranks) < ranks - 1), capped, wanted)
         return count + 1, capped, scaled, tf.reduce_any(capped != least)
 
     # The first round settles ranks 1 and 2, all of them unless one asks for more than it gives;
@@ -241,6 +240,15 @@ def as_bounds(bounds: Any, ranks: int | None) -> tf.Tensor:
             f"{bounds.shape}."
         )
     return tf.ensure_shape(bounds, [ranks])
+
+
+def asked_lengths(least: tf.Tensor) -> tf.Tensor:
+    """`[T]` norms that each rank's projected gradient has at least, for the bounds above it.
+
+    Args:
+        least: `[T]` the least length along each gradient.
+    """
+    return tf.reduce_max(_lower_ones(count(least)) * tf.maximum(least, 0.0), axis=-1)
 
 
 @traced_once

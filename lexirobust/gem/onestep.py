@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_alphas
-from lexirobust.gem.dual import as_square, correction, solve_dual, solved
+from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_dual, solved
 from lexirobust.gem.gramian import (
     Gradients,
     as_floats,
@@ -208,11 +208,10 @@ def project(
     rounding = (
         _EPSILON * tf.cast(count(rows), tf.float64) * (norms + tf.linalg.matvec(multipliers, norms))
     )
-
     if least is not None:
         # Nothing vanishes that keeps a positive bound: the rounds below give it its length.
-        bounded = tf.cumsum(tf.cast(least > 0, tf.float64), exclusive=True) > 0
-        rounding = tf.where(bounded, 0.0, rounding)
+        asked = asked_lengths(tf.math.divide_no_nan(least, norms))
+        rounding = tf.where(asked > 0, tf.zeros_like(asked), rounding)
 
     def combined(vectors: tf.Tensor, multipliers: tf.Tensor) -> tf.Tensor:
         vectors += tf.linalg.matmul(multipliers, rows)
@@ -224,7 +223,8 @@ def project(
     # more: each round resolves lengths that are smaller by that factor, down to rounding.
     for _ in range(5):
         inner, lengths = inner_products(projected, rows), tf.norm(projected, axis=-1)
-        inner = inner if least is None else inner - least
+        if least is not None:
+            inner, lengths = inner - least, tf.maximum(lengths, asked)
         projected = combined(projected, correction(gram, inner, lengths))
     return tf.cast(projected, gradients.dtype)
 
