@@ -79,6 +79,7 @@ class Mutation(NamedTuple):
 
 
 DUAL = ("tests/gem/test_dual.py", "tests/gem/test_onestep.py")
+BOUNDS = ("tests/gem/test_bounds.py",)
 GRAMIAN = ("tests/gem/test_gramian.py", "tests/gem/test_onestep.py")
 ONESTEP = ("tests/gem/test_onestep.py", "tests/training/test_model.py")
 UPDATE = ("tests/training/test_update.py", "tests/training/test_ways_to_run.py")
@@ -175,6 +176,41 @@ MUTATIONS: Final = (
         "shift = margin * _lower_ones(count(gram))",
         "shift = 0.0 * _lower_ones(count(gram))",
         DUAL,
+    ),
+    Mutation(
+        "gem: bounds with the wrong sign",
+        "gem/dual.py",
+        "_in_units(gram, gram - least * norms, lengths)",
+        "_in_units(gram, gram + least * norms, lengths)",
+        BOUNDS,
+    ),
+    Mutation(
+        "gem: a rank asks for more than its own projected gradient gives",
+        "gem/dual.py",
+        "capped = tf.minimum(wanted, given)",
+        "capped = wanted",
+        BOUNDS,
+    ),
+    Mutation(
+        "gem: bounds are cut once, and not again where that changes lower ranks",
+        "gem/dual.py",
+        "return changed & (count < ranks)",
+        "return changed & (count < 1)",
+        BOUNDS,
+    ),
+    Mutation(
+        "gem: a bound that rounding alone can keep is not lowered by it",
+        "gem/dual.py",
+        "given -= 2.0 * _RIDGE * tf.where(added > 0, norms + added, 0.0)",
+        "given += 2.0 * _RIDGE * tf.where(added > 0, norms + added, 0.0)",
+        BOUNDS,
+    ),
+    Mutation(
+        "gem: bounds are forgotten where a projection is refined",
+        "gem/onestep.py",
+        "inner, lengths = inner - least, tf.maximum(lengths, asked)",
+        "lengths = tf.maximum(lengths, asked)",
+        BOUNDS,
     ),
     Mutation(
         "gem: inner products added up in float32",

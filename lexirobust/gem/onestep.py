@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_alphas
-from lexirobust.gem.dual import as_square, correction, solve_dual
+from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_dual, solved
 from lexirobust.gem.gramian import (
     Gradients,
     as_floats,
@@ -34,6 +34,9 @@ class Onestep(NamedTuple):
         active: As in `DualSolution`.
         violation: As in `DualSolution`.
         kkt_residual: As in `DualSolution`.
+        descent: `[T]` float64: how fast the update lowers the loss of each rank, in units of the
+            rank's own gradient: its inner product with `g[k]` over `gramian[k, k]`. Below 0 the
+            update spends the rank; 0 where the gradient is zero.
     """
 
     weights: tf.Tensor
@@ -43,15 +46,25 @@ class Onestep(NamedTuple):
     active: tf.Tensor
     violation: tf.Tensor
     kkt_residual: tf.Tensor
+    descent: tf.Tensor
 
 
-def onestep(gram: Any, alphas: Sequence[float] | tf.Tensor, margin: float = 0.0) -> Onestep:
+def onestep(
+    gram: Any,
+    alphas: Sequence[float] | tf.Tensor,
+    margin: float = 0.0,
+    bounds: Sequence[float] | tf.Tensor | None = None,
+) -> Onestep:
     """Computes the weights of the Onestep update and what there is to report about them.
+
+    With bounds, the shares of rank k and of those below it keep rank k's bound, and so does their
+    mix. The shares of higher ranks owe it nothing.
 
     Args:
         gram: `[T, T]` Gramian of the gradients, rank 1 first.
         alphas: `[T]` non-negative weights of the ranks, summing to 1.
         margin: Lower bound of the multipliers, GEM's memory strength.
+        bounds: As in `solve_dual`: how fast each rank is to descend at least; `None` is GEM.
 
     Returns:
         An `Onestep`.
@@ -65,6 +78,13 @@ def onestep(gram: Any, alphas: Sequence[float] | tf.Tensor, margin: float = 0.0)
     >>> step = onestep(gramian([[1.0, 0.0], [-1.0, 1.0]]), [0.5, 0.5])
     >>> step.weights.numpy().tolist(), step.active.numpy().tolist()
     ([1.0, 0.5], [[False, False], [True, False]])
+
+    Where rank 1 may be spent, rank 2 descends, too.
+
+    >>> step.descent.numpy().tolist()
+    [0.5, 0.0]
+    >>> onestep(step.gramian, [0.5, 0.5], bounds=[-0.5, 0.0]).descent.numpy().tolist()
+    [0.25, 0.125]
 
     Reference:
         Section 4.3 of "Finding a human-like classifier".
@@ -85,20 +105,25 @@ def onestep(gram: Any, alphas: Sequence[float] | tf.Tensor, margin: float = 0.0)
         alphas = tf.ensure_shape(alphas, [ranks])
     if ranks is None and alphas.shape[0] is not None:
         gram = tf.ensure_shape(gram, [alphas.shape[0]] * 2)
-    solution = solve_dual(gram, margin=margin)
+    solution = solve_dual(gram, margin, bounds)
+    weights = alphas + tf.linalg.matvec(solution.multipliers, alphas, transpose_a=True)
     return Onestep(
-        weights=alphas + tf.linalg.matvec(solution.multipliers, alphas, transpose_a=True),
+        weights=weights,
         gramian=gram,
         cosines=cosines(gram),
         multipliers=solution.multipliers,
         active=solution.active,
         violation=solution.violation,
         kkt_residual=solution.kkt_residual,
+        descent=tf.math.divide_no_nan(tf.linalg.matvec(gram, weights), tf.linalg.diag_part(gram)),
     )
 
 
 def onestep_weights(
-    gram: Any, alphas: Sequence[float] | tf.Tensor, margin: float = 0.0
+    gram: Any,
+    alphas: Sequence[float] | tf.Tensor,
+    margin: float = 0.0,
+    bounds: Sequence[float] | tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes the weight of every gradient in the Onestep update.
 
@@ -115,6 +140,7 @@ def onestep_weights(
         gram: `[T, T]` Gramian of the gradients, rank 1 first.
         alphas: `[T]` non-negative weights of the ranks, summing to 1.
         margin: Lower bound of the multipliers, GEM's memory strength.
+        bounds: As in `solve_dual`: how fast each rank is to descend at least; `None` is GEM.
 
     Returns:
         `[T]` float64 tensor.
@@ -131,10 +157,14 @@ def onestep_weights(
     Reference:
         Section 4.3 of "Finding a human-like classifier".
     """
-    return onestep(gram, alphas, margin).weights
+    return onestep(gram, alphas, margin, bounds).weights
 
 
-def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
+def project(
+    gradients: Any,
+    margin: float = 0.0,
+    bounds: Sequence[float] | tf.Tensor | None = None,
+) -> tf.Tensor:
     """Projects every gradient to the nearest vector that opposes no higher rank.
 
     Opposes: has a cosine below -1e-7, measured on the float64 result itself, however short it is.
@@ -142,9 +172,13 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     float32 result is rounded besides, which can turn one that almost vanished by more. What is
     shorter than the rounding of its own sum, about T * 1e-16 of the terms, is set to zero.
 
+    With bounds it is the nearest vector that keeps all bounds of higher ranks. What a rank's own
+    projected gradient gives, which is the most that it can ask for, is read off the Gramian.
+
     Args:
         gradients: `[T, p]` float tensor of gradients, rank 1 first.
         margin: Lower bound of the multipliers, GEM's memory strength.
+        bounds: As in `solve_dual`: how fast each rank is to descend at least; `None` is GEM.
 
     Returns:
         `[T, p]` tensor of `gradients`' dtype. Not-a-number where `gradients` are not finite.
@@ -159,6 +193,7 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
 
     Reference:
         Section 4.2 of "Finding a human-like classifier"; Lopez-Paz and Ranzato, arXiv 1706.08840.
+        Bounds: as in `solve_dual`.
     """
     dtype = tf.convert_to_tensor(gradients).dtype
     if not dtype.is_floating:
@@ -166,12 +201,17 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     gradients = matrix_of(gradients)
     rows = tf.cast(gradients, tf.float64)
     gram = gramian(rows)
-    multipliers = solve_dual(gram, margin=margin).multipliers
+    solution, least = solved(gram, margin, bounds)
+    multipliers = solution.multipliers
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     # Of a vector that is shorter than the rounding of its own sum, no digit is known.
     rounding = (
         _EPSILON * tf.cast(count(rows), tf.float64) * (norms + tf.linalg.matvec(multipliers, norms))
     )
+    if least is not None:
+        # Nothing vanishes that keeps a positive bound: the rounds below give it its length.
+        asked = asked_lengths(tf.math.divide_no_nan(least, norms))
+        rounding = tf.where(asked > 0, tf.zeros_like(asked), rounding)
 
     def combined(vectors: tf.Tensor, multipliers: tf.Tensor) -> tf.Tensor:
         vectors += tf.linalg.matmul(multipliers, rows)
@@ -183,6 +223,8 @@ def project(gradients: Any, margin: float = 0.0) -> tf.Tensor:
     # more: each round resolves lengths that are smaller by that factor, down to rounding.
     for _ in range(5):
         inner, lengths = inner_products(projected, rows), tf.norm(projected, axis=-1)
+        if least is not None:
+            inner, lengths = inner - least, tf.maximum(lengths, asked)
         projected = combined(projected, correction(gram, inner, lengths))
     return tf.cast(projected, gradients.dtype)
 
