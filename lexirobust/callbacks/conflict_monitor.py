@@ -8,6 +8,7 @@ import numpy as np
 from lexirobust import gem
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count
+from lexirobust.training.settings import TrainingSettings
 
 _WATCHED: Final = (
     "cosine@",
@@ -89,7 +90,8 @@ class ConflictMonitor(Periodic):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is something to watch."""
         super().on_train_begin(logs)
-        if not getattr(self.model, "detailed_logs", False):
+        settings = getattr(self.model, "settings", None)
+        if not (isinstance(settings, TrainingSettings) and settings.detailed_logs):
             raise ValueError(
                 "`ConflictMonitor` needs a LexicographicModel with `detailed_logs=True`. Received: "
                 f"{self.model!r}."

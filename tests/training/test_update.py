@@ -373,7 +373,7 @@ def test_options_come_back_with_the_model(tmp_path, data):
     fit(model, *data)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert {name: getattr(loaded, name) for name in options} == options
+    assert {name: getattr(loaded.settings, name) for name in options} == options
     assert fit(loaded, *data) == pytest.approx(fit(model, *data), abs=1e-6)
 
 
