@@ -43,7 +43,16 @@ def check_alike(call):
         np.testing.assert_array_equal(one, other)
 
 
-@contract.kinds()
+@contract.kinds(
+    release=[
+        attacks.FAB,
+        attacks.VoronoiPGD,
+        attacks.IntervalAttack,
+        attacks.HopSkipJump,
+        attacks.GuidedPGD,
+        attacks.WorstCase,
+    ]
+)
 def test_attack(kind):
     names = contract.settings_of(kind).keys() & {*SHORT, *contract.FEW[kind]}
     attack = contract.make(kind, **{name: SHORT[name] for name in names & SHORT.keys()})
@@ -127,6 +136,7 @@ def trained(model, **options):
     return weights(model)
 
 
+@pytest.mark.release
 def test_training_in_a_graph():
     """With all that is compiled."""
 
@@ -138,7 +148,7 @@ def test_training_in_a_graph():
     check_alike(call)
 
 
-@pytest.mark.parametrize("method", ["olgrc", "nearest"])
+@pytest.mark.parametrize("method", [pytest.param("olgrc", marks=pytest.mark.release), "nearest"])
 def test_training_step(method):
     check_alike(lambda: trained(compiled(METHODS[method](right_network()))))
 

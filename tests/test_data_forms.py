@@ -312,7 +312,13 @@ def cut_off(kind):
 
 @pytest.mark.parametrize(
     ("kind", "attack"),
-    [*((kind, "PGD") for kind in CUT), *(("round", attack) for attack in FOLLOWING)],
+    [
+        *((kind, "PGD") for kind in CUT),
+        *(
+            pytest.param("round", attack, marks=[pytest.mark.release] * (attack != "FAB"))
+            for attack in FOLLOWING
+        ),
+    ],
 )
 def test_an_attack_that_finds_no_gradient_says_so_once(kind, attack):
     classifier = cut_off(kind)

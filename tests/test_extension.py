@@ -127,6 +127,7 @@ def saved_and_loaded(model, path):
     return loaded
 
 
+@pytest.mark.release
 def test_an_attack(add, tmp_path):
     attack = add("trial_attack", ATTACK).Toward()
     model = lr.OLSRC(network(), attack, [0.5, 1.0])

@@ -214,6 +214,7 @@ def test_attack_that_was_called_can_be_copied_and_pickled_and_goes_on_as_it_woul
             np.testing.assert_array_equal(twin(classifier, x, y, 0.5), after)
 
 
+@pytest.mark.release
 def test_attacks_of_data_can_be_copied_and_pickled():
     points = np.array([[0.0], [2.0]], np.float32)
     cells = attacks.VoronoiPGD(attacks.VoronoiCells(points), norm="l2", steps=1, bounds=None)

@@ -546,6 +546,10 @@ ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.Worst
         attacks.GuidedPGD,
         attacks.IntervalAttack,
         attacks.VoronoiPGD,
+        attacks.Square,
+        attacks.Spatial,
+        attacks.Flow,
+        attacks.WorstCase,
     ],
 )
 def test_compiles_with_magnitudes_of_unknown_number(kind):

@@ -229,6 +229,7 @@ def test_dataclass_is_a_classifier(samples):
     assert not np.array_equal(one.correct, other.correct)
 
 
+@pytest.mark.release
 def test_seed_of_keras_makes_an_evaluation_and_its_flags_repeat(samples):
     seen = []
     note = seen.append  # The list itself would be looked at for changes, and traced anew each time.

@@ -140,6 +140,7 @@ def test_bad_flags_give_a_usage_error(tmp_path):
         assert [path.name for path in folder.iterdir()] == ["shown.txt"], command
 
 
+@pytest.mark.release
 def test_mnist_that_cannot_be_had_is_one_line(tmp_path):
     finished = run_python(MNIST, f"--data_dir={tmp_path}", f"--out={tmp_path}", **OFFLINE)
     assert finished.returncode != 0

@@ -47,7 +47,7 @@ WAYS = [
     *(
         pytest.param(method, {"micro_batch_size": 6}, marks=pytest.mark.release)
         for method in METHODS
-        if method not in ("trades", "olsrc")
+        if method != "olsrc"
     ),
     *(
         pytest.param(method, {"keep_gradients": False}, marks=pytest.mark.release)

@@ -145,6 +145,7 @@ def test_the_memory_begins_anew_where_weights_are_others(jump):
         np.testing.assert_allclose(mean, first, atol=1e-6)
 
 
+@pytest.mark.release
 def test_averages_that_are_looked_at_and_put_back_change_nothing():
     def trained(look):
         keras.utils.set_random_seed(0)

@@ -287,7 +287,15 @@ def all_ops(concrete):
     return {node.op for node in nodes}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.release] * (name not in ("olsrc", "olgrc", "nearest"))
+        )
+        for name in METHODS
+    ],
+)
 @pytest.mark.parametrize("step", ["train_step", "test_step"])
 def test_no_step_calls_back_to_the_host(data, method, step):
     model = compiled(METHODS[method](network()))
@@ -408,7 +416,7 @@ def measured(name, x, y, weight, way, **options):
 
 
 @pytest.mark.parametrize("way", COLUMNS)
-@pytest.mark.parametrize("name", ["olsrc", "trades"])
+@pytest.mark.parametrize("name", ["olsrc", pytest.param("trades", marks=pytest.mark.release)])
 def test_weights_of_samples_in_a_column_are_measured_by(data, name, way):
     x, y = data
     weight = np.linspace(0, 3, 20).astype(np.float32)
