@@ -9,6 +9,7 @@ from lexirobust.serving import export
 from lexirobust.training import (
     LexicographicModel,
     RunningMean,
+    Target,
     WarmStart,
     methods,
     objectives,
@@ -21,6 +22,7 @@ __all__ = [
     "AccuracyCurve",
     "LexicographicModel",
     "RunningMean",
+    "Target",
     "WarmStart",
     "__version__",
     "attacks",

@@ -5,6 +5,7 @@ from lexirobust.callbacks.backup import Backup
 from lexirobust.callbacks.checkpoint import LexicographicCheckpoint
 from lexirobust.callbacks.conflict_monitor import ConflictMonitor
 from lexirobust.callbacks.figure_callback import FigureCallback
+from lexirobust.callbacks.held_out_targets import HeldOutTargets
 from lexirobust.callbacks.robustness_curve import RobustnessCurve
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Backup",
     "ConflictMonitor",
     "FigureCallback",
+    "HeldOutTargets",
     "LexicographicCheckpoint",
     "RobustnessCurve",
 ]

@@ -46,6 +46,15 @@ class CheckedModel(keras.Model):
             if id(metric) not in left_out and getattr(metric, "names", True)
         ]
 
+    @property
+    def output_names(self) -> list[str] | None:
+        """The classifier's, by which Keras tells losses and metrics of several outputs apart."""
+        return getattr(self.classifier, "output_names", None)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
+        """Returns the classifier's logits, `[N, classes]`, or its several outputs."""
+        return self.classifier(only_input(inputs), training=training)
+
     def check_data(
         self, x: Any, y: Any = None, sample_weight: Any = None, learns: bool = False
     ) -> Any:
@@ -226,6 +235,13 @@ class CheckedModel(keras.Model):
             out = contextlib.nullcontext() if eager else tf.init_scope()
             with out, self.distribute_strategy.scope():
                 self.build((None, *shape[1:]))
+
+    def _of_worker(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The results of a step as Keras expects them of one of several workers."""
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages what workers return over an axis, which scalars do not have.
+            return tf.nest.map_structure(lambda value: value[None], results)
+        return results
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds metrics by a replica's batch, where Keras would average those of all replicas.

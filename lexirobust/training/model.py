@@ -25,11 +25,14 @@ from lexirobust.training.settings import (
     terms_of,
     tightest_bounds,
 )
-from lexirobust.training.state.gradient_means import GradientMeans, RunningMean
+from lexirobust.training.state.gradient_means import RunningMean
 from lexirobust.training.state.saved_variables import SavedState
+from lexirobust.training.state.targets import (
+    Target,
+    warn_of_missed_targets,
+)
 from lexirobust.training.state.warm_start import (
     RANDOM_STARTS,
-    PerturbationBuffer,
     WarmStart,
     next_starts,
     warn_of_random_starts,
@@ -92,6 +95,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
         augmentation: A Keras layer that every training batch runs through before it is attacked,
             such as `keras.layers.RandomFlip()`, or a `Sequential` of several; not a part of the
             classifier. `None`: none but the classifier's own.
+        targets: For each rank, the first one first, how good is good enough: a `Target`, a number
+            for a loss, or `None`, as for ranks that are left out, which are never spent.
         **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -131,6 +136,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
         warm_start: WarmStart | None = None,
         memory: RunningMean | None = None,
         augmentation: keras.Layer | None = None,
+        targets: Sequence[Target | float | None] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -150,6 +156,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
             warm_start=warm_start,
             memory=memory,
             augmentation=augmentation,
+            targets=targets,
         )
         self.settings.check_ranks(self.objectives)
         self.augmentation = augmentation  # Keras saves layers that are attributes.
@@ -157,31 +164,25 @@ class LexicographicModel(CheckedModel, ResumableModel):
         self._outputs: Outputs | None = None
         self._classes: int | None = None
         self._augmentation = Augmentation([], classifier, [])
-        self._starts: PerturbationBuffer | None = None
-        if warm_start is not None:
-            self._starts = PerturbationBuffer(warm_start, lambda: self.attacks_per_sample)
-        self._memory: GradientMeans | None = None
-        if memory is not None:
-            self._memory = GradientMeans(
-                memory, len(objectives), lambda: self.classifier.trainable_variables
-            )
+        self._starts, self._memory, self._targets = self.settings.make_state(
+            self.objectives,
+            self.alphas,
+            attacks=lambda: self.attacks_per_sample,
+            trained=lambda: self.classifier.trainable_variables,
+        )
         self._objective_means = ObjectiveMeans(self._terms)
         self._step_means = StepMeans(
             [rank.name for rank in self.objectives],
             kept=keep_gradients,
             full=detailed_logs,
             averaged=memory is not None,
+            targets=[] if self._targets is None else self._targets.targets,
             further=[] if warm_start is None else [RANDOM_STARTS],
         )
 
     @property
     def _terms(self) -> list[Objective]:
         return terms_of(self.objectives)
-
-    @property
-    def _attacks(self) -> bool:
-        """Tells if any inputs are perturbed."""
-        return any(term.attack is not None for term in self._terms)
 
     @property
     def attacks_per_sample(self) -> int:
@@ -197,11 +198,6 @@ class LexicographicModel(CheckedModel, ResumableModel):
     def bounds(self) -> tuple[float, float] | None:
         """The tightest bounds of all attacks, or `None`."""
         return tightest_bounds(self._terms)
-
-    @property
-    def output_names(self) -> list[str] | None:
-        """The classifier's, by which Keras tells losses and metrics of several outputs apart."""
-        return getattr(self.classifier, "output_names", None)
 
     @property
     def has_logits(self) -> bool:
@@ -231,23 +227,15 @@ class LexicographicModel(CheckedModel, ResumableModel):
         else:
             self._classes = count_classes(outputs, self._terms)
         self._augmentation = augmentation_of(
-            self.classifier, self.augmentation, shape, attacked=self._attacks
+            self.classifier, self.augmentation, shape, attacked=self.attacks_per_sample > 0
         )
         self._augmentation.warn_of_moved_inputs()
         warn_without_gradient(self.classifier, self._terms, shape, self.bounds)
         if self.compiled:
             self._build_on_compiled()
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
-        """Returns the classifier's logits, `[N, classes]`, or its several outputs."""
-        return self.classifier(only_input(inputs), training=training)
-
     def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        metrics: Any = None,
-        **kwargs: Any,
+        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
         """Configures training; as `keras.Model.compile`, with two differences.
 
@@ -294,6 +282,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
             self.optimizer,
             score,
             self._memory,
+            self._targets,
             self._data_format.named,
         )
         # The classifier's variables only: a subclass may hold others, with their own optimizer.
@@ -305,7 +294,9 @@ class LexicographicModel(CheckedModel, ResumableModel):
     ) -> Any:
         """Checks data, and builds the model on them; see `CheckedModel.check_data`."""
         # Attacks are compiled for one size, and perturbations kept of one.
-        one_size = self._attacks and (self._starts is not None or not self.run_eagerly)
+        one_size = self.attacks_per_sample > 0 and (
+            self._starts is not None or not self.run_eagerly
+        )
         x = sized_inputs(x, self.built, one_size)
         shape = input_shape(x)
         if shape is not None:
@@ -324,7 +315,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
         if y is None:
             raise ValueError("`y` must hold one label a sample. Received: None.")
         shape = only_input(x).shape
-        if self._attacks:
+        if self.attacks_per_sample:
             check_sizes(shape)
         self._build_on(shape)
         return self._data_format.batch(x, y, sample_weight)
@@ -381,20 +372,29 @@ class LexicographicModel(CheckedModel, ResumableModel):
         if self._outputs is not None:
             measured = self._outputs.for_metrics(*measured)
         results = self.compute_metrics(batch.x, *measured)
-        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-            # Keras averages what workers return over an axis, which scalars do not have.
-            return tf.nest.map_structure(lambda value: value[None], results)
-        return results
+        return self._of_worker(results)
 
     def batch_gradients(self, data: Any) -> list[Gradient]:
         """Differentiates every rank's loss on a batch; nothing is learned."""
         return self._training_step.gradients(self._unpacked(data))
 
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The targets by the names of their ranks."""
+        return {} if self._targets is None else self._targets.by_name
+
+    def hold_targets_to(self, results: dict[str, float]) -> dict[str, float]:
+        """Has targets hold where `evaluate` gave these results; see `callbacks.HeldOutTargets`."""
+        return {} if self._targets is None else self._targets.hold_to(results)
+
     def check_history(self, history: dict[str, list[float]]) -> None:
-        """Warns if a `warm_start` had nothing to start from."""
+        """Warns of targets that were missed, and of a `warm_start` with nothing to start from."""
         warn_of_random_starts(history, self.settings.warm_start)
+        if self._targets is not None:
+            warn_of_missed_targets(history, self._targets)
 
     @property
     def saved_state(self) -> dict[str, SavedState | None]:
         """What Keras does not save by itself, by the prefix of its names in the file."""
-        return {**super().saved_state, "start": self._starts, "memory": self._memory}
+        own = {"start": self._starts, "memory": self._memory, "target": self._targets}
+        return {**super().saved_state, **own}

@@ -1,7 +1,7 @@
 """The settings that all ranked models share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import keras
@@ -10,8 +10,9 @@ from lexirobust.checks import check_count
 from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
 from lexirobust.training.objectives import Objective, Rank
-from lexirobust.training.state.gradient_means import RunningMean, check_memory
-from lexirobust.training.state.warm_start import WarmStart, check_warm_start
+from lexirobust.training.state.gradient_means import GradientMeans, RunningMean, check_memory
+from lexirobust.training.state.targets import Target, TargetEstimates, check_targets
+from lexirobust.training.state.warm_start import PerturbationBuffer, WarmStart, check_warm_start
 
 METRICS: Final = ("optimizer", "euclidean")
 UPDATES: Final = ("onestep", "per_rank")
@@ -38,6 +39,7 @@ class TrainingSettings:
     warm_start: WarmStart | None = None
     memory: RunningMean | None = None
     augmentation: keras.Layer | None = None
+    targets: Sequence[Target | float | None] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < float("inf"):
@@ -71,16 +73,53 @@ class TrainingSettings:
 
         Raises:
             ValueError: If they do not.
-            TypeError: If `warm_start` or `memory` is something else.
+            TypeError: If `warm_start`, `memory` or one of `targets` is something else.
         """
         if self.warm_start is not None:
             check_warm_start(self.warm_start, terms_of(ranks))
         if self.memory is not None:
             check_memory(self.memory, len(ranks), self.update, self.keep_gradients, self.safeguard)
+        if self.targets is not None:
+            self.targets = check_targets(self.targets, ranks)
+            plain = self.update == "onestep" and self.keep_gradients
+            if not plain or self.safeguard or self.margin:
+                raise ValueError(
+                    "`targets` need update='onestep', keep_gradients=True, safeguard=False and "
+                    f"margin=0. Received: {self.update!r}, {self.keep_gradients}, "
+                    f"{self.safeguard}, {self.margin}."
+                )
+
+    def make_state(
+        self,
+        ranks: Sequence[Rank],
+        alphas: Sequence[float],
+        attacks: Callable[[], int],
+        trained: Callable[[], Sequence[keras.Variable]],
+    ) -> tuple[PerturbationBuffer | None, GradientMeans | None, TargetEstimates | None]:
+        """Makes what training keeps from step to step, each `None` if it is not asked for.
+
+        Args:
+            ranks: The ranked losses.
+            alphas: `[T]` weights of the ranks, summing to 1.
+            attacks: Gives the number of attacks on each sample.
+            trained: Gives the variables that gradients are by.
+
+        Returns:
+            Perturbations by sample, mean gradients, and estimates of targets.
+        """
+        starts, memory, estimates = None, None, None
+        if self.warm_start is not None:
+            starts = PerturbationBuffer(self.warm_start, attacks)
+        if self.memory is not None:
+            memory = GradientMeans(self.memory, len(ranks), trained)
+        if self.targets is not None:
+            estimates = TargetEstimates(check_targets(self.targets, ranks), ranks, alphas)
+        return starts, memory, estimates
 
     def get_config(self) -> dict[str, Any]:
         """Returns the keyword arguments that make equal settings, serialized."""
-        return serialized(vars(self))
+        fields = dataclasses.fields(self)
+        return serialized({field.name: getattr(self, field.name) for field in fields})
 
 
 def terms_of(ranks: Sequence[Rank]) -> list[Objective]:

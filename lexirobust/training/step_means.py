@@ -1,11 +1,17 @@
 """Keras metrics of what a ranked step has done."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import tensorflow as tf
 
 from lexirobust.training.metrics import NamedMeans
+from lexirobust.training.state.targets import Target
 from lexirobust.training.step.update import StepResult
+
+# The target, the estimate that is compared with it, by how much it is missed, and how fast the step
+# descends the rank, as a share of what it would alone: below 0 the rank is spent.
+_OF_TARGETS: Final = ("target", "estimate", "distance", "descent")
 
 
 class StepMeans(NamedMeans):
@@ -16,6 +22,7 @@ class StepMeans(NamedMeans):
         kept: Whether all ranks' gradients are at hand after the step, or the first one's alone.
         full: Whether to tell everything there is.
         averaged: Whether ranks are compared by their mean gradients.
+        targets: One a rank, or `None`.
         further: Names of other scalars of a step.
 
     Example:
@@ -30,9 +37,11 @@ class StepMeans(NamedMeans):
         kept: bool,
         full: bool,
         averaged: bool = False,
+        targets: Sequence[Target | None] = (),
         further: Sequence[str] = (),
     ) -> None:
         self._full = full
+        self._targets = [(rank, target) for rank, target in enumerate(targets) if target]
         # All pairs of a lower and a higher rank.
         self._pairs = [(low, high) for low in range(len(ranks)) for high in range(low)]
         super().__init__([*self._step_names(ranks, kept, averaged), *further])
@@ -52,6 +61,8 @@ class StepMeans(NamedMeans):
                 for quantity in quantities
                 for low, high in self._pairs
             ]
+        for rank, _ in self._targets:
+            names += [f"{what}@{ranks[rank]}" for what in _OF_TARGETS]
         return names
 
     def update(self, result: StepResult, further: Sequence[tf.Tensor], x: tf.Tensor) -> None:
@@ -80,4 +91,12 @@ class StepMeans(NamedMeans):
                 matrices.append(result.batch_cosines)
             for matrix in matrices:
                 values += [matrix[pair] for pair in self._pairs]
+        for rank, target in self._targets:
+            assert result.targets is not None
+            estimate = result.targets.estimates[rank]
+            distance = estimate - target.error
+            if target.accuracy is not None:
+                estimate = 1.0 - estimate
+            goal = tf.constant(target.value, tf.float64)
+            values += [goal, estimate, distance, onestep.descent[rank]]
         return values

@@ -537,7 +537,7 @@ COMPILED = {
 ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.WorstCase}
 
 
-# Before a commit, one attack for each way to search.
+# Before a commit, one attack by gradients; others have tests of their own that compile them.
 @kinds(
     AT_A_NORM,
     release=[

@@ -61,13 +61,15 @@ class ObjectiveLoss(NamedTuple):
     """The loss of one rank, and what it was computed from.
 
     Attributes:
-        total: Its loss.
+        total: Its loss, with the classifier's regularization losses if it carries them.
+        data_loss: Its loss without them.
         losses: The loss of each of its terms.
         logits: `[N, C]` of each of its terms that gives logits.
         clean: What the classifier gives for clean inputs; an empty list if no term asked.
     """
 
     total: tf.Tensor
+    data_loss: tf.Tensor
     losses: Sequence[tf.Tensor]
     logits: Sequence[tf.Tensor]
     clean: Sequence[Any]
@@ -97,7 +99,7 @@ def score_rank(
             )
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
     given = [values for values in logits if values is not None]
-    return ObjectiveLoss(total, list(losses), given, forward.known(batch.x))
+    return ObjectiveLoss(total, total, list(losses), given, forward.known(batch.x))
 
 
 class ObjectiveLosses:
@@ -264,7 +266,8 @@ class ObjectiveLosses:
 
 def _shares(share: Any, scores: ObjectiveLoss) -> ObjectiveLoss:
     """The share of a micro-batch in the losses of the batch, without logits and outputs."""
-    return ObjectiveLoss(share * scores.total, [share * loss for loss in scores.losses], [], [])
+    losses = [share * loss for loss in scores.losses]
+    return ObjectiveLoss(share * scores.total, share * scores.data_loss, losses, [], [])
 
 
 def sum_over_replicas(tensors: Gradient) -> Gradient:

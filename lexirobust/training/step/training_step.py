@@ -11,6 +11,7 @@ from lexirobust.training.objectives import Batch, Rank
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.state.gradient_means import GradientMeans, averages_taken
+from lexirobust.training.state.targets import TargetEstimates
 from lexirobust.training.step.gradients import (
     MeanGradients,
     RankedGradients,
@@ -24,7 +25,7 @@ from lexirobust.training.step.objective_losses import (
     ObjectiveLosses,
 )
 from lexirobust.training.step.perturbation import perturb_objectives
-from lexirobust.training.step.update import StepResult, apply_update
+from lexirobust.training.step.update import RankTargets, StepResult, apply_update
 
 
 class TrainingStep:
@@ -39,6 +40,7 @@ class TrainingStep:
         optimizer: Built on the classifier's trainable variables.
         score: The compiled loss.
         memory: The mean gradients by which ranks are compared, or `None`.
+        targets: Running estimates of the ranks' targets, or `None`.
         named: Turns the outputs of a classifier with several into a dict.
     """
 
@@ -52,6 +54,7 @@ class TrainingStep:
         optimizer: keras.optimizers.Optimizer,
         score: Score,
         memory: GradientMeans | None,
+        targets: TargetEstimates | None,
         named: Callable[[Any], dict[str, Any]] | None,
     ) -> None:
         self.classifier = classifier
@@ -62,6 +65,7 @@ class TrainingStep:
         self.optimizer = optimizer
         self.score = score
         self.memory = memory
+        self.targets = targets
         self.named = named
         self._free = settings.warm_start is not None and settings.warm_start.free
 
@@ -139,18 +143,22 @@ class TrainingStep:
         if self.settings.update == "per_rank":
             scores = []
             for rank, alpha in enumerate(self.alphas):
-                gradients = make(losses, rank + 1)
-                result = self._apply(losses, gradients, [0.0] * rank + [1.0], alpha)
-                scores.append(gradients.scores[rank])
+                own_step = make(losses, rank + 1)
+                result = self._apply(losses, own_step, [0.0] * rank + [1.0], alpha)
+                scores.append(own_step.scores[rank])
             return result, scores
-        gradients = make(losses, len(self.objectives))
-        if self.memory is None:
-            return self._apply(losses, gradients, self.alphas), gradients.scores
-        own = gradients.known()
-        result = self._apply(losses, MeanGradients(gradients, self.memory.update(own)), self.alphas)
-        self.memory.commit_state(averages_taken(self.optimizer))
-        batch_cosines = gem.cosines(gem.gramian(own)) if self.settings.detailed_logs else None
-        return result._replace(batch_cosines=batch_cosines), gradients.scores
+        gradients: RankedGradients = make(losses, len(self.objectives))
+        scores, own = gradients.scores, gradients.known()
+        if self.memory is not None:
+            gradients = MeanGradients(gradients, self.memory.update(own))
+        targets = None if self.targets is None else self.targets.update(losses, scores)
+        result = self._apply(losses, gradients, self.alphas, targets=targets)
+        if self.memory is not None:
+            self.memory.commit_state(averages_taken(self.optimizer))
+            if self.settings.detailed_logs:
+                batch_cosines = gem.cosines(gem.gramian(own))
+                result = result._replace(batch_cosines=batch_cosines)
+        return result._replace(targets=targets), scores
 
     def _apply(
         self,
@@ -158,15 +166,17 @@ class TrainingStep:
         gradients: RankedGradients,
         alphas: Sequence[float],
         share: float = 1.0,
+        targets: RankTargets | None = None,
     ) -> StepResult:
         return apply_update(
             self.optimizer,
             self.classifier.trainable_variables,
             gradients,
-            alphas,
+            alphas if targets is None else targets.alphas,
             share,
             self.settings.margin,
             # One rank alone conflicts with none: the optimizer is left as it is.
             in_metric=self.settings.metric == "optimizer" and len(self.objectives) > 1,
             first_loss=losses.first_loss if self.settings.safeguard else None,
+            bounds=None if targets is None else targets.bounds,
         )

@@ -14,6 +14,21 @@ from lexirobust.training.step.objective_losses import Gradient
 from lexirobust.training.step.preconditioners import Diagonals, preconditioner
 
 
+class RankTargets(NamedTuple):
+    """What targets ask of one step.
+
+    Attributes:
+        bounds: `[T]` float64: how fast each rank is to descend at least, as of `gem.solve_dual`.
+        alphas: `[T]` float64 weights of the ranks, those of ranks that meet their target given to
+            the ranks below.
+        estimates: `[T]` loss or error rate of each rank; 0 without a target.
+    """
+
+    bounds: tf.Tensor
+    alphas: tf.Tensor
+    estimates: tf.Tensor
+
+
 class StepResult(NamedTuple):
     """The result of a training step.
 
@@ -23,22 +38,25 @@ class StepResult(NamedTuple):
             descent direction of each gradient that is at hand, the first rank's first.
         batch_cosines: `[T, T]` float64 Euclidean cosines between the gradients on the batch, where
             ranks are compared by other ones; otherwise `None`.
+        targets: What targets asked of the step; `None` without targets.
     """
 
     onestep: gem.Onestep
     step_cosines: tf.Tensor
     batch_cosines: tf.Tensor | None = None
+    targets: RankTargets | None = None
 
 
 def apply_update(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     gradients: RankedGradients,
-    alphas: Sequence[float],
+    alphas: Sequence[float] | tf.Tensor,
     share: float,
     margin: float,
     in_metric: bool,
     first_loss: Callable[[], tf.Tensor] | None,
+    bounds: tf.Tensor | None = None,
 ) -> StepResult:
     """Takes one ranked step through a Keras optimizer.
 
@@ -60,17 +78,23 @@ def apply_update(
         first_loss: Computes rank 1's loss at the present weights, summed over replicas. A step in
             the optimizer's metric is checked by it, shortened where the loss has risen, and not
             taken where that is not enough. `None`: it is not checked.
+        bounds: `[T]` how fast each rank is to descend at least, as of `gem.solve_dual`; the step
+            that reaches the weights is held to rank 1's. `None`: no rank is to rise.
 
     Returns:
         What the step did.
     """
-    metric = _metric(optimizer, gradients, alphas, share, margin) if in_metric else None
-    onestep = gem.onestep(gradients.gramian(metric), alphas, margin)
+    metric = _metric(optimizer, gradients, alphas, share, margin, bounds) if in_metric else None
+    onestep = gem.onestep(gradients.gramian(metric), alphas, margin, bounds)
     before = _values(variables)
-    _apply(optimizer, variables, gradients.combined(share * onestep.weights))
+    update = gradients.combined(share * onestep.weights)
+    _apply(optimizer, variables, update)
     if in_metric:
         descent = _Descent(gradients.first, metric, onestep.gramian[0, 0])
-        slope = _correct(variables, before, descent)
+        most = tf.zeros([], tf.float64)
+        if bounds is not None:
+            most = -_step_size(variables, before, update, metric) * bounds[0] * descent.steepness
+        slope = _correct(variables, before, descent, most)
         if first_loss is not None:
             rise = tf.cast(first_loss() - gradients.first_loss, tf.float64)
             _shorten(variables, before, descent, slope, rise)
@@ -99,9 +123,10 @@ class _Descent(NamedTuple):
 def _metric(
     optimizer: keras.optimizers.Optimizer,
     gradients: RankedGradients,
-    alphas: Sequence[float],
+    alphas: Sequence[float] | tf.Tensor,
     share: float,
     margin: float,
+    bounds: tf.Tensor | None,
 ) -> Diagonals | None:
     """The preconditioner of this very step, which depends on the update that it decides.
 
@@ -111,8 +136,9 @@ def _metric(
     metric_of = preconditioner(getattr(optimizer, "inner_optimizer", optimizer))
     if metric_of is None:
         return None
-    metric = metric_of(gradients.combined([share * alpha for alpha in alphas]))
-    weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin)
+    plain = [share * alpha for alpha in alphas] if isinstance(alphas, Sequence) else share * alphas
+    metric = metric_of(gradients.combined(plain))
+    weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin, bounds)
     return metric_of(gradients.combined(share * weights))
 
 
@@ -158,16 +184,32 @@ def _difference(after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list
     return [new - old for new, old in zip(after, before, strict=True)]
 
 
-def _correct(
-    variables: Sequence[keras.Variable], before: Sequence[tf.Tensor], descent: _Descent
+def _step_size(
+    variables: Sequence[keras.Variable],
+    before: Sequence[tf.Tensor],
+    update: Gradient,
+    metric: Diagonals | None,
 ) -> tf.Tensor:
-    """Takes out of a step what raises rank 1's loss to first order.
+    """Scalar float64: how often the optimizer's step is as long as its update in the metric."""
+    step = _difference(_values(variables), before)
+    reciprocal = None if metric is None else [1.0 / d for d in metric]
+    squares = gem.gramian([step], reciprocal)[0, 0], gem.gramian([update], metric)[0, 0]
+    return tf.sqrt(tf.math.divide_no_nan(*squares))
+
+
+def _correct(
+    variables: Sequence[keras.Variable],
+    before: Sequence[tf.Tensor],
+    descent: _Descent,
+    most: tf.Tensor,
+) -> tf.Tensor:
+    """Takes out of a step what raises rank 1's loss by more than `most` to first order.
 
     Returns:
-        Scalar float64: by how much that loss changes to first order, at most 0.
+        Scalar float64: by how much that loss changes to first order.
     """
     slope, rounding = _slope(_values(variables), before, descent.gradient)
-    excess = tf.where(slope > 0, slope + rounding, 0.0)
+    excess = tf.where(slope > most, slope - most + rounding, 0.0)
     _move(variables, before, 1.0, descent, excess)
     return slope - excess
 

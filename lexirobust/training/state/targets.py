@@ -1,0 +1,328 @@
+"""Targets: how good a rank is to be before it lets the ranks below it spend what is left."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lexirobust.attacks.losses import most_likely
+from lexirobust.tensors import classes_of
+from lexirobust.training.objectives import Rank
+from lexirobust.training.state.saved_variables import FixedState, replicated
+from lexirobust.training.step.objective_losses import (
+    ObjectiveLoss,
+    ObjectiveLosses,
+    sum_over_replicas,
+)
+from lexirobust.training.step.update import RankTargets
+
+STEPS: Final = 20
+"""The time constant of running estimates, in training steps."""
+DRIFT_STEPS: Final = 5.0
+"""The time constant of what tells drift from noise, in training steps."""
+TOLERANCE: Final = 0.1
+"""The distance from its target, as a share of it, from which on a rank has all or nothing."""
+FREE: Final = -1e6
+"""A bound that no step reaches: the rank does not constrain those below it."""
+
+
+@keras.saving.register_keras_serializable(package="lexirobust")
+class Target:
+    """The loss or the accuracy at which a rank is good enough.
+
+    While a rank misses its target, the ranks below it must let it descend as fast as it would
+    alone. Once it has met it, its weight in the update is shared by the ranks below it, and they
+    may spend what is left: as much as brings it back to its target, and no more. So a model with
+    `Target(accuracy=0.99)` for its natural rank is as robust as training finds at 99 % accuracy.
+
+    What is compared with the target is a running mean over about 20 training steps, or, with
+    `callbacks.HeldOutTargets`, what held-out data say. A target that cannot be reached leaves the
+    ranking strict in favor of its rank; `fit` warns of it at its end.
+
+    Args:
+        loss: The loss of the rank as it is logged, `loss@NAME`, above 0, without the classifier's
+            regularization losses.
+        accuracy: The share of samples that are classified rightly, above 0 and below 1: on
+            perturbed inputs, if the rank sees such. Only of a rank with logits.
+
+    Raises:
+        ValueError: If not one of both is given, or it is out of range.
+
+    Example:
+
+    >>> import keras, lexirobust as lr
+    >>> x, y = lr.datasets.toy(100, seed=0)
+    >>> attack = lr.attacks.PGD(norm="l2", steps=1, restarts=2, bounds=None)
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> model = lr.OLSRC(classifier, attack, [4.0], targets=[lr.Target(accuracy=0.9)])
+    >>> model.compile("adam")
+    >>> logs = model.fit(x, y, epochs=1, verbose=0).history
+    >>> sorted(name for name in logs if name.startswith(("distance", "estimate", "target")))
+    ['distance@natural', 'estimate@natural', 'target@natural']
+
+    Reference:
+        Section 8 of the paper, "easing the lexicographical preference"; Gong, Liu and Liu,
+        "Bi-objective trade-off with dynamic barrier gradient descent", NeurIPS 2021. Error rates
+        constrained through a loss's gradient: Cotter et al., arXiv 1804.06500.
+    """
+
+    def __init__(self, loss: float | None = None, accuracy: float | None = None) -> None:
+        if (loss is None) == (accuracy is None):
+            raise ValueError(
+                "`loss` or `accuracy` must be given, and not both. Received: "
+                f"loss={loss!r}, accuracy={accuracy!r}."
+            )
+        if loss is not None and not 0 < loss < np.inf:
+            raise ValueError(f"`loss` must be finite and above 0. Received: {loss!r}.")
+        if accuracy is not None and not 0 < accuracy < 1:
+            raise ValueError(
+                f"`accuracy` must lie between 0 and 1, as in 0.99. Received: {accuracy!r}."
+            )
+        self.loss = None if loss is None else float(loss)
+        self.accuracy = None if accuracy is None else float(accuracy)
+
+    @property
+    def value(self) -> float:
+        """The loss, or the accuracy."""
+        return self.error if self.accuracy is None else self.accuracy
+
+    @property
+    def error(self) -> float:
+        """The largest loss, or the largest error rate, that meets the target."""
+        if self.loss is not None:
+            return self.loss
+        assert self.accuracy is not None
+        return 1.0 - self.accuracy
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings from which `from_config` makes an equal one."""
+        return {"loss": self.loss, "accuracy": self.accuracy}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Target":
+        """Makes one from what `get_config` returned."""
+        return cls(**config)
+
+
+def check_targets(targets: Any, ranks: Sequence[Rank]) -> list[Target | None]:
+    """Checks targets, and fills them up.
+
+    Args:
+        targets: For each rank, the first one first, a `Target`, a number for a loss, or `None`;
+            those that are left out are `None`.
+        ranks: The ranked losses.
+
+    Returns:
+        One a rank.
+
+    Raises:
+        ValueError: If there are too many, one is out of range, the last rank has one, or one of
+            accuracy is of a rank that has none.
+        TypeError: If one is something else.
+    """
+    if isinstance(targets, str | Target) or not isinstance(targets, Sequence):
+        raise TypeError(f"`targets` must be a list, one a rank. Received: {targets!r}.")
+    checked: list[Target | None] = []
+    for target in targets:
+        if isinstance(target, int | float) and not isinstance(target, bool):
+            target = Target(loss=target)
+        if not (target is None or isinstance(target, Target)):
+            raise TypeError(
+                "`targets` must hold Target, numbers, which are losses, or None. Received: "
+                f"{target!r}."
+            )
+        checked.append(target)
+    names = [rank.name for rank in ranks]
+    if len(checked) > len(names) or (len(checked) == len(names) and checked[-1] is not None):
+        raise ValueError(
+            f"`targets` must leave the last rank without one: nothing is below it. Received: "
+            f"{len(checked)} targets for the ranks {names}."
+        )
+    for target, rank in zip(checked, ranks, strict=False):
+        measured = len(rank.terms) == 1 and rank.terms[0][1].gives_logits
+        if target is not None and target.accuracy is not None and not measured:
+            raise ValueError(
+                f"`targets` can be of accuracy for ranks of one objective with logits alone. "
+                f"Received: accuracy={target.accuracy} for {rank.name!r}; give it a loss."
+            )
+    return checked + [None] * (len(names) - len(checked))
+
+
+class TargetEstimates(FixedState):
+    """Running estimates of what targets are of.
+
+    Args:
+        targets: A target for each rank, or `None`.
+        ranks: The ranked losses.
+        alphas: `[T]` weights of the ranks, summing to 1.
+    """
+
+    def __init__(
+        self, targets: Sequence[Target | None], ranks: Sequence[Rank], alphas: Sequence[float]
+    ) -> None:
+        self.targets = list(targets)
+        self.ranks = list(ranks)
+        self._alphas = alphas
+        zeros = tf.zeros([len(self.targets)], tf.float64)
+        self._means, self._offsets = replicated(zeros), replicated(zeros)
+        self._drift, self._spread = replicated(zeros), replicated(zeros)
+        self._count = replicated(tf.zeros([], tf.int64))
+        super().__init__([self._means, self._offsets, self._drift, self._spread, self._count])
+
+    def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> RankTargets:
+        """Adds one batch to the estimates.
+
+        Args:
+            losses: Knows the batch and its inputs.
+            scores: Every rank's losses and logits on it.
+
+        Returns:
+            What targets ask of the step on this batch.
+        """
+        values = [
+            tf.zeros([], tf.float64)
+            if target is None
+            else _measured(target, losses, rank, scores[rank])
+            for rank, target in enumerate(self.targets)
+        ]
+        means = self._smoothed(tf.stack(values))
+        estimates = means + self._offsets
+        excess = [
+            tf.zeros([], tf.float64)
+            if target is None
+            else tf.clip_by_value((estimates[rank] / target.error - 1.0) / TOLERANCE, -1.0, 1.0)
+            for rank, target in enumerate(self.targets)
+        ]
+        return RankTargets(
+            tf.stack([*map(bound_of, excess)]), self._shared_alphas(excess), estimates
+        )
+
+    def _smoothed(self, now: tf.Tensor) -> tf.Tensor:
+        """Updates the running means, which follow the faster the more they lag behind.
+
+        A mean over many steps would be late where the loss moves fast, and steps that answer it
+        would swing about the target. The lag shows: its differences from what comes in are of one
+        sign, where those of noise cancel out (Trigg and Leach, 1967).
+        """
+        finite = tf.reduce_all(tf.math.is_finite(now))  # Loss scaling skips steps that are not.
+        count = self._count + tf.cast(finite, tf.int64)
+        old = self._means.value()
+        error = tf.where(finite & (self._count > 0), now - old, tf.zeros_like(now))
+        drift = self._drift + (error - self._drift) / DRIFT_STEPS
+        spread = self._spread + (tf.abs(error) - self._spread) / DRIFT_STEPS
+        lag = tf.square(tf.math.divide_no_nan(drift, spread))
+        share = tf.maximum(1.0 / tf.cast(tf.clip_by_value(count, 1, STEPS), tf.float64), lag)
+        means = tf.where(finite, old + share * (now - old), old)
+        for variable, value in (
+            (self._means, means),
+            (self._drift, tf.where(finite, drift, self._drift)),
+            (self._spread, tf.where(finite, spread, self._spread)),
+            (self._count, count),
+        ):
+            variable.assign(value)
+        return means
+
+    @property
+    def by_name(self) -> dict[str, Target]:
+        """The targets by the names of their ranks."""
+        pairs = zip(self.ranks, self.targets, strict=True)
+        return {rank.name: target for rank, target in pairs if target is not None}
+
+    def hold_to(self, results: dict[str, float]) -> dict[str, float]:
+        """Moves estimates to what was measured elsewhere, from here on by as much.
+
+        Args:
+            results: The logs of an evaluation.
+
+        Returns:
+            The loss or the accuracy of each rank with a target, by its name.
+        """
+        offsets, measured = self._offsets.numpy(), {}
+        for rank, target in enumerate(self.targets):
+            if target is None:
+                continue
+            terms, name = self.ranks[rank].terms, self.ranks[rank].name
+            if target.accuracy is None:
+                measured[name] = sum(w * results[f"loss@{term.name}"] for w, term in terms)
+                error = measured[name]
+            else:
+                measured[name] = results[f"accuracy@{terms[0][1].name}"]
+                error = 1.0 - measured[name]
+            offsets[rank] = error - float(self._means[rank])
+        self._offsets.assign(offsets)
+        return measured
+
+    def _shared_alphas(self, excess: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Gives the weight of each rank that meets its target to the ranks below it."""
+        alphas = [tf.constant(alpha, tf.float64) for alpha in self._alphas]
+        for rank, target in enumerate(self.targets[:-1]):
+            if target is None:
+                continue
+            below = alphas[rank + 1 :]
+            own = sum(self._alphas[rank + 1 :])
+            shares = [a / own if own else 1.0 / len(below) for a in self._alphas[rank + 1 :]]
+            given = (1.0 - tf.maximum(excess[rank], 0.0)) * alphas[rank]
+            alphas[rank] -= given
+            alphas[rank + 1 :] = [a + s * given for a, s in zip(below, shares, strict=True)]
+        return tf.stack(alphas)
+
+
+def bound_of(excess: tf.Tensor) -> tf.Tensor:
+    """Tells how fast a rank is to descend at least.
+
+    Args:
+        excess: How far it misses its target, from -1 to 1, both ends included.
+
+    Returns:
+        From 0 at the target to 1, as fast as alone, if it misses it; below 0 it may be spent, the
+        more the farther it is from its target, at -1 without a limit.
+
+    Example:
+
+    >>> [float(bound_of(tf.constant(e, tf.float64))) for e in (1.0, 0.5, 0.0, -0.5)]
+    [1.0, 0.5, 0.0, -1.0]
+    """
+    left = tf.maximum(1.0 + excess, -1.0 / FREE)
+    return tf.where(excess < 0, tf.maximum(excess / left, FREE), excess)
+
+
+def _measured(
+    target: Target, losses: ObjectiveLosses, rank: int, score: ObjectiveLoss
+) -> tf.Tensor:
+    """The loss or the error rate of a rank on a batch, over all replicas."""
+    if target.accuracy is None:
+        return tf.cast(sum_over_replicas([score.data_loss])[0], tf.float64)
+    batch = losses.batch
+    wrong = tf.cast(classes_of(score.logits[0]) != most_likely(batch.y), tf.float64)
+    weights = tf.ones_like(wrong)
+    for given in (batch.sample_weight, losses.objective_inputs[rank][0].weight):
+        if given is not None:
+            weights *= tf.cast(given, tf.float64)
+    sums = tf.stack([tf.reduce_sum(weights * wrong), tf.reduce_sum(weights)])
+    total, weight = tf.unstack(sum_over_replicas([sums])[0])
+    return tf.math.divide_no_nan(total, weight)
+
+
+def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEstimates) -> None:
+    """Warns at the end of a training of targets that were not reached.
+
+    Args:
+        history: The logs of `fit`.
+        estimates: The targets.
+    """
+    for name, target in estimates.by_name.items():
+        distances = history.get(f"distance@{name}")
+        if not distances or distances[-1] <= 0.5 * TOLERANCE * target.error:
+            continue
+        kind = "loss" if target.accuracy is None else "accuracy"
+        last = history[f"estimate@{name}"][-1]
+        warnings.warn(
+            f"The target of {name!r} was not reached: {kind} {last:.4g} in the last epoch, asked "
+            f"{target.value:.4g}. The ranks below it had what did not oppose it. Train longer, use "
+            "a larger network, or ask for what plain training reaches.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,290 @@
+"""Targets: a rank that is good enough lets the ranks below it spend what is left."""
+
+import warnings
+
+import cvxopt
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lexirobust as lr
+from lexirobust.training.state.targets import FREE, Target, bound_of
+from tests.helpers import mirrored_strategy
+from tests.training.by_hand import ATTACK, compiled, network, weights
+
+X, Y = lr.datasets.toy(40, seed=0)
+
+
+@keras.saving.register_keras_serializable(package="test_targets")
+class Quadratic(lr.objectives.Objective):
+    """Half the squared distance of the weights from a center, each axis with its own curvature."""
+
+    gives_logits = False
+
+    def __init__(self, name, center, curvature):
+        super().__init__(name)
+        self.center, self.curvature = list(center), list(curvature)
+
+    def loss(self, forward, batch, inputs, score):
+        # The kernel of a dense layer with one unit that matters, seen through unit vectors.
+        w = forward(tf.eye(2))[:, 0]
+        return 0.5 * tf.reduce_sum(tf.constant(self.curvature) * tf.square(w - self.center)), None
+
+    def value(self, w):
+        return 0.5 * np.sum(np.array(self.curvature) * np.square(w - np.array(self.center)))
+
+
+ONE = Quadratic("one", [1.0, 0.0], [1.0, 2.0])
+TWO = Quadratic("two", [-1.0, 1.0], [1.0, 1.0])
+THREE = Quadratic("three", [-1.0, -3.0], [1.0, 0.5])
+
+
+def minimum(objective, constraints):
+    """The constrained optimum, by cvxopt: `constraints` are pairs of an objective and its bound."""
+
+    def function(x=None, z=None):
+        if x is None:
+            return len(constraints), cvxopt.matrix([1.0, 0.0])
+        w, every = np.array(x).ravel(), [objective, *(each for each, _ in constraints)]
+        bounds = [0.0, *(bound for _, bound in constraints)]
+        values = [each.value(w) - bound for each, bound in zip(every, bounds, strict=True)]
+        rows = [np.array(each.curvature) * (w - np.array(each.center)) for each in every]
+        value, row = cvxopt.matrix(values), cvxopt.matrix(np.stack(rows))
+        if z is None:
+            return value, row
+        hessian = sum(z[i] * np.diag(each.curvature) for i, each in enumerate(every))
+        return value, row, cvxopt.matrix(hessian)
+
+    solution = cvxopt.solvers.cp(function, options={"show_progress": False, "feastol": 1e-10})
+    return objective.value(np.array(solution["x"]).ravel())
+
+
+def schedule(rate, steps):
+    return keras.optimizers.schedules.CosineDecay(rate, steps)
+
+
+def solved(objectives, targets, optimizer, steps, **options):
+    """The weights after so many steps."""
+    keras.utils.set_random_seed(0)
+    classifier = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    model = lr.LexicographicModel(classifier, objectives, targets=targets, **options)
+    model.compile(optimizer)
+    x, y = np.zeros((steps, 2), np.float32), np.zeros(steps, np.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The mean over all steps has not met its target.
+        model.fit(x, y, batch_size=1, verbose=0)
+    return classifier.get_weights()[0][:, 0].astype(float)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (lambda: keras.optimizers.SGD(schedule(0.1, 400)), {}),
+        (lambda: keras.optimizers.SGD(schedule(0.02, 400), momentum=0.9), {}),
+        (lambda: keras.optimizers.Adam(schedule(0.05, 400)), {}),
+        (lambda: keras.optimizers.Adam(schedule(0.05, 400)), {"memory": lr.RunningMean()}),
+        (lambda: keras.optimizers.SGD(schedule(0.1, 400)), {"metric": "euclidean"}),
+    ],
+    ids=["SGD", "momentum", "Adam", "Adam with memory", "euclidean"],
+)
+def test_a_target_is_met_at_the_constrained_optimum(optimizer, options):
+    w = solved([ONE, TWO], [0.25], optimizer(), 400, **options)
+    assert ONE.value(w) == pytest.approx(0.25, abs=1e-3)
+    assert TWO.value(w) == pytest.approx(minimum(TWO, [(ONE, 0.25)]), abs=1e-3)
+
+
+@pytest.mark.parametrize("reach", [0.25, 0.0])
+def test_two_targets_of_three_ranks_are_met(reach):
+    """Rank 2's is met too, and one out of reach is at its best within rank 1's."""
+    second = minimum(TWO, [(ONE, 0.25)]) + reach
+    targets = [0.25, second if reach else 0.5]
+    w = solved([ONE, TWO, THREE], targets, keras.optimizers.Adam(schedule(0.05, 1500)), 1500)
+    assert ONE.value(w) == pytest.approx(0.25, abs=1e-3)
+    assert TWO.value(w) == pytest.approx(second, abs=1e-3)
+    if reach:
+        expected = minimum(THREE, [(ONE, 0.25), (TWO, second)])
+        assert THREE.value(w) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_target_that_does_not_bind_leaves_the_last_rank_alone():
+    w = solved([ONE, TWO], [10.0], keras.optimizers.SGD(schedule(0.2, 200)), 200)
+    np.testing.assert_allclose(w, TWO.center, atol=1e-3)
+
+
+def test_bounds_demand_descent_above_the_target_and_free_the_rank_far_below():
+    excess = tf.constant([1.0, 0.3, 0.0, -0.5, -0.75, -1.0], tf.float64)
+    expected = [1.0, 0.3, 0.0, -1.0, -3.0, FREE]
+    np.testing.assert_allclose(bound_of(excess), expected)
+
+
+NATURAL = [Target(accuracy=0.7)]
+
+
+def model_of(targets=NATURAL, optimizer=None, **options):
+    settings = {
+        name: options.pop(name)
+        for name in ("memory", "micro_batch_size", "warm_start", "detailed_logs", "metric")
+        if name in options
+    }
+    keras.utils.set_random_seed(1)
+    model = lr.OLSRC(network(), ATTACK, [1.0, 4.0], targets=list(targets), **settings)
+    return compiled(model, optimizer=optimizer or keras.optimizers.Adam(0.03), **options)
+
+
+def fit(model, batch_size=10, epochs=1, callbacks=None):
+    options = {"batch_size": batch_size, "epochs": epochs, "callbacks": callbacks}
+    return model.fit(X, Y, shuffle=False, verbose=0, **options).history
+
+
+def train(model, batch_size=10, epochs=2, callbacks=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fit(model, batch_size, epochs, callbacks)
+
+
+def test_the_estimate_is_the_logged_loss_and_the_share_of_errors():
+    """With one batch an epoch and weights that stand still, from the first step on."""
+    for target, name in ((Target(loss=0.1), "loss"), (Target(accuracy=0.99), "accuracy")):
+        model = model_of([target], keras.optimizers.SGD(0.0))
+        logs = train(model, batch_size=len(X))
+        assert logs["estimate@natural"] == pytest.approx(logs[f"{name}@natural"], abs=1e-6)
+        assert logs["target@natural"] == pytest.approx([target.value] * 2)
+        missed = abs(target.value - logs["estimate@natural"][-1])
+        assert logs["distance@natural"][-1] == pytest.approx(missed, abs=1e-6)
+
+
+def test_regularization_is_no_part_of_a_target():
+    keras.utils.set_random_seed(1)
+    classifier = network(kernel_regularizer=keras.regularizers.L2(1.0))
+    model = lr.OLSRC(classifier, ATTACK, [1.0], targets=[0.5])
+    logs = train(compiled(model, optimizer=keras.optimizers.SGD(0.0)), batch_size=len(X))
+    assert logs["estimate@natural"] == pytest.approx(logs["loss@natural"], abs=1e-6)
+    assert logs["loss"][0] > logs["loss@natural"][0] + 0.1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"micro_batch_size": 4},
+        {"run_eagerly": False},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.release),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "target", [Target(accuracy=0.7), Target(loss=0.5)], ids=["accuracy", "loss"]
+)
+def test_however_it_runs_the_result_is_the_same(options, target):
+    memory = lr.RunningMean()
+    model, other = model_of([target], memory=memory), model_of([target], memory=memory, **options)
+    logs, other_logs = train(model), train(other)
+    np.testing.assert_allclose(weights(other), weights(model), atol=1e-5)
+    for name, values in logs.items():
+        assert other_logs[name] == pytest.approx(values, abs=1e-3), name
+
+
+def test_two_replicas_take_the_step_of_one_device():
+    model = model_of()
+    train(model)
+    with mirrored_strategy().scope():
+        mirrored = model_of()
+    train(mirrored)
+    np.testing.assert_allclose(weights(mirrored), weights(model), atol=1e-5)
+    for one, other in zip(model._targets.variables, mirrored._targets.variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_was_saved_goes_on_as_it_would_have(tmp_path):
+    model = model_of([0.4, Target(loss=2.0)], memory=lr.RunningMean())
+    train(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    found = [target and target.get_config() for target in loaded.settings.targets]
+    assert found == [{"loss": 0.4, "accuracy": None}, {"loss": 2.0, "accuracy": None}, None]
+    assert train(loaded) == train(model)
+    np.testing.assert_array_equal(weights(loaded), weights(model))
+
+
+def test_in_mixed_precision_a_skipped_step_is_not_estimated():
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        model = model_of(
+            optimizer=keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.Adam(0.03), initial_scale=2.0**30
+            )
+        )
+        logs = train(model, epochs=6)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert np.isfinite(logs["estimate@natural"]).all()
+    assert 0 <= logs["estimate@natural"][-1] <= 1
+
+
+def test_a_target_that_is_missed_is_told_at_the_end_of_fit():
+    with pytest.warns(
+        UserWarning, match="target of 'natural' was not reached: loss .* asked 1e-05"
+    ):
+        fit(model_of([1e-5]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model_of([10.0]))
+
+
+def test_held_out_data_move_the_estimates():
+    model = model_of([Target(accuracy=0.7), Target(loss=1.0)], keras.optimizers.SGD(0.0))
+    # All of them labeled wrongly: as bad on held-out data as it is good on others.
+    held_out = lr.callbacks.HeldOutTargets(X, 1 - Y)
+    logs = train(model, batch_size=len(X), callbacks=[held_out])
+    accuracy = logs["accuracy@natural"][0]
+    assert logs["held_out@natural"] == pytest.approx([1 - accuracy] * 2)
+    assert logs["estimate@natural"] == pytest.approx([accuracy, 1 - accuracy])
+    assert logs["estimate@l2=1"][1] == pytest.approx(logs["held_out@l2=1"][0], rel=1e-5)
+
+
+def test_held_out_data_need_targets():
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    with pytest.raises(ValueError, match="`HeldOutTargets` needs"):
+        fit(model, callbacks=[lr.callbacks.HeldOutTargets(X, Y)])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Target(), ValueError, "`loss` or `accuracy` must be given"),
+        (lambda: Target(loss=0.1, accuracy=0.9), ValueError, "and not both"),
+        (lambda: Target(loss=-0.1), ValueError, "`loss` must be finite and above 0"),
+        (lambda: Target(loss=np.inf), ValueError, "`loss` must be finite"),
+        (lambda: Target(loss=np.nan), ValueError, "`loss` must be finite"),
+        (lambda: Target(accuracy=1.1), ValueError, "`accuracy` must lie between 0 and 1"),
+        (lambda: Target(accuracy=np.nan), ValueError, "`accuracy` must lie between 0 and 1"),
+        (lambda: model_of([-0.5]), ValueError, "`loss` must be finite and above 0"),
+        (lambda: model_of(["0.5"]), TypeError, "`targets` must hold Target, numbers"),
+        (lambda: lr.OLSRC(network(), ATTACK, [1.0], targets=0.5), TypeError, "must be a list"),
+        (lambda: model_of([0.1, 0.2, 0.3]), ValueError, "must leave the last rank without one"),
+        (lambda: model_of([None] * 4), ValueError, "must leave the last rank without one"),
+        (lambda: lr.TRADES(network(), ATTACK, 1.0, targets=[0.1]), ValueError, "the last rank"),
+        (
+            lambda: lr.LexicographicModel(
+                network(),
+                [lr.objectives.Regularization(), lr.objectives.Natural()],
+                targets=[Target(accuracy=0.9)],
+            ),
+            ValueError,
+            "of accuracy for ranks of one objective with logits",
+        ),
+        (
+            lambda: lr.OLSRC(network(), ATTACK, [1.0], targets=[0.1], update="per_rank"),
+            ValueError,
+            "`targets` need update='onestep'",
+        ),
+        (
+            lambda: lr.OLSRC(network(), ATTACK, [1.0], targets=[0.1], margin=0.5),
+            ValueError,
+            "`targets` need .* margin=0",
+        ),
+    ],
+)
+def test_bad_targets_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
