@@ -54,6 +54,23 @@ def test_training_curves_draw_every_history(tmp_path):
     assert_saves(figure, tmp_path)
 
 
+def test_target_curves_draw_the_estimate_the_target_and_held_out_data():
+    history = {"loss@natural": [0.5, 0.2]}
+    for rank, target in (("natural", 0.1), ("l2=1", 0.8)):
+        history |= {f"target@{rank}": [target] * 2, f"estimate@{rank}": [0.5, 0.3]}
+        history |= {f"descent@{rank}": [1.0, -9.0]}
+    history["held_out@l2=1"] = [0.4, 0.5]
+    figure = plotting.target_curves(history)
+    natural, ranked, descent, _ = figure.axes
+    assert [axes.get_ylabel() for axes in (natural, ranked)] == ["natural", "l2=1"]
+    assert [len(axes.lines) for axes in (natural, ranked)] == [2, 3]
+    assert list(natural.lines[1].get_ydata()) == [0.1, 0.1]
+    assert list(ranked.lines[1].get_ydata()) == [0.4, 0.5]
+    assert list(descent.lines[0].get_ydata()) == [1.0, -3.0]
+    with pytest.raises(ValueError, match="must be of a model with `targets`"):
+        plotting.target_curves({"loss@natural": [0.5]})
+
+
 def test_training_curves_tell_train_from_test_and_rank_one_from_the_rest():
     figure = plotting.training_curves({"OLSRC": history("natural", "l2=1", "l2=4")})
     drawn = lines(figure.axes[0])

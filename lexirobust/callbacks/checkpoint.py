@@ -38,6 +38,9 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         tolerance: Largest difference that still is a tie.
         patience: Training stops after so many epochs in a row without a better one; `None`: never.
         mode: `"max"`, or `"min"` for losses.
+        targets: For each rank a number at which it is good enough, or `None`; beyond it, epochs
+            tie in that rank. Those that are left out are `None`. So of the epochs that meet all
+            targets the one is kept that is best by the other ranks.
 
     Attributes:
         best: `[T]` the ranks' values of the epoch that was kept, or `None`.
@@ -53,6 +56,12 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     >>> epochs = [(0.95, 0.20), (0.945, 0.30), (0.935, 0.90)]
     >>> [keeper.improves({"natural": natural, "l2=2": robust}) for natural, robust in epochs]
     [True, True, False]
+
+    Example: with a target for rank 1, the last epoch is the best that meets it.
+
+    >>> keeper = LexicographicCheckpoint("best.keras", ["natural", "l2=2"], targets=[0.93])
+    >>> [keeper.improves({"natural": natural, "l2=2": robust}) for natural, robust in epochs]
+    [True, True, True]
     """
 
     def __init__(
@@ -62,6 +71,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         tolerance: float = 0.0,
         patience: int | None = None,
         mode: str = "max",
+        targets: Sequence[float | None] = (),
     ) -> None:
         super().__init__()
         self.path = pathlib.Path(path)
@@ -81,6 +91,15 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         self.tolerance = tolerance
         self.patience = patience
         self.mode = mode
+        given = [np.nan if target is None else float(target) for target in targets]
+        if len(given) > len(self.ranks) or np.isinf(given).any():
+            raise ValueError(
+                f"`targets` must be finite numbers or None, one a rank. Received: {targets!r}."
+            )
+        self.targets = list(targets)
+        sign = 1.0 if mode == "max" else -1.0
+        missing = [np.nan] * (len(self.ranks) - len(given))
+        self._enough = np.nan_to_num(sign * np.array([*given, *missing]), nan=np.inf)
         self._started = False
         self._forget()
 
@@ -105,13 +124,15 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         if np.isnan(values).any():
             return False
         best = np.full_like(values, -np.inf) if self.best is None else sign * self.best
+        exact, values = values, np.minimum(values, self._enough)
+        best = np.minimum(best, self._enough)
         for rank, value in enumerate(values):
             if not value >= self._most[rank] - self.tolerance:
                 return False
             if value > best[rank] + self.tolerance:
                 # What the ranks below reached, they reached at a lower level of this one.
                 self._most = np.concatenate([np.maximum(self._most, values)[:rank], values[rank:]])
-                self.best = sign * values
+                self.best = sign * exact
                 return True
         return False
 

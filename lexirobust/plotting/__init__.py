@@ -9,7 +9,7 @@ from lexirobust.plotting.closed_forms import toy_closed_forms
 from lexirobust.plotting.images import explanations
 from lexirobust.plotting.line import Curve, classifiers_and_curves, discriminator_estimate
 from lexirobust.plotting.style import BLUE, RED
-from lexirobust.plotting.training import pairs, training_curves
+from lexirobust.plotting.training import pairs, target_curves, training_curves
 
 __all__ = [
     "BLUE",
@@ -20,6 +20,7 @@ __all__ = [
     "discriminator_estimate",
     "explanations",
     "pairs",
+    "target_curves",
     "toy_closed_forms",
     "training_curves",
 ]

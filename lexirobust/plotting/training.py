@@ -94,6 +94,58 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     return figure
 
 
+def target_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Draws how each rank with a target comes to it, one column a rank.
+
+    Above, what is compared with the target, and the target as a line; what held-out data said, if
+    `callbacks.HeldOutTargets` asked them. Below, how fast steps descend the rank, as a share of how
+    fast it would alone: at 1 it has all, below 0 the ranks below it spend it.
+
+    Args:
+        history: As in Keras's `History.history`, of a model with `targets`.
+
+    Returns:
+        Figure with two axes for each rank with a target.
+
+    Raises:
+        ValueError: If the history is of a model without targets.
+
+    Example:
+
+    >>> history = {"target@natural": [0.1, 0.1], "estimate@natural": [0.4, 0.12]}
+    >>> figure = target_curves({**history, "descent@natural": [1.0, 0.1]})
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['natural', 'descent']
+    """
+    ranks = [name.split("@", 1)[1] for name in history if name.startswith("target@")]
+    if not ranks:
+        raise ValueError(
+            "`history` must be of a model with `targets`, with keys such as 'target@natural'. "
+            f"Received: {sorted(history)}."
+        )
+    figure = Figure(figsize=(4.5 * len(ranks), 5.0), layout="constrained")
+    grid = figure.subplots(2, len(ranks), sharex=True, squeeze=False, height_ratios=[2, 1])
+    for (above, below), rank in zip(grid.T, ranks, strict=True):
+        epochs = np.arange(1, len(history[f"target@{rank}"]) + 1)
+        above.plot(epochs, history[f"estimate@{rank}"], color=RED, label="estimate")
+        held_out = history.get(f"held_out@{rank}")
+        if held_out is not None:
+            above.plot(epochs, held_out, color=BLUE, label="held-out data")
+        above.axhline(history[f"target@{rank}"][-1], color="black", ls="--", lw=1, label="target")
+        above.set_ylabel(rank, fontweight="bold")
+        if _spans_decades(history[f"estimate@{rank}"]):
+            above.set_yscale("log", nonpositive="mask")
+        below.plot(epochs, np.clip(history[f"descent@{rank}"], -3.0, None), color=RED)
+        below.axhline(0.0, color="black", lw=1)
+        below.set(xlabel="epoch", ylabel="descent")
+        below.xaxis.set_major_locator(MaxNLocator(integer=True))
+        above.legend(frameon=False)
+        for axes in (above, below):
+            axes.grid(alpha=0.25)
+            axes.margins(x=0.02)
+    return figure
+
+
 def pairs(names: Sequence[str], values: Any) -> Figure:
     """Draws what there is to say of each pair of ranks, red where it is below 0.
 

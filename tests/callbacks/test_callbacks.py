@@ -247,6 +247,21 @@ class Told(keras.callbacks.Callback):
         self.seen.append(self.model.classifier.get_weights()[0])
 
 
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
+def test_of_the_epochs_that_meet_their_targets_the_best_by_other_ranks_is_kept(mode, sign):
+    keeper = LexicographicCheckpoint("best.keras", ["a", "b"], mode=mode, targets=[sign * 0.9])
+    epochs = [(0.80, 0.9), (0.95, 0.2), (0.91, 0.5), (0.99, 0.4), (0.89, 0.9), (0.90, 0.6)]
+    logs = [{"a": sign * first, "b": sign * second} for first, second in epochs]
+    assert [keeper.improves(each) for each in logs] == [True, True, True, False, False, True]
+    np.testing.assert_allclose(keeper.best, [sign * 0.90, sign * 0.6])
+
+
+@pytest.mark.parametrize("targets", [[0.1, 0.2, 0.3], [np.inf]])
+def test_targets_that_are_no_numbers_are_refused(targets):
+    with pytest.raises(ValueError, match="`targets` must be finite numbers or None"):
+        LexicographicCheckpoint("best.keras", ["a", "b"], targets=targets)
+
+
 def test_the_best_model_is_saved_and_training_stops(tmp_path):
     for name in ("best.keras", "best.weights.h5"):
         epochs = Told()
