@@ -51,6 +51,7 @@ def make(
     warm_start=None,
     memory=None,
     augmentation=None,
+    targets=None,
     **compile_options,
 ):
     """A compiled model, the same each time but for a classifier that is given."""
@@ -62,6 +63,7 @@ def make(
         "warm_start": warm_start,
         "memory": memory,
         "augmentation": augmentation,
+        "targets": targets,
     }
     if method == TRACED:
         compile_options = {"run_eagerly": False, **compile_options}
@@ -305,6 +307,21 @@ class Shifted(keras.layers.Layer):
         if not training:
             return x
         return x + 0.5 * keras.random.normal(keras.ops.shape(x), seed=self.source)
+
+
+@feature("`targets`")
+def targets(method):
+    """A target out of reach is descended toward; one that is met lets other steps be taken."""
+    if len(make(method).objectives) == 1:
+        with pytest.raises(ValueError, match="must leave the last rank without one"):
+            make(method, targets=[0.1])
+        return "no"
+    model, met = make(method, targets=[1e-3]), make(method, targets=[1e3])
+    logs, met_logs = fit(model), fit(met)
+    assert logs["descent@natural"][-1] > 0.9
+    assert met_logs["distance@natural"][-1] < 0
+    assert not np.allclose(weights(model), weights(met), atol=1e-3)
+    return None
 
 
 @feature("random augmentation layers")

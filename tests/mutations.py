@@ -87,6 +87,7 @@ PRECONDITIONERS = ("tests/training/test_preconditioners.py", *UPDATE)
 MODEL = ("tests/training/test_model.py", "tests/training/test_ways_to_run.py")
 SAVING = ("tests/training/test_saving.py",)
 MEMORY = ("tests/training/test_gradient_means.py",)
+TARGETS = ("tests/training/test_targets.py",)
 WARM_START = ("tests/training/test_warm_start.py",)
 METHODS = ("tests/training/test_methods.py",)
 OBJECTIVES = ("tests/training/test_objectives.py", "tests/training/test_methods.py")
@@ -481,6 +482,62 @@ MUTATIONS: Final = (
         "share = tf.where(finite, share, 0.0)",
         "share = tf.identity(share)",
         MEMORY,
+    ),
+    Mutation(
+        "targets: a rank that misses its target may be raised",
+        "training/state/targets.py",
+        "return tf.where(excess < 0, tf.maximum(excess / left, FREE), excess)",
+        "return tf.minimum(tf.maximum(excess / left, FREE), 0.0)",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: a rank that has met its target keeps its weight",
+        "training/state/targets.py",
+        "given = (1.0 - tf.maximum(excess[rank], 0.0)) * alphas[rank]",
+        "given = 0.0 * alphas[rank]",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: estimates never catch up",
+        "training/state/targets.py",
+        "lag = tf.square(tf.math.divide_no_nan(drift, spread))",
+        "lag = tf.zeros_like(drift)",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: accuracy in place of the error rate",
+        "training/state/targets.py",
+        "wrong = tf.cast(classes_of(score.logits[0]) != most_likely(batch.y), tf.float64)",
+        "wrong = tf.cast(classes_of(score.logits[0]) == most_likely(batch.y), tf.float64)",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: regularization counts",
+        "training/state/targets.py",
+        "sum_over_replicas([score.data_loss])",
+        "sum_over_replicas([score.total])",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: held-out data move nothing",
+        "training/state/targets.py",
+        "self._offsets.assign(offsets)",
+        "del offsets",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: estimates are not saved",
+        "training/model.py",
+        '"target": self._targets',
+        '"target": None',
+        TARGETS,
+    ),
+    Mutation(
+        "targets: the applied step is corrected as if the rank must not rise",
+        "training/step/update.py",
+        "if bounds is not None:",
+        "if False:",
+        TARGETS,
     ),
     Mutation(
         "memory: not saved",
