@@ -267,7 +267,7 @@ MUTATIONS: Final = (
     Mutation(
         "update: the applied step is not corrected",
         "training/step/update.py",
-        "excess = tf.where(slope > 0, slope + rounding, 0.0)",
+        "excess = tf.where(slope > most, slope - most + rounding, 0.0)",
         "excess = tf.zeros_like(slope)",
         UPDATE,
     ),
@@ -288,8 +288,8 @@ MUTATIONS: Final = (
     Mutation(
         "update: every one of the steps per rank is a whole one",
         "training/step/update.py",
-        "_apply(optimizer, variables, gradients.combined(share * onestep.weights))",
-        "_apply(optimizer, variables, gradients.combined(onestep.weights))",
+        "update = gradients.combined(share * onestep.weights)",
+        "update = gradients.combined(onestep.weights)",
         UPDATE,
     ),
     Mutation(
