@@ -95,10 +95,10 @@ def solve_dual(
         diagonal; Lawson and Hanson, "Solving least squares problems", chapter 23. Bounds: Gong, Liu
         and Liu, "Bi-objective trade-off with dynamic barrier gradient descent", NeurIPS 2021.
     """
-    return solved(gram, margin, bounds, solver)[0]
+    return solve_and_cap(gram, margin, bounds, solver)[0]
 
 
-def solved(
+def solve_and_cap(
     gram: Any, margin: float, bounds: Any, solver: str = "active_set"
 ) -> tuple[DualSolution, tf.Tensor | None]:
     """The answer of `solve_dual`, and the `[T]` least inner products that counted.
@@ -157,13 +157,13 @@ def _solved_with_bounds(
         lengths = tf.maximum(norms, asked_lengths(least))
         return lengths, _in_units(gram, gram - least * norms, lengths)
 
-    def unsettled(
+    def unfinished_caps(
         count: tf.Tensor, least: tf.Tensor, scaled: tf.Tensor, changed: tf.Tensor
     ) -> tf.Tensor:
         del least, scaled
         return changed & (count < ranks)
 
-    def settle(
+    def cap_next(
         count: tf.Tensor, least: tf.Tensor, scaled: tf.Tensor, changed: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         del changed
@@ -181,7 +181,7 @@ def _solved_with_bounds(
     # The first round settles ranks 1 and 2, all of them unless one asks for more than it gives;
     # each further round settles the next.
     state = (tf.constant(0), wanted, tf.zeros_like(gram), tf.constant(True))
-    _, least, scaled, _ = tf.while_loop(unsettled, settle, state)
+    _, least, scaled, _ = tf.while_loop(unfinished_caps, cap_next, state)
 
     lengths, problem = problem_of(least)
     unit, inner, above = problem

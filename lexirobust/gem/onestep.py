@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_alphas
-from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_dual, solved
+from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_and_cap, solve_dual
 from lexirobust.gem.gramian import (
     Gradients,
     as_floats,
@@ -201,7 +201,7 @@ def project(
     gradients = matrix_of(gradients)
     rows = tf.cast(gradients, tf.float64)
     gram = gramian(rows)
-    solution, least = solved(gram, margin, bounds)
+    solution, least = solve_and_cap(gram, margin, bounds)
     multipliers = solution.multipliers
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     # Of a vector that is shorter than the rounding of its own sum, no digit is known.

@@ -42,7 +42,7 @@ def in_a_graph(function, *shape):
 
 
 def dual_of(gram, bounds):
-    return dual.solved(gram, 0.0, bounds)
+    return dual.solve_and_cap(gram, 0.0, bounds)
 
 
 def plain_dual_of(gram, bounds):
@@ -175,7 +175,7 @@ def test_both_solvers_agree(ranks, seed):
     rows = rows_of(rng, ranks, 9)
     bounds = bounds_of(rng, ranks)
     ours, least, _ = solved(rows, bounds)
-    solution, found = dual.solved(gem.gramian(rows), 0.0, bounds, solver="cvxopt")
+    solution, found = dual.solve_and_cap(gem.gramian(rows), 0.0, bounds, solver="cvxopt")
     theirs = rows + solution.multipliers.numpy() @ rows
     np.testing.assert_allclose(theirs, ours.astype(float), rtol=0, atol=1e-6)
     np.testing.assert_allclose(found, least, rtol=0, atol=1e-6)
