@@ -31,6 +31,8 @@ FEATURES: dict[str, Callable[[str], str | None]] = {}
 # Trained in a graph in every row, as `fit` does unless told otherwise. The other methods' graphs
 # are traced in the rows that are about graphs; elsewhere they run eagerly, which takes less time.
 TRACED = "olsrc"
+# One of each kind: a sum, ranks, and a second network that is trained beside the classifier.
+KINDS = ("mix", TRACED, "olgrc")
 WORKER = "worker"
 
 
@@ -349,7 +351,7 @@ def augmented(method):
 @feature("`micro_batch_size`")
 def micro_batches(method):
     # A loop over parts, in a graph, for one method of each kind.
-    model = make(method, micro_batch_size=4, run_eagerly=method not in ("mix", "olsrc", "olgrc"))
+    model = make(method, micro_batch_size=4, run_eagerly=method not in KINDS)
     fit(model)
     same(model, plain(method))
 
@@ -431,8 +433,9 @@ def mirrored(method):
         return make(method, classifier, metrics=["accuracy"], **options)
 
     expected = make_penalized(run_eagerly=True)
+    # Where replicas wait for each other is traced for one method of each kind.
     with mirrored_strategy().scope():
-        model = make_penalized()
+        model = make_penalized(run_eagerly=method not in KINDS)
     model.set_weights(expected.get_weights())
     history = fit(model)
     for name, values in fit(expected).items():
@@ -478,12 +481,15 @@ def ends_of_workers():
 
 
 def work(path):
-    """What every worker does: trains by each method, and writes down where it ends."""
+    """What every worker does: trains by each method, and writes down where it ends.
+
+    `TRACED` alone in a graph; tests/training/test_multi_worker.py has OLGRC in one.
+    """
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     ends = {}
     for method in METHODS:
         with strategy.scope():
-            model = make(method)
+            model = make(method, run_eagerly=method != TRACED)
         fit(model)
         ends |= {f"{method} {what}": values for what, values in end_of(model).items()}
     np.savez(path, **ends)
