@@ -131,7 +131,7 @@ MUTATIONS: Final = (
     # gem: Gramian, dual, weights.
     Mutation(
         "gem: sign of the dual's linear term flipped",
-        "gem/dual.py",
+        "gem/active_set.py",
         "target = _solve_on(active | (entering & independent), unit, -inner)",
         "target = _solve_on(active | (entering & independent), unit, inner)",
         DUAL,
@@ -145,9 +145,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "gem: the ridge of the original, 1e-3",
-        "gem/dual.py",
-        "_RIDGE = 5e-15",
-        "_RIDGE = 1e-3",
+        "gem/active_set.py",
+        "RIDGE = 5e-15",
+        "RIDGE = 1e-3",
         DUAL,
     ),
     Mutation(
@@ -159,14 +159,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "gem: one constraint is looked for, and no second",
-        "gem/dual.py",
+        "gem/active_set.py",
         "(count < 10 * ranks)",
         "(count < 1)",
         DUAL,
     ),
     Mutation(
         "gem: a constraint that no longer binds stays",
-        "gem/dual.py",
+        "gem/active_set.py",
         "active = trial & ~(stops & (ratio <= reach))",
         "active = trial",
         DUAL,
@@ -202,8 +202,8 @@ MUTATIONS: Final = (
     Mutation(
         "gem: a bound that rounding alone can keep is not lowered by it",
         "gem/dual.py",
-        "given -= 2.0 * _RIDGE * tf.where(added > 0, norms + added, 0.0)",
-        "given += 2.0 * _RIDGE * tf.where(added > 0, norms + added, 0.0)",
+        "given -= 2.0 * RIDGE * tf.where(added > 0, norms + added, 0.0)",
+        "given += 2.0 * RIDGE * tf.where(added > 0, norms + added, 0.0)",
         BOUNDS,
     ),
     Mutation(
