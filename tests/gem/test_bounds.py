@@ -110,7 +110,7 @@ def test_two_ranks_have_a_closed_form(bound, first, second):
     for cosine in (-0.9, -0.2, 0.4):
         one = first * np.array([1.0, 0.0])
         other = second * np.array([cosine, np.sqrt(1 - cosine**2)])
-        solution = gem.solve_dual(gem.gramian([one, other]), bounds=[bound, 0.0])
+        _, _, solution = solved(np.stack([one, other]), [bound, 0.0])
         expected = max(0.0, bound - (one @ other) / (one @ one))
         assert solution.multipliers[1, 0].numpy() == pytest.approx(expected, rel=1e-12)
         assert solution.active[1, 0].numpy() == (expected > 0)
