@@ -56,29 +56,8 @@ WAYS = [f"{way}{starts}" for way in ("none", *STRENGTHS) for starts in ("", ", r
 
 def network(way: str) -> keras.Model:
     """Two convolutions with batch normalization, after random layers if asked for."""
-    layers = keras.layers
-    random = []
     strength = way.partition(",")[0]
-    if strength in STRENGTHS:
-        shift, turn = STRENGTHS[strength]
-        random = [
-            layers.RandomFlip("horizontal", seed=1),
-            layers.RandomTranslation(shift, shift, seed=2),
-            layers.RandomRotation(turn, seed=3),
-        ]
-    blocks = [
-        layer
-        for filters in (16, 32)
-        for layer in (
-            layers.Conv2D(filters, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.MaxPooling2D(),
-        )
-    ]
-    head = [keras.Input((28, 28, 1)), *random, layers.Rescaling(1 / 255)]
-    tail = [layers.Flatten(), layers.Dense(64, activation="relu"), layers.Dense(10)]
-    return keras.Sequential([*head, *blocks, *tail])
+    return shared.normalized_network(*STRENGTHS.get(strength, (0.0, 0.0)))
 
 
 def run(settings: dict[str, Any], data: Any) -> dict[str, Any]:

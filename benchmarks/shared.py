@@ -90,6 +90,45 @@ def paper_network() -> keras.Model:
     )
 
 
+def normalized_network(shift: float = 0.0, turn: float = 0.0, dropout: float = 0.0) -> keras.Model:
+    """Two convolutions with batch normalization and two dense layers, of inputs from 0 to 255.
+
+    Args:
+        shift: How far images are shifted in training, as a share of their size; 0: they are not
+            augmented at all.
+        turn: How far they are turned, as a share of a whole turn.
+        dropout: Share of the last hidden layer that is left out.
+    """
+    layers = keras.layers
+    random = [
+        layers.RandomFlip("horizontal", seed=1),
+        layers.RandomTranslation(shift, shift, seed=2),
+        layers.RandomRotation(turn, seed=3),
+    ]
+    blocks = [
+        layer
+        for filters in (16, 32)
+        for layer in (
+            layers.Conv2D(filters, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+        )
+    ]
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            *(random if shift else []),
+            layers.Rescaling(1 / 255),
+            *blocks,
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            *([layers.Dropout(dropout)] if dropout else []),
+            layers.Dense(10),
+        ]
+    )
+
+
 def versions() -> dict[str, Any]:
     """What was measured with."""
     return {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}

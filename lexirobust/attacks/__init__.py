@@ -1,6 +1,7 @@
 """Attacks: adversarial perturbations of an exact norm, or within it, inside the bounds."""
 
 from lexirobust.attacks import bounds
+from lexirobust.attacks.auto_attack import AutoAttack
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.gradient.bim import BIM
@@ -9,6 +10,7 @@ from lexirobust.attacks.gradient.fgsm import FGSM
 from lexirobust.attacks.gradient.guided import GuidedPGD
 from lexirobust.attacks.gradient.interval import IntervalAttack
 from lexirobust.attacks.gradient.pgd import PGD
+from lexirobust.attacks.gradient.targeted import TargetedPGD
 from lexirobust.attacks.gradient.voronoi import VoronoiPGD
 from lexirobust.attacks.images.spatial import Flow, Spatial
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, NearestPoints
@@ -16,6 +18,7 @@ from lexirobust.attacks.minimum_norm.boundary_attack import BoundaryAttack
 from lexirobust.attacks.minimum_norm.deepfool import DeepFool
 from lexirobust.attacks.minimum_norm.fab import FAB
 from lexirobust.attacks.minimum_norm.hop_skip_jump import HopSkipJump
+from lexirobust.attacks.minimum_norm.within_magnitude import WithinMagnitude
 from lexirobust.attacks.square import Square
 from lexirobust.attacks.worst_case import WorstCase
 from lexirobust.geometry import balls as geometry
@@ -29,6 +32,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "Attack",
+    "AutoAttack",
     "BoundaryAttack",
     "Classifier",
     "DeepFool",
@@ -41,8 +45,10 @@ __all__ = [
     "NearestPoints",
     "Spatial",
     "Square",
+    "TargetedPGD",
     "VoronoiCells",
     "VoronoiPGD",
+    "WithinMagnitude",
     "WorstCase",
     "bounds",
     "geometry",

@@ -105,6 +105,55 @@ def dlr(logits: tf.Tensor, y: tf.Tensor, targeted: tf.Tensor) -> tf.Tensor:
     return ratio + _poison(logits)
 
 
+def targeted_dlr(logits: tf.Tensor, y: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Computes how far one other class's logit is above the label's, over the spread of the logits.
+
+    The spread is the largest logit less the mean of the third and fourth largest; of three classes
+    less the third, and of two it is left out.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+        target: `[N]` integer classes.
+
+    Returns:
+        `[N]` tensor, above 0 where the other class wins against the label.
+
+    Reference:
+        Croce and Hein, arXiv 2003.01690.
+    """
+    classes = logits.shape[-1]
+    gain = tf.gather(logits, target, batch_dims=1) - tf.gather(logits, most_likely(y), batch_dims=1)
+    if classes < 3:
+        return gain + _poison(logits)
+    largest = tf.math.top_k(logits, min(classes, 4)).values
+    spread = largest[:, 0] - tf.reduce_mean(largest[:, 2:], axis=-1)
+    return tf.math.divide_no_nan(gain, spread) + _poison(logits)
+
+
+def wrong_class(logits: tf.Tensor, y: tf.Tensor, rank: tf.Tensor | int) -> tf.Tensor:
+    """Returns the class that is likely at a given rank among those that are not the label.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+        rank: Scalar integer, 1 for the most likely of the other classes; the last of them where
+            there are fewer.
+
+    Returns:
+        `[N]` int32 classes.
+
+    Example:
+
+    >>> logits = tf.constant([[3.0, 1.0, 2.0]])
+    >>> [int(wrong_class(logits, tf.constant([0]), rank)[0]) for rank in (1, 2)]
+    [2, 1]
+    """
+    _, others = _split(logits, most_likely(y))
+    order = tf.argsort(others, axis=-1, direction="DESCENDING", stable=True)
+    return tf.gather(order, tf.minimum(rank, tf.shape(logits)[-1] - 1) - 1, axis=1)
+
+
 LOSSES: Final[dict[str, AttackLoss]] = {
     "cross_entropy": cross_entropy,
     "margin": margin,

@@ -12,10 +12,10 @@ from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.gradient.pgd import CONSTRAINTS, GOALS
-from lexirobust.attacks.losses import LOSSES
-from lexirobust.checks import check_count
+from lexirobust.attacks.losses import LOSSES, most_likely
+from lexirobust.checks import check_count, check_flag
 from lexirobust.geometry import balls
-from lexirobust.tensors import of_dtype
+from lexirobust.tensors import classes_of, of_dtype
 
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -45,6 +45,8 @@ class Square(Attack):
         bounds: Lowest and highest value of an input, or `None`.
         seed: Integer seed of an attack called on its own.
         loss: `"margin"` (of logits), `"cross_entropy"` or `"dlr"` (margin over spread).
+        early_stop: Whether only success is asked: the search ends when every sample is
+            misclassified, or classified as `y` where the loss is minimized.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -73,6 +75,7 @@ class Square(Attack):
         bounds: tuple[float, float] | None = (0.0, 1.0),
         seed: int | None = None,
         loss: str = "margin",
+        early_stop: bool = False,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_count("max_queries", max_queries)
@@ -90,6 +93,7 @@ class Square(Attack):
         self.constraint = constraint
         self.goal = goal
         self.loss = loss
+        self.early_stop = check_flag("early_stop", early_stop)
 
     def structure(self) -> Hashable:
         """All settings but the seed; see `Attack.structure`."""
@@ -112,28 +116,38 @@ class Square(Attack):
             shifted = x + perturbation
             return shifted if self.bounds is None else tf.clip_by_value(shifted, *self.bounds)
 
-        def value(perturbation: tf.Tensor) -> tf.Tensor:
+        def value(perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits = logits_of(classifier, perturbed(perturbation))
             loss = LOSSES[self.loss](logits, y, tf.constant(targeted))
-            return -loss if targeted else loss
+            success = (classes_of(logits) == most_likely(y)) == targeted
+            return -loss if targeted else loss, success
 
-        def step(number: tf.Tensor, best: tf.Tensor, most: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def going(
+            number: tf.Tensor, best: tf.Tensor, most: tf.Tensor, success: tf.Tensor
+        ) -> tf.Tensor:
+            del best, most
+            resisting = ~tf.reduce_all(success) if self.early_stop else True
+            return (number < self.max_queries) & resisting
+
+        def step(
+            number: tf.Tensor, best: tf.Tensor, most: tf.Tensor, success: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
             own = tf.random.experimental.stateless_fold_in(seed, number)
             area = self._area(number, x.dtype)
             images = _as_images(best)
             sides = _sides(area, images.shape[1], images.shape[2], _LEAST_SIDE[self.norm])
             candidate = settle(search.change(images, *sides, own))
-            gained = value(candidate)
-            # Not a number is not hidden; see `loop`.
+            gained, wrong = value(candidate)
+            # Not a number is not hidden; see `gradient_ascent`.
             better = (gained >= most) | tf.math.is_nan(gained)
-            return number + 1, *choose(better, (candidate, gained), (best, most))
+            if self.early_stop:  # What has succeeded is not given away for a larger loss.
+                better = ~success & (better | wrong)
+            new = choose(better, (candidate, gained, wrong), (best, most, success))
+            return number + 1, *new
 
         first = settle(search.first(tf.random.experimental.stateless_fold_in(seed, 0)))
-        _, best, _ = tf.while_loop(
-            lambda number, *_: number < self.max_queries,
-            step,
-            (tf.constant(1), first, value(first)),
-        )
+        state = tf.constant(1), first, *value(first)
+        best = tf.while_loop(going, step, state)[1]
         return tf.stop_gradient(perturbed(best))
 
     def _area(self, number: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

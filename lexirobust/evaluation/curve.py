@@ -228,6 +228,10 @@ class AccuracyCurve:
         if missing:
             raise ValueError(f"`text` must hold a whole curve. Received: no {sorted(missing)}.")
         try:
+            # They are to be written again.
+            json.dumps([content["settings"], content["eps"]], allow_nan=False)
+            if None in content["eps"]:
+                raise ValueError("magnitudes must be numbers")
             return cls(
                 magnitudes=np.asarray(content["eps"], np.float64),
                 correct=_decode(content["correct"], bool),

@@ -10,14 +10,22 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from lexirobust.attacks import Attack, Classifier, VoronoiPGD
+from lexirobust.attacks import (
+    Attack,
+    AutoAttack,
+    Classifier,
+    MinimumNormAttack,
+    VoronoiPGD,
+    WithinMagnitude,
+)
+from lexirobust.attacks.auto_attack import Found
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.losses import classification_loss
@@ -33,6 +41,8 @@ from lexirobust.evaluation.genuine import cell_points, check_own, inside_cells
 from lexirobust.tensors import classes_of
 from lexirobust.version import __version__
 
+AnyAttack: TypeAlias = Attack | MinimumNormAttack
+
 _SHOWN: Final = 8
 _PROBED: Final = 64
 _OUTCOMES: Final = ("correct", "losses", "norms", "feasible", "valid")
@@ -42,7 +52,7 @@ def evaluate_robustness(
     classifier: Classifier,
     x: Any,
     y: Any,
-    attack: Attack | Sequence[Attack],
+    attack: AnyAttack | Sequence[AnyAttack],
     magnitudes: Sequence[float] | np.ndarray,
     batch_size: int = 500,
     backup: str | os.PathLike[str] | None = None,
@@ -65,7 +75,8 @@ def evaluate_robustness(
         x: `[N, ...]` inputs inside the attack's bounds, or a finite `tf.data.Dataset` of
             `(input, label)`, batched or not, that yields them in the same order each time.
         y: `[N]` integer labels; `None` where `x` is a dataset.
-        attack: Perturbs the inputs. Of several attacks, each sample keeps the worst outcome.
+        attack: Perturbs the inputs. Of several attacks, each sample keeps the worst outcome. One
+            that looks for the nearest adversarial example searches once for all magnitudes.
         magnitudes: `[K]` norms, at least 0; at 0 the clean inputs are measured.
         batch_size: Number of samples perturbed at a time.
         backup: Folder for what is measured so far. The same call made again goes on from there,
@@ -188,21 +199,22 @@ def evaluate_robustness(
         },
     }
     curves = [
-        _curve(magnitudes, [part[index] for part in parts], first[0], settings, index)
-        for index in range(len(attacks))
+        _curve(magnitudes, [part[index] for part in parts], first[0], settings, index, attack)
+        for index, attack in enumerate(attacks)
     ]
+    worst = functools.reduce(operator.add, curves)
     if checks:
-        curves = [
-            _flagged(curve, classifier, attack, seed, first[0], priors)
-            for curve, attack, seed in zip(curves, attacks, seeds, strict=True)
-        ]
+        worst = _flagged(worst, classifier, attacks, seeds[0], first[0], priors)
     if store is not None:
         store.remove()
-    return functools.reduce(operator.add, curves)
+    return worst
 
 
-def _check_attacks(attack: Attack | Sequence[Attack]) -> list[Attack]:
-    attacks = list(attack) if isinstance(attack, Sequence) else [attack]
+def _check_attacks(attack: AnyAttack | Sequence[AnyAttack]) -> list[Attack]:
+    attacks: list[Any] = list(attack) if isinstance(attack, Sequence) else [attack]
+    attacks = [
+        WithinMagnitude(each) if isinstance(each, MinimumNormAttack) else each for each in attacks
+    ]
     if not attacks or not all(isinstance(each, Attack) for each in attacks):
         raise TypeError(f"`attack` must be an attack or several. Received: {attack!r}.")
     bounds = {each.bounds for each in attacks}
@@ -225,10 +237,15 @@ def _measure(
     """All that a curve holds, `[K, n]` each, for one batch, and a few perturbed samples."""
     attacked = [magnitude for magnitude in magnitudes if magnitude > 0]
     swept: Iterator[Any] = iter(())
+    stages: dict[str, np.ndarray] = {}
     if attacked:
         # A seed of the batch's own, so that it does not matter which were measured before.
         with attack.drawing_from(int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1):
-            swept = iter(attack.sweep(classifier, x, y, attacked, scale=scale))
+            if isinstance(attack, AutoAttack):
+                found = attack.search(classifier, x, y, attacked, scale=scale)
+                swept, stages = iter(found.x_adv), _counted(found)
+            else:
+                swept = iter(attack.sweep(classifier, x, y, attacked, scale=scale))
     rows: dict[str, list[Any]] = {name: [] for name in (*_OUTCOMES, "x_adv", "decisions")}
     for magnitude in magnitudes:
         x_adv = next(swept) if magnitude > 0 else tf.constant(x)
@@ -247,7 +264,14 @@ def _measure(
         }
         for name, value in values.items():
             rows[name].append(np.asarray(value))
-    return {name: np.stack(values) for name, values in rows.items()}
+    return {**{name: np.stack(values) for name, values in rows.items()}, **stages}
+
+
+def _counted(found: Found) -> dict[str, np.ndarray]:
+    """How many samples each stage broke at each magnitude, `[K, S]`, and its passes, `[S]`."""
+    stages = np.arange(1, len(found.passes) + 1)
+    broken = np.sum(found.found_by[..., None] == stages, axis=1)
+    return {"broken": broken, "passes": found.passes}
 
 
 def _curve(
@@ -256,11 +280,15 @@ def _curve(
     first: tuple[np.ndarray, np.ndarray],
     settings: dict[str, Any],
     index: int,
+    attack: Attack,
 ) -> AccuracyCurve:
     joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in _OUTCOMES}
     x, y = (values[:_SHOWN] for values in first)
     shown = ExampleInputs(x, y, parts[0]["x_adv"], parts[0]["decisions"])
-    own = {"attacks": [settings["attacks"][index]], "seeds": [settings["seeds"][index]]}
+    description = dict(settings["attacks"][index])
+    if "passes" in parts[0]:
+        description["stages"] = _described_stages(attack, parts)
+    own = {"attacks": [description], "seeds": [settings["seeds"][index]]}
     return AccuracyCurve(
         magnitudes=np.asarray(magnitudes),
         correct=joined["correct"],
@@ -273,10 +301,20 @@ def _curve(
     )
 
 
+def _described_stages(attack: Any, parts: Sequence[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """What each stage of an `AutoAttack` broke at each magnitude above 0, and its passes."""
+    broken = np.sum([part["broken"] for part in parts], axis=0)
+    passes = np.sum([part["passes"] for part in parts], axis=0)
+    return [
+        {"name": stage.name, "broken": broken[:, number].tolist(), "passes": int(passes[number])}
+        for number, stage in enumerate(attack.stages)
+    ]
+
+
 def _flagged(
     curve: AccuracyCurve,
     classifier: Classifier,
-    attack: Attack,
+    attacks: Sequence[Attack],
     seed: int,
     first: tuple[np.ndarray, np.ndarray],
     priors: np.ndarray | None,
@@ -287,10 +325,11 @@ def _flagged(
     undecided = np.abs(curve.accuracy[attacked] - 0.5)
     row = int(attacked[np.nanargmin(undecided)]) if np.any(np.isfinite(undecided)) else 0
     # Attacks outside the cells would find more, and that would say nothing.
-    magnitude = 0.0 if isinstance(attack, VoronoiPGD) else float(curve.magnitudes[row])
+    in_cells = any(isinstance(attack, VoronoiPGD) for attack in attacks)
+    magnitude = 0.0 if in_cells else float(curve.magnitudes[row])
     probe = Probe(
         classifier,
-        attack,
+        attacks,
         tf.constant(x),
         y,
         magnitude,
@@ -299,7 +338,7 @@ def _flagged(
         seed,
     )
     flags: list[Flag | None] = list(find_flags(probe))
-    exact = getattr(attack, "constraint", "exact") == "exact"
+    exact = any(getattr(attack, "constraint", "exact") == "exact" for attack in attacks)
     flags.insert(0, not_finite(curve.losses, curve.magnitudes))
     flags.append(infeasible(curve.feasible, curve.magnitudes, exact))
     found = [flag for flag in flags if flag is not None]

@@ -1,14 +1,24 @@
 """Warnings about robust accuracies that cannot be trusted: findings, meaning and remedy."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks import FGSM, PGD, Attack, Classifier, Square, losses
+from lexirobust.attacks import (
+    FGSM,
+    PGD,
+    Attack,
+    Classifier,
+    Spatial,
+    Square,
+    WithinMagnitude,
+    losses,
+)
 from lexirobust.attacks.classifier import logits_of
+from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
 from lexirobust.checks import logits_problem, randomness_problem
 from lexirobust.geometry import balls
 from lexirobust.tensors import classes_of
@@ -39,17 +49,17 @@ class Probe(NamedTuple):
 
     Attributes:
         classifier: Maps inputs to logits.
-        attack: The attack that was measured with.
+        attacks: The attacks that were measured with, of which each sample keeps the worst outcome.
         x: `[n, ...]` clean inputs.
         y: `[n]` labels.
         magnitude: A magnitude at which some samples resist and some do not, if there is one.
         norms: `[n]` what it comes to for each sample: the same, unless classes have priors.
-        resists: `[n]` bool: what was classified as labeled under the attack.
+        resists: `[n]` bool: what was classified as labeled under all attacks.
         seed: What all attacks that the checks make draw from.
     """
 
     classifier: Classifier
-    attack: Attack
+    attacks: Sequence[Attack]
     x: tf.Tensor
     y: np.ndarray
     magnitude: float
@@ -67,9 +77,28 @@ class Probe(NamedTuple):
         with attack.drawing_from(self.seed):
             return self.right(attack(self.classifier, self.x, self.y, norms))
 
-    def broken(self, right: np.ndarray) -> float:
-        """The share of samples that resist the attack and are wrong here, from 0 to 1."""
-        return float(np.mean(self.resists & ~right))
+    def broken(self, right: np.ndarray) -> str | None:
+        """The share of what resists that is wrong here, in %; `None` if it is not worth a flag."""
+        broken = self.resists & ~right
+        if not np.mean(broken) > SHARE:
+            return None
+        return f"{np.sum(broken) / np.sum(self.resists):.0%}"
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether one of the attacks does."""
+        searches = [a.attack if isinstance(a, WithinMagnitude) else a for a in self.attacks]
+        return not all(isinstance(each, Square | Spatial | DecisionAttack) for each in searches)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Norm, constraint and bounds of what all attacks together may do."""
+        exact = all(getattr(a, "constraint", "exact") == "exact" for a in self.attacks)
+        return {
+            "norm": self.attacks[0].norm,
+            "constraint": "exact" if exact else "maximum",
+            "bounds": self.attacks[0].bounds,
+        }
 
 
 def _probabilities(probe: Probe) -> Flag | None:
@@ -103,6 +132,8 @@ def _batch_dependent(probe: Probe) -> Flag | None:
 
 
 def _zero_gradients(probe: Probe) -> Flag | None:
+    if not probe.follows_gradients:
+        return None
     with tf.GradientTape() as tape:
         tape.watch(probe.x)
         logits = logits_of(probe.classifier, probe.x)
@@ -127,97 +158,89 @@ def _zero_gradients(probe: Probe) -> Flag | None:
 
 
 def _too_weak(probe: Probe) -> Flag | None:
-    config = probe.attack.get_config()
-    for setting in ("steps", "restarts"):
-        one_start = setting == "restarts" and not config.get("random_start", True)
-        if one_start or setting not in config:
-            continue
-        stronger = type(probe.attack).from_config({**config, setting: 2 * config[setting]})
-        right = probe.under(stronger)
-        fallen = float(np.mean(probe.resists)) - float(np.mean(right))
-        if fallen > SHARE:
-            return Flag(
-                "attack too weak",
-                f"With twice the {setting}, {2 * config[setting]}, the accuracy at magnitude "
-                f"{probe.magnitude:g} falls by {100 * fallen:.0f} points more on the "
-                f"{len(probe.y)} samples looked at. The true accuracy is lower.",
-                f"Double `{setting}` until the accuracy stays.",
-            )
+    for attack in probe.attacks:
+        config = attack.get_config() if isinstance(attack, PGD) else {}
+        for setting in ("steps", "restarts"):
+            one_start = setting == "restarts" and not config.get("random_start", True)
+            if one_start or setting not in config:
+                continue
+            stronger = type(attack).from_config({**config, setting: 2 * config[setting]})
+            share = probe.broken(probe.under(stronger))
+            if share:
+                return Flag(
+                    "attack too weak",
+                    f"With twice the {setting}, {2 * config[setting]}, {type(attack).__name__} "
+                    f"breaks at magnitude {probe.magnitude:g} another {share} of what resists, of "
+                    f"{len(probe.y)} samples looked at. The true accuracy is lower.",
+                    f"Double `{setting}` until the accuracy stays, or measure with `AutoAttack`.",
+                )
     return None
 
 
 def _one_step_is_stronger(probe: Probe) -> Flag | None:
-    attack = probe.attack
-    constraint = getattr(attack, "constraint", "exact")
-    share = probe.broken(
-        probe.under(FGSM(norm=attack.norm, constraint=constraint, bounds=attack.bounds))
-    )
-    if share <= SHARE:
+    if not probe.follows_gradients:
+        return None
+    share = probe.broken(probe.under(FGSM(**probe.limits)))
+    if share is None:
         return None
     return Flag(
         "one step is stronger",
-        f"One step of the gradient's sign or direction breaks {share:.0%} of the samples that "
-        "resist the attack: iterating goes astray, as it does where gradients are masked.",
+        f"One step of the gradient's sign or direction breaks {share} of the samples that resist "
+        f"{_named(probe)}: iterating goes astray, as it does where gradients are masked.",
         "Try other losses and step sizes, and an attack without gradients.",
     )
 
 
 def _noise_is_stronger(probe: Probe) -> Flag | None:
-    attack, right = probe.attack, probe.resists
+    limits, right = probe.limits, probe.resists
     radius = tf.cast(probe.norms, probe.x.dtype)
     for draw in range(_NOISE_DRAWS):
         noise = balls.random_perturbation(
-            probe.x, radius, attack.norm, tf.constant([draw, 0]), surface=True
+            probe.x, radius, limits["norm"], tf.constant([draw, 0]), surface=True
         )
         noisy = probe.x + noise
-        if attack.bounds is not None:
-            noisy = tf.clip_by_value(noisy, *attack.bounds)
+        if limits["bounds"] is not None:
+            noisy = tf.clip_by_value(noisy, *limits["bounds"])
         right = right & probe.right(noisy)
     share = probe.broken(right)
-    if share <= SHARE:
+    if share is None:
         return None
     return Flag(
         "noise is stronger",
-        f"{_NOISE_DRAWS} random perturbations of the same norm break {share:.0%} of the samples "
-        "that resist the attack. Gradients lead it astray.",
+        f"{_NOISE_DRAWS} random perturbations of the same norm break {share} of the samples that "
+        f"resist {_named(probe)}, which goes astray.",
         "Measure with an attack that needs no gradients, and look for what hides them.",
     )
 
 
 def _search_is_stronger(probe: Probe) -> Flag | None:
-    attack = probe.attack
-    if attack.norm not in Square.norms:
+    limits = probe.limits
+    if limits["norm"] not in Square.norms:
         return None
-    constraint = getattr(attack, "constraint", "exact")
-    search = Square(
-        attack.norm,
-        max_queries=_SEARCH_QUERIES,
-        constraint=constraint,
-        bounds=attack.bounds,
-        seed=0,
-    )
-    share = probe.broken(probe.under(search))
-    if share <= SHARE:
+    share = probe.broken(probe.under(Square(max_queries=_SEARCH_QUERIES, seed=0, **limits)))
+    if share is None:
         return None
     return Flag(
         "search is stronger",
-        f"A random search of {_SEARCH_QUERIES} queries, which sees no gradients, breaks "
-        f"{share:.0%} of the samples that resist the attack: gradients lead it astray.",
-        "Measure with `Square` and many queries as well, and look for what hides the gradients.",
+        f"A random search of {_SEARCH_QUERIES} queries, which sees no gradients, breaks {share} of "
+        f"the samples that resist {_named(probe)}, which goes astray.",
+        "Measure with `AutoAttack`, and look for what hides the gradients.",
     )
 
 
 def _not_at_chance(probe: Probe) -> Flag | None:
-    attack = probe.attack
-    if not isinstance(attack, PGD):
+    attacks = [attack for attack in probe.attacks if isinstance(attack, PGD)]
+    if not attacks:
         return None
     flat = np.reshape(probe.x, (len(probe.y), -1)).astype(np.float64)
     # The whole box is in reach, or ten times what the data span: every class is.
-    low, high = attack.bounds or (10.0 * flat.min() - 1.0, 10.0 * flat.max() + 1.0)
+    low, high = attacks[0].bounds or (10.0 * flat.min() - 1.0, 10.0 * flat.max() + 1.0)
     corner = np.full((1, flat.shape[1]), high - low)
-    size = float(balls.norm(tf.constant(corner), attack.norm)[0])
-    config = {**attack.get_config(), "constraint": "maximum"}
-    right = probe.under(type(attack).from_config(config), size)
+    size = float(balls.norm(tf.constant(corner), attacks[0].norm)[0])
+    right = np.ones(len(probe.y), bool)
+    for attack in attacks:
+        config = {**attack.get_config(), "constraint": "maximum"}
+        right &= probe.under(type(attack).from_config(config), size)
     classes = logits_of(probe.classifier, probe.x[:1]).shape[-1]
     chance = 1.0 / classes
     accuracy, allowed = float(np.mean(right)), chance + 2 * (chance / len(probe.y)) ** 0.5
@@ -265,11 +288,14 @@ def find_flags(probe: Probe) -> Iterator[Flag]:
         One flag a reason, the gravest first.
     """
     unsteady = False
-    raises = getattr(probe.attack, "goal", "maximize") == "maximize" and probe.magnitude > 0
+    raises = probe.magnitude > 0 and all(
+        getattr(attack, "goal", "maximize") == "maximize" for attack in probe.attacks
+    )
+    of_norms = all(attack.norm in balls.NORMS for attack in probe.attacks)
     for check in CHECKS:
         if check in _OF_ATTACKS and (unsteady or not raises):
             continue
-        if check in _OF_NORMS and probe.attack.norm not in balls.NORMS:
+        if check in _OF_NORMS and not of_norms:
             continue
         flag = check(probe)
         if flag is not None:
@@ -325,6 +351,11 @@ def _shares_by_magnitude(shares: np.ndarray, magnitudes: np.ndarray) -> str:
     """The affected share of the samples, for each magnitude at which there are any."""
     pairs = zip(magnitudes, shares, strict=True)
     return ", ".join(f"{share:.1%} at {m:g}" for m, share in pairs if share)
+
+
+def _named(probe: Probe) -> str:
+    """The attacks by their classes."""
+    return " and ".join(dict.fromkeys(type(attack).__name__ for attack in probe.attacks))
 
 
 def _flag(name: str, problem: str | None, advice: str) -> Flag | None:

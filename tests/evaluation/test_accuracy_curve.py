@@ -159,6 +159,21 @@ def test_numbers_that_the_type_cannot_hold_are_refused(number):
         lr.AccuracyCurve.from_json(json.dumps(content))
 
 
+@pytest.mark.parametrize("number", ["NaN", "1e999"])
+def test_settings_that_json_cannot_hold_are_refused(number):
+    text = curve().to_json().replace('"settings": {', f'"settings": {{"epsilon": {number}, ', 1)
+    with pytest.raises(ValueError, match="as the schema says"):
+        lr.AccuracyCurve.from_json(text)
+
+
+@pytest.mark.parametrize("magnitude", [None, float("inf")])
+def test_magnitudes_that_are_no_numbers_are_refused(magnitude):
+    content = json.loads(curve().to_json())
+    content["eps"][0] = magnitude
+    with pytest.raises(ValueError, match="as the schema says"):
+        lr.AccuracyCurve.from_json(json.dumps(content))
+
+
 def test_nesting_without_end_is_refused():
     with pytest.raises(ValueError, match="`text`"):
         lr.AccuracyCurve.from_json("[" * 100_000)

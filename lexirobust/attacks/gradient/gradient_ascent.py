@@ -90,6 +90,34 @@ def ranked(inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     return higher + balls.steepest_direction(projected, "l2")
 
 
+def averaged(goal: Goal, draws: int) -> Goal:
+    """The mean of a random goal over several draws.
+
+    Args:
+        goal: What to raise.
+        draws: Number of draws, at least 1.
+
+    Returns:
+        A goal, whose gradient is the mean of the draws' gradients.
+
+    Reference:
+        Expectation over transformation: Athalye et al., arXiv 1802.00420.
+    """
+    if draws == 1:
+        return goal
+
+    def mean(inputs: tf.Tensor) -> tf.Tensor:
+        drawn = tf.TensorSpec([None], wide(inputs.dtype))
+        values = tf.map_fn(
+            lambda _: tf.cast(goal(inputs), drawn.dtype),
+            tf.range(draws),
+            fn_output_signature=drawn,
+        )
+        return tf.reduce_mean(values, axis=0)
+
+    return mean
+
+
 def gradient_ascent(
     goal: Goal,
     x: tf.Tensor,

@@ -13,6 +13,7 @@ from lexirobust.attacks.gradient.gradient_ascent import (
     AllowedRegion,
     AscentSettings,
     Goal,
+    averaged,
     gradient_ascent,
     ranked,
 )
@@ -23,7 +24,7 @@ from lexirobust.attacks.gradient.restarts import (
     starts_at_once,
 )
 from lexirobust.attacks.losses import LOSSES, most_likely
-from lexirobust.checks import check_flag, check_steps
+from lexirobust.checks import check_count, check_flag, check_steps
 from lexirobust.tensors import classes_of, of_dtype, wide
 
 CONSTRAINTS: Final = ("exact", "maximum")
@@ -55,6 +56,8 @@ class PGD(Attack):
         loss: `"cross_entropy"`, `"margin"` (of logits) or `"dlr"` (margin over spread).
         early_stop: Whether only success is asked: a sample that is misclassified, or classified as
             `y` where the loss is minimized, is left alone from then on.
+        eot_samples: How often a randomized classifier is asked at each point: losses and gradients
+            are means over so many passes.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -94,6 +97,7 @@ class PGD(Attack):
         seed: int | None = None,
         loss: str = "cross_entropy",
         early_stop: bool = False,
+        eot_samples: int = 1,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_steps(steps, step_size, restarts, random_start)
@@ -113,29 +117,33 @@ class PGD(Attack):
         self.random_start = check_flag("random_start", random_start)
         self.loss = loss
         self.early_stop = check_flag("early_stop", early_stop)
+        check_count("eot_samples", eot_samples)
+        self.eot_samples = int(eot_samples)
         self.sign = 1.0 if goal == "maximize" else -1.0
 
     def structure(self) -> Hashable:
         """The settings other than numbers; see `Attack.structure`."""
-        numbers = {"steps", "restarts", "goal", "seed", "bounds"}
+        numbers = {*self.values, "goal", "seed", "bounds"}
         config = {name: value for name, value in self.get_config().items() if name not in numbers}
         config["step_size"] = self.step_size is None
         return type(self), self.bounds, frozenset(config.items())
 
-    def ascent_goal(self, classifier: Classifier, y: tf.Tensor) -> Goal:
+    def ascent_goal(self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> Goal:
         """The goal that the attack raises.
 
         Args:
             classifier: Maps inputs to logits.
+            x: `[N, ...]` clean inputs.
             y: `[N]` integer labels, or `[N, C]` probabilities.
 
         Returns:
             A function of the inputs: the loss, or minus the loss if that is to be minimized.
         """
+        del x
         loss, targeted = LOSSES[self.loss], tf.less(self.sign, 0.0)
 
-        def goal(x: tf.Tensor) -> tf.Tensor:
-            logits = logits_of(classifier, x)
+        def goal(inputs: tf.Tensor) -> tf.Tensor:
+            logits = logits_of(classifier, inputs)
             return tf.cast(self.sign, logits.dtype) * loss(logits, y, targeted)
 
         return goal
@@ -210,8 +218,10 @@ class PGD(Attack):
         finished = None
         if self.early_stop:
             finished = lambda inputs: self.is_adversarial(forward, inputs, y)  # noqa: E731
+        # Passes that are shared would be the same draw.
+        goal = self.ascent_goal(forward if self.eot_samples == 1 else classifier, x, y)
         x_adv = gradient_ascent(
-            self.ascent_goal(forward, y),
+            averaged(goal, self.eot_samples),
             x,
             magnitude,
             seed,
@@ -350,7 +360,7 @@ class PGD(Attack):
 
         def judged() -> tuple[tf.Tensor, tf.Tensor]:
             forward = _shared_pass(classifier)
-            value = self.ascent_goal(forward, y)(x_adv)
+            value = self.ascent_goal(forward, given["x"], y)(x_adv)
             return self.is_adversarial(forward, x_adv, y), tf.cast(value, wide(norms.dtype))
 
         def unasked() -> tuple[tf.Tensor, tf.Tensor]:

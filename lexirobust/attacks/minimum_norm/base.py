@@ -49,12 +49,14 @@ class SearchProblem(NamedTuple):
         x: `[N, ...]` clean inputs.
         labels: `[N]` int32, their right classes.
         given: `[N]` int32, the classes that the classifier gives them.
+        enough: `[N]` distances: nearer points than that need not be looked for.
     """
 
     classifier: Classifier
     x: tf.Tensor
     labels: tf.Tensor
     given: tf.Tensor
+    enough: tf.Tensor | float = 0.0
 
     @property
     def right(self) -> tf.Tensor:
@@ -119,7 +121,12 @@ class MinimumNormAttack(CompiledAttack):
         return _with_infinity(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
 
     def search(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        seed: tf.Tensor,
+        enough: tf.Tensor | float = 0.0,
     ) -> NearestPoints:
         """Does what a call does, unchecked, as part of a graph that supplies the seed.
 
@@ -128,17 +135,23 @@ class MinimumNormAttack(CompiledAttack):
             x: `[N, ...]` float tensor.
             y: `[N]` integer labels, or `[N, C]` probabilities.
             seed: `[2]` integer tensor.
+            enough: `[N]` distances: nearer points than that need not be looked for.
 
         Returns:
             As for a call.
         """
-        return _with_infinity(*self._searched(classifier, x, y, seed))
+        return _with_infinity(*self._searched(classifier, x, y, seed, enough))
 
     def _searched(
-        self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        seed: tf.Tensor,
+        enough: tf.Tensor | float = 0.0,
     ) -> NearestPoints:
         """Does what `search` does, but for distances of 0 where nothing was found."""
-        problem = SearchProblem(classifier, x, most_likely(y), decide(classifier, x))
+        problem = SearchProblem(classifier, x, most_likely(y), decide(classifier, x), enough)
         found = self.refine(problem, self.find(problem, tf.cast(seed, tf.int32)))
         inputs = choose(found.success & problem.right, found.points, x)
         distances = tf.cast(balls.norm(inputs - x, self.norm), tf.float32)
@@ -182,8 +195,9 @@ class MinimumNormAttack(CompiledAttack):
         return points if self.bounds is None else tf.clip_by_value(points, *self.bounds)
 
     def structure(self) -> Hashable:
-        """All settings but the seed; see `Attack.structure`."""
-        return type(self), repr(sorted({**self.get_config(), "seed": None}.items()))
+        """All settings but the seed and `values`; see `Attack.structure`."""
+        fixed = {**self.get_config(), **dict.fromkeys(("seed", *self.values))}
+        return type(self), repr(sorted(fixed.items()))
 
     def _traced(self, classifier: Classifier, **given: Any) -> NearestPoints:
         """The part of a call that runs inside a graph."""

@@ -1,12 +1,15 @@
 """FAB: fast adaptive boundary attack, along the boundary towards the clean input."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.attacks.losses import wrong_class
 from lexirobust.attacks.minimum_norm.base import (
     MinimumNormAttack,
     SearchProblem,
@@ -14,9 +17,10 @@ from lexirobust.attacks.minimum_norm.base import (
     binary_search,
     spread,
 )
-from lexirobust.attacks.minimum_norm.linearization import linearize
+from lexirobust.attacks.minimum_norm.linearization import linearize, linearize_toward
 from lexirobust.checks import check_count, check_steps
 from lexirobust.geometry import balls, hyperplanes
+from lexirobust.geometry.hyperplanes import Boundaries
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -43,6 +47,9 @@ class FAB(MinimumNormAttack):
         seed: Integer seed of the random starts.
         candidates: How many other classes are looked at in each step, the most likely there. Each
             costs a backward pass.
+        target_rank: Toward which one of the other classes alone: 1 for the most likely at the clean
+            input, 2 for the next, ...; with fewer classes, the least likely. `None`: toward the
+            nearest of all candidates.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -58,6 +65,8 @@ class FAB(MinimumNormAttack):
         Croce and Hein, arXiv 1907.02044.
     """
 
+    values: ClassVar[tuple[str, ...]] = ("target_rank",)
+
     def __init__(
         self,
         norm: str = "l2",
@@ -69,6 +78,7 @@ class FAB(MinimumNormAttack):
         bounds: tuple[float, float] | None = (0.0, 1.0),
         seed: int | None = None,
         candidates: int = 10,
+        target_rank: int | None = None,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_steps(steps, None, restarts, random_start=True)
@@ -79,6 +89,8 @@ class FAB(MinimumNormAttack):
         if not 0 < beta < 1:
             raise ValueError(f"`beta` must be above 0 and below 1. Received: {beta!r}.")
         check_count("candidates", candidates)
+        check_count("target_rank", target_rank, optional=True)
+        self.target_rank = None if target_rank is None else int(target_rank)
         self.steps = int(steps)
         self.candidates = int(candidates)
         self.restarts = int(restarts)
@@ -88,27 +100,40 @@ class FAB(MinimumNormAttack):
 
     def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Searches from all starts; see `MinimumNormAttack.find`."""
-        x = problem.x
+        x, boundaries = problem.x, self._boundaries(problem)
 
-        def step(number: tf.Tensor, points: tf.Tensor, best: _Best) -> tuple[Any, ...]:
-            stepped = self._step_toward_boundary(problem, points)
+        def sought(best: _Best) -> tf.Tensor:
+            return problem.right & ~(best.distance <= problem.enough)
+
+        def step(
+            number: tf.Tensor, points: tf.Tensor, best: _Best, queries: tf.Tensor
+        ) -> tuple[Any, ...]:
+            queries += 2 * tf.cast(sought(best), tf.int32)
+            stepped = self._step_toward_boundary(x, points, boundaries(points))
             distance = balls.norm(stepped - x, self.norm)
             wrong = problem.wrong(stepped)
             best = choose(wrong & (distance < best.distance), _Best(stepped, distance), best)
-            return number + 1, choose(wrong, self._back(x, stepped), stepped), best
+            return number + 1, choose(wrong, self._back(x, stepped), stepped), best, queries
 
-        def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
+        def restart(
+            index: tf.Tensor, best: _Best, queries: tf.Tensor
+        ) -> tuple[tf.Tensor, _Best, tf.Tensor]:
             own = tf.random.experimental.stateless_fold_in(seed, index)
             start = choose(index > 0, self._start(x, best, own), x)
-            state = tf.constant(0), start, best
-            return index + 1, tf.while_loop(lambda number, *_: number < self.steps, step, state)[2]
+            state = tf.constant(0), start, best, queries
+            _, _, best, queries = tf.while_loop(
+                lambda number, _, best, __: (number < self.steps) & tf.reduce_any(sought(best)),
+                step,
+                state,
+            )
+            return index + 1, best, queries
 
         best = _Best(x, tf.fill(tf.shape(x)[:1], tf.constant(x.dtype.max, x.dtype)))
-        some = tf.reduce_any(problem.right)
-        _, best = tf.while_loop(
-            lambda index, _: some & (index < self.restarts), restart, (tf.constant(0), best)
+        _, best, queries = tf.while_loop(
+            lambda index, best, _: (index < self.restarts) & tf.reduce_any(sought(best)),
+            restart,
+            (tf.constant(0), best, tf.zeros_like(problem.labels)),
         )
-        queries = 2 * self.steps * self.restarts * tf.cast(problem.right, tf.int32)
         return SearchResult(best.points, problem.right & best.found, queries)
 
     def refine(self, problem: SearchProblem, found: SearchResult) -> SearchResult:
@@ -119,7 +144,7 @@ class FAB(MinimumNormAttack):
         """
         x, searched = problem.x, problem.right & found.success
         found = super().refine(problem, found)
-        boundaries = linearize(problem.classifier, found.points, problem.labels, self.candidates)
+        boundaries = self._boundaries(problem)(found.points)
         # Without bounds: the boundary that the point has just crossed, as near as rounding.
         normal, gap, _ = hyperplanes.nearest(boundaries, None, self.norm)
 
@@ -136,10 +161,18 @@ class FAB(MinimumNormAttack):
         points = choose(tried.success & (after < before), tried.points, found.points)
         return SearchResult(points, found.success, tried.queries)
 
-    def _step_toward_boundary(self, problem: SearchProblem, points: tf.Tensor) -> tf.Tensor:
+    def _boundaries(self, problem: SearchProblem) -> Callable[[tf.Tensor], Boundaries]:
+        """Linearizes around points the boundaries that are looked at."""
+        classifier, x, labels = problem.classifier, problem.x, problem.labels
+        if self.target_rank is None:
+            return lambda points: linearize(classifier, points, labels, self.candidates)
+        targets = wrong_class(logits_of(classifier, x), labels, self.target_rank)
+        return lambda points: linearize_toward(classifier, points, labels, targets)
+
+    def _step_toward_boundary(
+        self, x: tf.Tensor, points: tf.Tensor, boundaries: Boundaries
+    ) -> tf.Tensor:
         """The next point: beyond the nearest boundary, between where two ways lead."""
-        x = problem.x
-        boundaries = linearize(problem.classifier, points, problem.labels, self.candidates)
         box = balls.box_around(points, self.bounds)
         normal, gap, way = hyperplanes.nearest(boundaries, box, self.norm)
         clean_way = self._from_clean(x, points, normal, gap)

@@ -45,14 +45,59 @@ def linearize(
             logits = tf.gather(logits, looked_at, batch_dims=1)
             labels = tf.zeros_like(labels)  # Where the label's column is now.
             own = tf.one_hot(labels, 1 + candidates, True, False)
-        columns = tf.unstack(logits, axis=1)
-    zero = tf.UnconnectedGradients.ZERO
-    slopes = [tape.gradient(each, x, unconnected_gradients=zero) for each in columns]
-    for slope in slopes:
-        slope.set_shape(x.shape)  # `tf.py_function` does not know it.
-    jacobian = tf.stack(slopes, axis=1)
+    columns, size = logits.shape[-1], tf.shape(logits)
+
+    def slope(column: tf.Tensor) -> tf.Tensor:
+        alone = tf.broadcast_to(tf.one_hot(column, columns, dtype=logits.dtype), size)
+        return _gradient(tape, logits, x, alone)
+
+    # In a loop: graphs are made and kept for one pass back, however many there are.
+    slopes = tf.map_fn(
+        slope,
+        tf.range(columns),
+        fn_output_signature=tf.TensorSpec(x.shape, x.dtype),
+        parallel_iterations=1,
+    )
+    jacobian = tf.transpose(slopes, [1, 0, *range(2, slopes.shape.rank)])
     normals = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
     gaps = tf.gather(logits, labels, batch_dims=1)[:, None] - logits
+    return _boundaries(normals, gaps, ~own)
+
+
+def linearize_toward(
+    classifier: Classifier, x: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor
+) -> Boundaries:
+    """Linearizes the boundary between the label and one other class around inputs, by one pass.
+
+    Args:
+        classifier: Maps inputs to logits.
+        x: `[N, ...]` float tensor.
+        labels: `[N]` integer labels.
+        targets: `[N]` integer classes.
+
+    Returns:
+        One boundary a sample.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = logits_of(classifier, x)
+        gaps = tf.gather(logits, labels, batch_dims=1) - tf.gather(logits, targets, batch_dims=1)
+    normals = -_gradient(tape, gaps, x)
+    return _boundaries(normals[:, None], gaps[:, None], (labels != targets)[:, None])
+
+
+def _gradient(
+    tape: tf.GradientTape, values: tf.Tensor, x: tf.Tensor, weights: tf.Tensor | None = None
+) -> tf.Tensor:
+    """The gradient of weighted values, 0 where there is none."""
+    zero = tf.UnconnectedGradients.ZERO
+    gradient = tape.gradient(values, x, output_gradients=weights, unconnected_gradients=zero)
+    gradient.set_shape(x.shape)  # `tf.py_function` does not know it.
+    return gradient
+
+
+def _boundaries(normals: tf.Tensor, gaps: tf.Tensor, others: tf.Tensor) -> Boundaries:
+    """Boundaries, of which those without a slope or a gap are not usable."""
     steep = tf.reduce_max(tf.abs(normals), axis=list(range(2, normals.shape.rank)))
-    usable = ~own & (steep > 0) & tf.math.is_finite(steep) & tf.math.is_finite(gaps)
-    return Boundaries(normals, tf.cast(gaps, x.dtype), usable)
+    usable = others & (steep > 0) & tf.math.is_finite(steep) & tf.math.is_finite(gaps)
+    return Boundaries(normals, tf.cast(gaps, normals.dtype), usable)
