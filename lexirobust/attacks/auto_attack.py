@@ -1,13 +1,11 @@
 """AutoAttack: several attacks in turn, each on the samples that still resist."""
 
-import copy
 from collections.abc import Hashable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
@@ -20,49 +18,14 @@ from lexirobust.attacks.minimum_norm.base import spread
 from lexirobust.attacks.minimum_norm.fab import FAB
 from lexirobust.attacks.minimum_norm.within_magnitude import WithinMagnitude
 from lexirobust.attacks.square import Square
-from lexirobust.checks import check_count, check_magnitudes
+from lexirobust.attacks.staged_run import CLEAN, RESISTS, Found, Stage, attack_for, run_stages
+from lexirobust.checks import check_count, check_flag, check_magnitudes
 from lexirobust.tensors import classes_of, of_dtype
 
 VERSIONS: Final = ("standard", "plus", "rand")
-RESISTS: Final = -1
-"""In `Found.found_by`: no adversarial example was found."""
-CLEAN: Final = 0
-"""In `Found.found_by`: the clean input is misclassified."""
-
 # Starts of the versions that take several; draws of randomized classifiers; halvings of the way
 # back from what was found to the clean input; passes in which FAB does that, at most.
 _RESTARTS, _DRAWS, _HALVINGS, _REFINEMENT = 5, 20, 10, 90
-
-
-class Stage(NamedTuple):
-    """One of the attacks.
-
-    Attributes:
-        name: What it is called in progress bars and curves.
-        attack: Attacks.
-        targets: How many wrong classes it is aimed at, one after the other; 0: at none.
-        passes: How often the classifier sees a sample, at most, for each target.
-    """
-
-    name: str
-    attack: Attack
-    targets: int
-    passes: int
-
-
-class Found(NamedTuple):
-    """The result of an AutoAttack at several magnitudes.
-
-    Attributes:
-        x_adv: `[K, N, ...]` the perturbed inputs: misclassified, or what resisted.
-        found_by: `[K, N]` int: the stage that found them, 1 for the first; `CLEAN` where the clean
-            input is misclassified, `RESISTS` where nothing was found.
-        passes: `[S]` int64: how often the classifier saw a sample in each stage, at most.
-    """
-
-    x_adv: tf.Tensor
-    found_by: np.ndarray
-    passes: np.ndarray
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -91,6 +54,9 @@ class AutoAttack(Attack):
         steps: Steps of each gradient attack.
         max_queries: Queries of `Square`.
         targets: How many wrong classes are aimed at; `None`: 9, for l1 5.
+        exhaustive: Whether to attack where there is no prospect, too, as the original does: all of
+            a targeted attack toward classes that a quarter of it did not come near, and all of a
+            random search where a part of it was far from the boundary.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -120,6 +86,7 @@ class AutoAttack(Attack):
         steps: int = 100,
         max_queries: int = 5000,
         targets: int | None = None,
+        exhaustive: bool = False,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         if version not in VERSIONS:
@@ -131,6 +98,7 @@ class AutoAttack(Attack):
         self.steps = int(steps)
         self.max_queries = int(max_queries)
         self.targets = None if targets is None else int(targets)
+        self.exhaustive = check_flag("exhaustive", exhaustive)
 
     @property
     def stages(self) -> list[Stage]:
@@ -158,12 +126,10 @@ class AutoAttack(Attack):
             name = "FAB, targeted" if toward else "FAB"
             return Stage(name, WithinMagnitude(attack), toward, 2 * restarts * steps + _REFINEMENT)
 
-        restarts = _RESTARTS if norm == "l1" else 1
-        aimed = TargetedPGD(
-            steps=steps, constraint="maximum", restarts=restarts, early_stop=True, **limits
-        )
+        rounds = _RESTARTS if norm == "l1" else 1
+        aimed = TargetedPGD(steps=steps, constraint="maximum", early_stop=True, **limits)
         toward = [
-            Stage("PGD, targeted DLR loss", aimed, targets, restarts * (steps + 3)),
+            Stage("PGD, targeted DLR loss", aimed, targets, steps + 3, rounds),
             fab(1, targets),
         ]
         squares = []
@@ -177,7 +143,7 @@ class AutoAttack(Attack):
         if self.version == "plus":
             first = [pgd(loss, _RESTARTS) for loss in ("cross_entropy", "dlr")]
             return [*first, fab(_RESTARTS, 0), *squares, *toward]
-        return [pgd("cross_entropy", restarts), *toward, *squares]
+        return [pgd("cross_entropy", rounds), *toward, *squares]
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
@@ -188,7 +154,7 @@ class AutoAttack(Attack):
         logits = logits_of(classifier, x)
 
         def run(number: int, stage: Stage, state: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-            last = _runs(stage, logits)
+            last = min(stage.targets, logits.shape[-1] - 1) if stage.targets else 1
 
             def going(rank: tf.Tensor, x_adv: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
                 del x_adv
@@ -196,7 +162,8 @@ class AutoAttack(Attack):
 
             def attack(rank: tf.Tensor, x_adv: tf.Tensor, wrong: tf.Tensor) -> tuple[Any, ...]:
                 own = tf.random.experimental.stateless_fold_in(seed, 100 * number + rank)
-                tried = _toward(stage, rank, logits).perturb(classifier, x, y, magnitude, own)
+                aimed = attack_for(stage, logits.shape[-1], rank)
+                tried = aimed.perturb(classifier, x, y, magnitude, own)
                 success = classes_of(logits_of(classifier, tried)) != labels
                 taken = ~wrong & (success | (number == 0))
                 return rank + 1, choose(taken, tried, x_adv), wrong | success
@@ -333,56 +300,8 @@ class AutoAttack(Attack):
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: tf.Tensor
     ) -> Found:
         """All stages at one magnitude a sample, each on what resists; `found_by` is `[N]`."""
-        logits = logits_of(classifier, x)
-        clean = (classes_of(logits) != most_likely(y)).numpy()
-        found_by, x_adv = np.where(clean, CLEAN, RESISTS), x.numpy()
-        stages = self.stages
-        passes = np.zeros(len(stages), np.int64)
-        runs = [
-            (number, rank)
-            for number, stage in enumerate(stages)
-            for rank in range(1, _runs(stage, logits) + 1)
-        ]
-        seeds = np.random.SeedSequence(self._next_seed().numpy().tolist())
-        bar = tqdm.tqdm(runs, "AutoAttack", leave=False, disable=None, delay=3.0)
-        for (number, rank), seed in zip(bar, seeds.generate_state(len(runs)), strict=True):
-            rows = np.flatnonzero(found_by == RESISTS)
-            if not rows.size:
-                break
-            stage = stages[number]
-            aim = f" {rank}" if stage.targets else ""
-            bar.set_postfix_str(f"{stage.name}{aim}: {len(rows)} of {len(found_by)} resist")
-            attack = _toward(stage, rank, logits)
-            own, labels = tf.gather(x, rows), tf.gather(y, rows)
-            with attack.drawing_from(int(seed) >> 1):
-                tried = attack._run(classifier, own, labels, tf.gather(magnitude, rows))
-            wrong = _wrong(classifier, tried, labels)
-            passes[number] += len(rows) * stage.passes
-            # What resists all is shown as the first attack left it.
-            taken = wrong | (number == 0)
-            x_adv[rows[taken]] = tried.numpy()[taken]
-            found_by[rows[wrong]] = number + 1
-        bar.close()
-        return Found(tf.constant(x_adv), found_by, passes)
-
-
-def _runs(stage: Stage, logits: tf.Tensor) -> int:
-    """How often a stage is run: once, or once for each wrong class that it is aimed at."""
-    return min(stage.targets, logits.shape[-1] - 1) if stage.targets else 1
-
-
-def _toward(stage: Stage, rank: Any, logits: tf.Tensor) -> Attack:
-    """A stage's attack, aimed at the wrong class of a rank if it is aimed at any."""
-    attack = copy.copy(stage.attack)
-    if logits.shape[-1] == 2 and isinstance(attack, PGD) and attack.loss == "dlr":
-        attack.loss = "margin"
-    if not stage.targets:
-        return attack
-    if isinstance(attack, WithinMagnitude):
-        attack.attack = copy.copy(attack.attack)
-    aimed: Any = attack.attack if isinstance(attack, WithinMagnitude) else attack
-    aimed.target_rank = rank
-    return attack
+        seed = self._next_seed().numpy().tolist()
+        return run_stages(self.stages, classifier, x, y, magnitude, seed, self.exhaustive)
 
 
 def _wrong(classifier: Classifier, x: tf.Tensor, y: tf.Tensor) -> np.ndarray:

@@ -137,8 +137,8 @@ def wrong_class(logits: tf.Tensor, y: tf.Tensor, rank: tf.Tensor | int) -> tf.Te
     Args:
         logits: `[N, C]`.
         y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
-        rank: Scalar integer, 1 for the most likely of the other classes; the last of them where
-            there are fewer.
+        rank: Scalar or `[N]` integers, 1 for the most likely of the other classes; the last of them
+            where there are fewer.
 
     Returns:
         `[N]` int32 classes.
@@ -151,7 +151,8 @@ def wrong_class(logits: tf.Tensor, y: tf.Tensor, rank: tf.Tensor | int) -> tf.Te
     """
     _, others = _split(logits, most_likely(y))
     order = tf.argsort(others, axis=-1, direction="DESCENDING", stable=True)
-    return tf.gather(order, tf.minimum(rank, tf.shape(logits)[-1] - 1) - 1, axis=1)
+    ranks = tf.broadcast_to(tf.cast(rank, tf.int32), tf.shape(order)[:1])
+    return tf.gather(order, tf.minimum(ranks, tf.shape(logits)[-1] - 1) - 1, batch_dims=1)
 
 
 LOSSES: Final[dict[str, AttackLoss]] = {

@@ -25,10 +25,10 @@ from lexirobust.attacks import (
     VoronoiPGD,
     WithinMagnitude,
 )
-from lexirobust.attacks.auto_attack import Found
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.losses import classification_loss
+from lexirobust.attacks.staged_run import Found
 from lexirobust.checks import check_count, check_magnitudes, check_priors
 from lexirobust.data_checks import check_data, check_labels
 from lexirobust.data_forms import one_array

@@ -17,8 +17,8 @@ from lexirobust.attacks import (
     TargetedPGD,
     WithinMagnitude,
 )
-from lexirobust.attacks.auto_attack import CLEAN, RESISTS
 from lexirobust.attacks.losses import LOSSES, targeted_dlr, wrong_class
+from lexirobust.attacks.staged_run import CLEAN, RESISTS
 from tests.attacks import linear
 
 LINEAR, X = linear.Linear(), linear.samples()
@@ -95,7 +95,7 @@ def test_versions_have_the_stages_of_the_paper():
 def test_each_stage_sees_what_still_resists():
     """Passes are the most that the classifier saw, the looks between the stages aside."""
     (magnitude,) = between(threshold("linf"), 3)
-    attack = AutoAttack("linf", **FEW)
+    attack = AutoAttack("linf", **FEW, exhaustive=True)
     attack.search(LINEAR, X, Y, [magnitude])
     before = int(LINEAR.seen)
     found = attack.search(LINEAR, X, Y, [magnitude])
@@ -106,6 +106,21 @@ def test_each_stage_sees_what_still_resists():
     assert found.passes.tolist() == [6 * 12, 3 * 3 * 13, 3 * 3 * 110, 3 * 20]
     looks = 2 * 6 + 6 + 3 * 7  # At clean inputs, and after each attack.
     assert seen <= found.passes.sum() + looks
+
+
+def test_what_has_no_prospect_is_left_out():
+    """Toward nine classes a quarter, toward three the rest; of a search that is far off a tenth."""
+    classifier = linear.Linear(classes=10)
+    y = classifier.labels(X)
+    distances = linear.distances(classifier, X, "linf")
+    (magnitude,) = between(distances, 2)
+    attack = AutoAttack("linf", bounds=None, steps=20, max_queries=100, seed=0)
+    found = attack.search(classifier, X, y, [magnitude])
+    assert np.array_equal(found.found_by[0] != RESISTS, distances <= magnitude)
+    *_, targeted, fab, square = found.passes
+    assert targeted == 4 * (9 * (5 + 3) + 3 * (20 + 3))
+    assert fab == 4 * 3 * (40 + 90)
+    assert 4 * 10 <= square < 4 * 140
 
 
 @pytest.mark.parametrize("classes", [2, 3])
