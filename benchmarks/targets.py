@@ -219,19 +219,11 @@ def trained(
     return model.classifier, logs, time.perf_counter() - begun
 
 
-def attacks(experiment: Experiment) -> list[lr.attacks.Attack]:
-    """The strongest that the package has together, cheap ones first."""
-    options: dict[str, Any] = {
-        "norm": "l2",
-        "constraint": "maximum",
-        "bounds": (0.0, experiment.scale),
-        "seed": 0,
-    }
-    return [
-        lr.attacks.PGD(steps=100, early_stop=True, **options),
-        lr.attacks.PGD(steps=100, restarts=3, loss="dlr", early_stop=True, **options),
-        lr.attacks.Square(**options),
-    ]
+def attack(experiment: Experiment) -> lr.attacks.Attack:
+    """AutoAttack at a part of its budget, which costs as much as training does."""
+    return lr.attacks.AutoAttack(
+        "l2", bounds=(0.0, experiment.scale), seed=0, steps=50, max_queries=500
+    )
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
@@ -256,7 +248,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
         classifier,
         x[:TESTED],
         y[:TESTED],
-        attacks(experiment),
+        attack(experiment),
         [experiment.scale * magnitude for magnitude in experiment.magnitudes],
         checks=False,
     )

@@ -6,13 +6,16 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.attacks import FGSM, PGD, Spatial
+from lexirobust.attacks import FGSM, PGD, AutoAttack, HopSkipJump, Spatial, Square
 
 WEIGHTS = np.array([[1.0, -1.0], [0.5, -0.5], [-0.25, 0.25]], np.float32)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
 Y = np.argmax(X @ WEIGHTS, axis=-1)
 SOUND = PGD("l2", steps=10, bounds=None, seed=0)
+SHORT = PGD(
+    "l2", steps=1, step_size=0.3, constraint="maximum", bounds=None, random_start=False, seed=0
+)
 
 
 def linear(x):
@@ -75,6 +78,33 @@ def test_a_sound_model_under_a_sound_attack_raises_none(norm, constraint, bounds
 
 def test_a_sound_keras_model_raises_none():
     assert names(normalized()) == []
+
+
+def test_several_attacks_are_judged_by_the_worst_of_them():
+    assert "one step is stronger" in names(linear, SHORT)
+    assert names(linear, [SHORT, SOUND]) == []
+    assert names(linear, AutoAttack("l2", bounds=None, steps=10, max_queries=20, seed=0)) == []
+
+
+def test_attacks_without_gradients_are_not_asked_for_them():
+    search = Square("l2", max_queries=200, bounds=None, seed=0)
+    decisions = HopSkipJump("l2", steps=5, gradient_queries=20, bounds=None, seed=0)
+    for attack in (search, decisions):
+        assert not {"no gradients", "one step is stronger"} & {*names(without_gradient, attack)}
+
+
+def test_flag_names_the_attack_and_the_share_of_what_resists():
+    curve = lr.evaluate_robustness(linear, X, Y, SHORT, [0.7])
+    resists, moved = (
+        curve.correct[0],
+        FGSM("l2", constraint="maximum", bounds=None)(linear, X, Y, 0.7),
+    )
+    broken = resists & (np.argmax(linear(moved), axis=1) != Y)
+    (flag,) = [flag for flag in curve.flags if flag.name == "one step is stronger"]
+    assert 0.1 < resists.mean() < 1
+    assert (
+        f"breaks {broken.sum() / resists.sum():.0%} of the samples that resist PGD" in flag.message
+    )
 
 
 def test_probabilities_are_flagged():
