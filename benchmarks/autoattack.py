@@ -34,6 +34,7 @@ from lexirobust.attacks.staged_run import RESISTS
 
 PARTS = ("ours", "reference", "art")
 CHOSEN = flags.DEFINE_list("parts", list(PARTS), f"What to run, out of {', '.join(PARTS)}.")
+NETWORKS = flags.DEFINE_list("networks", [], "Numbers of networks, from 0; by default, all.")
 SAMPLES = flags.DEFINE_integer("samples", 500, "Test images.", 1)
 PYTHON = flags.DEFINE_string("python", None, "Interpreter that has torch and torchattacks.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps the images.")
@@ -194,7 +195,7 @@ RUN: dict[str, Callable[..., dict[str, Any]]] = {"ours": ours, "reference": refe
 
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
     """One row a network and an AutoAttack."""
-    rows = [["network", "AutoAttack", "robust, %", "broken by one alone", "passes", "seconds"]]
+    rows = [["network", "AutoAttack", "robust accuracy, %", "broken by it alone", "passes", "seconds"]]
     for name in SETTINGS:
         own = {run["part"]: run for run in runs if run["network"] == name}
         bits = {part: np.array([*run["resists"]]) == "1" for part, run in own.items()}
@@ -215,7 +216,9 @@ def main(argv: list[str]) -> None:
     if unknown := set(CHOSEN.value) - set(PARTS):
         raise app.UsageError(f"No parts: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
-    for name, setting in SETTINGS.items():
+    for number, (name, setting) in enumerate(SETTINGS.items()):
+        if NETWORKS.value and str(number) not in NETWORKS.value:
+            continue
         x, y = load(setting, f"test[:{SAMPLES.value}]")
         for part in CHOSEN.value:
             settings = {"part": part, "network": name, "samples": SAMPLES.value}

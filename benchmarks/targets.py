@@ -88,10 +88,10 @@ class Experiment:
             **{f"weighted sum {w:g}": weighted(w) for w in (0.5, 0.8, 0.2, 0.9, 0.95)},
             **{f"TRADES {w:g}": trades(w) for w in (0.3, 1.0, 3.0, 6.0)},
             "ranked 0.5": ranked(None),
-            "ranked, memory 0.5": ranked(lr.RunningMean()),
+            "ranked with memory 0.5": ranked(lr.RunningMean()),
             **{f"target loss {c:g}": target(lr.Target(loss=c)) for c in self.losses},
             **{f"target accuracy {p:g}": target(lr.Target(accuracy=p)) for p in self.accuracies},
-            **{f"target loss, TRADES's divergence {c:g}": divergence(c) for c in some},
+            **{f"target loss over TRADES {c:g}": divergence(c) for c in some},
             **{
                 f"{name} {c:g}": multiplied(rule, c)
                 for name, rule in MULTIPLIERS.items()
@@ -304,9 +304,9 @@ def robust(group: Sequence[dict[str, Any]], magnitude: int = -1) -> Mean:
 
 def met(group: Sequence[dict[str, Any]]) -> str:
     """What the target was of, in the last epoch, and for accuracies on test images."""
-    name, value = group[0]["way"].rsplit(maxsplit=1)
-    if "accuracy" in name:
-        wanted = float(value)
+    way = group[0]["way"]
+    if way.startswith("target accuracy"):
+        wanted = float(way.split()[-1])
         tested = round(len(load(EXPERIMENTS[group[0]["experiment"]], "test")[1]))
         within = [
             stats.binomtest(round(each["natural"] * tested), tested)

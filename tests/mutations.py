@@ -88,6 +88,8 @@ MODEL = ("tests/training/test_model.py", "tests/training/test_ways_to_run.py")
 SAVING = ("tests/training/test_saving.py",)
 MEMORY = ("tests/training/test_gradient_means.py",)
 TARGETS = ("tests/training/test_targets.py",)
+AUTO_ATTACK = ("tests/attacks/test_auto_attack.py",)
+FLAGS = ("tests/evaluation/test_flags.py",)
 WARM_START = ("tests/training/test_warm_start.py",)
 METHODS = ("tests/training/test_methods.py",)
 OBJECTIVES = ("tests/training/test_objectives.py", "tests/training/test_methods.py")
@@ -482,6 +484,83 @@ MUTATIONS: Final = (
         "share = tf.where(finite, share, 0.0)",
         "share = tf.identity(share)",
         MEMORY,
+    ),
+    Mutation(
+        "AutoAttack: what is broken is attacked again",
+        "attacks/staged_run.py",
+        "return np.flatnonzero(self.found_by == RESISTS)",
+        "return np.arange(len(self.found_by))",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "AutoAttack: what resists at the largest magnitude is attacked at smaller ones",
+        "attacks/auto_attack.py",
+        "descending[rows[~broken]], resisted[rows[~broken]] = False, x_adv[~broken]",
+        "level[rows[~broken]], resisted[rows[~broken]] = here[~broken], x_adv[~broken]",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "AutoAttack: the farthest classes get all of an attack",
+        "attacks/staged_run.py",
+        "np.argsort(-reached, axis=1",
+        "np.argsort(reached, axis=1",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "AutoAttack: random search ends after its first part",
+        "attacks/staged_run.py",
+        "(way >= least)",
+        "(way > 1.0)",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "AutoAttack: random search is never cut short",
+        "attacks/staged_run.py",
+        "(way >= least)",
+        "(way > -np.inf)",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "targeted DLR: the spread is of the first two logits",
+        "attacks/losses.py",
+        "spread = largest[:, 0] - tf.reduce_mean(largest[:, 2:], axis=-1)",
+        "spread = largest[:, 0] - largest[:, 1]",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "targeted FAB: the boundary is crossed backward",
+        "attacks/minimum_norm/linearization.py",
+        "normals = -_gradient(tape, gaps, x)",
+        "normals = _gradient(tape, gaps, x)",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "WithinMagnitude: what is too far counts",
+        "attacks/minimum_norm/within_magnitude.py",
+        "near = found.success & (found.distances <=",
+        "near = found.success | (found.distances <=",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "randomized classifiers: one draw in place of a mean",
+        "attacks/gradient/gradient_ascent.py",
+        "tf.range(draws),",
+        "tf.range(1),",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "flags: each attack is judged by itself",
+        "evaluation/evaluate.py",
+        "        curve.correct[row, : len(y)],",
+        "        np.ones(len(y), bool),",
+        FLAGS,
+    ),
+    Mutation(
+        "flags: the share is of all samples looked at",
+        "evaluation/flags.py",
+        "np.sum(broken) / np.sum(self.resists)",
+        "np.mean(broken)",
+        FLAGS,
     ),
     Mutation(
         "targets: a rank that misses its target may be raised",

@@ -123,12 +123,27 @@ def targeted_dlr(logits: tf.Tensor, y: tf.Tensor, target: tf.Tensor) -> tf.Tenso
         Croce and Hein, arXiv 2003.01690.
     """
     classes = logits.shape[-1]
-    gain = tf.gather(logits, target, batch_dims=1) - tf.gather(logits, most_likely(y), batch_dims=1)
+    ahead = gain(logits, y, target)
     if classes < 3:
-        return gain + _poison(logits)
+        return ahead + _poison(logits)
     largest = tf.math.top_k(logits, min(classes, 4)).values
     spread = largest[:, 0] - tf.reduce_mean(largest[:, 2:], axis=-1)
-    return tf.math.divide_no_nan(gain, spread) + _poison(logits)
+    return tf.math.divide_no_nan(ahead, spread) + _poison(logits)
+
+
+def gain(logits: tf.Tensor, y: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Computes how far one other class's logit is above the label's.
+
+    Args:
+        logits: `[N, C]`.
+        y: `[N]` integer labels, or `[N, C]` probabilities, of which the largest counts.
+        target: `[N]` integer classes.
+
+    Returns:
+        `[N]` tensor.
+    """
+    own = tf.gather(logits, most_likely(y), batch_dims=1)
+    return tf.gather(logits, target, batch_dims=1) - own
 
 
 def wrong_class(logits: tf.Tensor, y: tf.Tensor, rank: tf.Tensor | int) -> tf.Tensor:

@@ -12,7 +12,7 @@ from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient.pgd import PGD
 from lexirobust.attacks.gradient.targeted import TargetedPGD
-from lexirobust.attacks.losses import margin, most_likely
+from lexirobust.attacks.losses import gain, margin, most_likely, wrong_class
 from lexirobust.attacks.minimum_norm.within_magnitude import WithinMagnitude
 from lexirobust.attacks.square import Square
 from lexirobust.tensors import classes_of
@@ -139,10 +139,9 @@ class _Batch:
     ) -> None:
         self.classifier, self.x, self.y, self.magnitude, self.rng = classifier, x, y, magnitude, rng
         self.stages = stages
-        logits = logits_of(classifier, x)
-        self.classes = int(logits.shape[-1])
-        self.margins = margin(logits, y, tf.constant(False)).numpy()
-        clean = (classes_of(logits) != most_likely(y)).numpy()
+        self.logits = logits_of(classifier, x)
+        self.classes = int(self.logits.shape[-1])
+        clean = (classes_of(self.logits) != most_likely(y)).numpy()
         self.found_by, self.x_adv = np.where(clean, CLEAN, RESISTS), x.numpy()
         self.passes = np.zeros(len(stages), np.int64)
         self.ranks: np.ndarray | None = None
@@ -153,10 +152,14 @@ class _Batch:
         """The samples that resist so far."""
         return np.flatnonzero(self.found_by == RESISTS)
 
-    def attack(self, number: int, attack: Attack, rows: np.ndarray, passes: int) -> np.ndarray:
-        """Attacks some samples; returns the margins that they are left with."""
+    def margins(self, logits: tf.Tensor, rows: np.ndarray) -> np.ndarray:
+        """How far some samples' best wrong class is above the label."""
+        return margin(logits, tf.gather(self.y, rows), tf.constant(False)).numpy()
+
+    def attack(self, number: int, attack: Attack, rows: np.ndarray, passes: int) -> tf.Tensor:
+        """Attacks some samples; returns the logits that they are left with."""
         if not rows.size:
-            return np.zeros(0)
+            return self.logits[:0]
         self.show(f"{self.stages[number].name}: {len(self.rows)} of {len(self.x)} resist")
         x, y, magnitude = (tf.gather(each, rows) for each in (self.x, self.y, self.magnitude))
         with attack.drawing_from(int(self.rng.integers(2**31))):
@@ -168,7 +171,7 @@ class _Batch:
         taken = wrong | (number == 0)
         self.x_adv[rows[taken]] = tried.numpy()[taken]
         self.found_by[rows[wrong]] = number + 1
-        return margin(logits, y, tf.constant(False)).numpy()
+        return logits
 
 
 def _aim(batch: _Batch, number: int, stage: Stage, exhaustive: bool) -> None:
@@ -188,7 +191,10 @@ def _aim(batch: _Batch, number: int, stage: Stage, exhaustive: bool) -> None:
                 attack: Any = aimed(batch.ranks[rows, rank])
                 attack.steps = steps
                 passes = stage.passes - stage.attack.steps + steps
-                reached[rows, rank] = batch.attack(number, attack, rows, passes)
+                logits = batch.attack(number, attack, rows, passes)
+                labels = tf.gather(batch.y, rows)
+                target = wrong_class(tf.gather(batch.logits, rows), labels, rank + 1)
+                reached[rows, rank] = gain(logits, labels, target).numpy()
             batch.ranks = np.argsort(-reached, axis=1, kind="stable")[:, :PROMISING] + 1
     for column in range(batch.ranks.shape[1]):
         rows = batch.rows
@@ -201,6 +207,6 @@ def _search(batch: _Batch, number: int, attack: Square) -> None:
     for share, least in (*RUNGS, (1.0, 1.0)):
         part = copy.copy(attack)
         part.max_queries = max(1, round(share * attack.max_queries))
-        reached = batch.attack(number, part, rows, part.max_queries)
-        way = 1.0 - reached / batch.margins[rows]
+        logits = batch.attack(number, part, rows, part.max_queries)
+        way = 1.0 - batch.margins(logits, rows) / batch.margins(tf.gather(batch.logits, rows), rows)
         rows = rows[(batch.found_by[rows] == RESISTS) & (way >= least)]

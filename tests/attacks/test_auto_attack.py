@@ -16,6 +16,7 @@ from lexirobust.attacks import (
     Square,
     TargetedPGD,
     WithinMagnitude,
+    staged_run,
 )
 from lexirobust.attacks.losses import LOSSES, targeted_dlr, wrong_class
 from lexirobust.attacks.staged_run import CLEAN, RESISTS
@@ -121,6 +122,36 @@ def test_what_has_no_prospect_is_left_out():
     assert targeted == 4 * (9 * (5 + 3) + 3 * (20 + 3))
     assert fab == 4 * 3 * (40 + 90)
     assert 4 * 10 <= square < 4 * 140
+
+
+def test_classes_that_come_near_have_a_prospect():
+    """The class that is least likely at the input is the one whose boundary is nearest."""
+    steep = np.array([[0.0, -0.1, -0.1, -0.1, -0.1, -0.1, -0.1, 2.0]], np.float32)
+
+    def classifier(x):
+        return x @ steep - np.array([0.0, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6], np.float32)
+
+    x, y, magnitude = tf.zeros((1, 1)), tf.constant([0]), tf.constant([0.7])
+    (stage,) = [s for s in AutoAttack("linf", **FEW).stages if s.name.startswith("PGD, targeted")]
+    batch = staged_run._Batch([stage], classifier, x, y, magnitude, np.random.default_rng(0))
+    staged_run._aim(batch, 0, stage, exhaustive=False)
+    assert batch.found_by.tolist() == [RESISTS]
+    assert 7 in batch.ranks[0]
+    assert batch.ranks.shape == (1, 3)
+
+
+def test_search_that_leads_on_goes_on():
+    magnitude = tf.constant(1.06 * threshold("linf"), tf.float32)
+    decide = lambda x: tf.stop_gradient(LINEAR.uncounted(x))  # noqa: E731
+
+    def broken(queries, exhaustive):
+        attack = AutoAttack("linf", bounds=None, max_queries=queries)
+        stages = [stage for stage in attack.stages if stage.name == "Square"]
+        x, y = tf.constant(X), tf.constant(Y)
+        found = staged_run.run_stages(stages, decide, x, y, magnitude, [0], exhaustive)
+        return np.sum(found.found_by == 1)
+
+    assert broken(60, exhaustive=True) < broken(600, exhaustive=False) >= 5
 
 
 @pytest.mark.parametrize("classes", [2, 3])
