@@ -195,7 +195,9 @@ RUN: dict[str, Callable[..., dict[str, Any]]] = {"ours": ours, "reference": refe
 
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
     """One row a network and an AutoAttack."""
-    rows = [["network", "AutoAttack", "robust accuracy, %", "broken by it alone", "passes", "seconds"]]
+    rows = [
+        ["network", "AutoAttack", "robust accuracy, %", "broken by it alone", "passes", "seconds"]
+    ]
     for name in SETTINGS:
         own = {run["part"]: run for run in runs if run["network"] == name}
         bits = {part: np.array([*run["resists"]]) == "1" for part, run in own.items()}
