@@ -30,7 +30,7 @@ _RESTARTS, _DRAWS, _HALVINGS, _REFINEMENT = 5, 20, 10, 90
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class AutoAttack(Attack):
-    """The evaluation that others believe: several attacks in turn, each on what still resists.
+    """Several attacks in turn, each on what still resists: what published figures stand on.
 
     `"standard"`: `PGD` on the cross entropy; `TargetedPGD` toward each of the most likely wrong
     classes; targeted `FAB` toward the same; `Square`. `"plus"` adds, before the targeted ones, five
@@ -284,6 +284,8 @@ class AutoAttack(Attack):
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             point = x + spread(middle, x) * (x_adv - x)
+            if self.bounds is not None:  # Adding rounds.
+                point = tf.clip_by_value(point, *self.bounds)
             wrong = _wrong(classifier, point, y)
             near = choose(wrong, point, near)
             low, high = tf.where(wrong, low, middle), tf.where(wrong, middle, high)
