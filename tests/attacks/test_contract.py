@@ -199,6 +199,7 @@ OTHER = {
     "target_rank": 2,
     "targets": 3,
     "version": "plus",
+    "exhaustive": True,
     "eot_samples": 2,
     "unexplored": brightness,
 }
@@ -304,16 +305,8 @@ BAD = {
     "source_step": {1.0: "`source_step` must be above 0 and below 1"},
 }
 # Any value will do, or what is refused has a test in the attack's own file.
-ANY = {
-    "seed",
-    "random_start",
-    "early_stop",
-    "attack",
-    "attacks",
-    "magnitudes",
-    "unexplored",
-    "cells",
-}
+ANY = {"seed", "random_start", "early_stop", "exhaustive", "attack", "attacks", "magnitudes"}
+ANY |= {"unexplored", "cells"}
 # Settings that do not go together.
 TOGETHER = {
     attacks.Spatial: ({"fill": np.nan, "bounds": None}, "`fill` must be finite"),
