@@ -63,6 +63,9 @@ class Experiment:
         magnitudes: l2 magnitudes to measure at; the last one is trained for.
         losses: Targets of the natural loss.
         accuracies: Targets of accuracy on held-out data.
+        samples: Training images.
+        batch: Batch size.
+        epochs: Epochs of training.
         scale: Inputs are from 0 to this.
         reset_every: After how many visits a sample's perturbation begins at random again.
     """
