@@ -15,6 +15,8 @@ from lexirobust.geometry.nearest_neighbors import nearest
 from tests.attacks import test_contract as contract
 from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, right_network, weights
 
+pytestmark = pytest.mark.release
+
 # Fewer operations than elsewhere: with checks, each is several.
 SHORT = {"steps": 1, "restarts": 1, "rotations": 1}
 
@@ -43,16 +45,7 @@ def check_alike(call):
         np.testing.assert_array_equal(one, other)
 
 
-@contract.kinds(
-    release=[
-        attacks.FAB,
-        attacks.VoronoiPGD,
-        attacks.IntervalAttack,
-        attacks.HopSkipJump,
-        attacks.GuidedPGD,
-        attacks.WorstCase,
-    ]
-)
+@contract.kinds()
 def test_attack(kind):
     names = contract.settings_of(kind).keys() & {*SHORT, *contract.FEW[kind]}
     attack = contract.make(kind, **{name: SHORT[name] for name in names & SHORT.keys()})
@@ -139,7 +132,6 @@ def trained(model, **options):
     return weights(model)
 
 
-@pytest.mark.release
 def test_training_in_a_graph():
     """With all that is compiled."""
 
@@ -151,7 +143,7 @@ def test_training_in_a_graph():
     check_alike(call)
 
 
-@pytest.mark.parametrize("method", [pytest.param("olgrc", marks=pytest.mark.release), "nearest"])
+@pytest.mark.parametrize("method", ["olgrc", "nearest"])
 def test_training_step(method):
     check_alike(lambda: trained(compiled(METHODS[method](right_network()))))
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 import lexirobust as lr
 from tests.training.by_hand import network
 
+pytestmark = pytest.mark.release
+
 X, Y = lr.datasets.toy(40, seed=0)
 
 ATTACK = """
@@ -127,7 +129,6 @@ def saved_and_loaded(model, path):
     return loaded
 
 
-@pytest.mark.release
 def test_an_attack(add, tmp_path):
     attack = add("trial_attack", ATTACK).Toward()
     model = lr.OLSRC(network(), attack, [0.5, 1.0])

@@ -367,6 +367,7 @@ def test_with_deterministic_operations_everything_runs_and_repeats(tmp_path):
     assert np.isfinite(results[0]).all()
 
 
+@pytest.mark.release
 def test_perturbation_that_is_exported_draws_by_the_seed_of_keras(olgrc, tmp_path):
     def drawn(name, *seed):
         for one in seed:

@@ -54,6 +54,7 @@ def test_linear_classifier_is_broken_from_its_distance_on(norm):
     assert np.all(norms <= magnitudes[:, None] * (1 + 1e-5))
 
 
+@pytest.mark.release
 def test_one_magnitude_at_a_time_breaks_what_a_sweep_does():
     magnitudes = between(threshold("l2"), 2, 4)
     attack = AutoAttack("l2", **FEW)
@@ -154,7 +155,7 @@ def test_search_that_leads_on_goes_on():
     assert broken(60, exhaustive=True) < broken(600, exhaustive=False) >= 5
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.release)])
 def test_few_classes_have_losses_of_their_own(classes):
     classifier = linear.Linear(classes=classes)
     y = classifier.labels(X)

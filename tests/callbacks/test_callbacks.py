@@ -112,6 +112,7 @@ def test_what_cannot_be_measured_is_refused_before_the_first_epoch(x, y, message
         np.testing.assert_array_equal(weight, value)
 
 
+@pytest.mark.release
 def test_watching_changes_nothing():
     random = lr.attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
     runs = []

@@ -31,7 +31,8 @@ def test_an_error_on_a_device_reaches_the_caller(strategy):
         list(on_devices([lambda: 1, fail, lambda: 3]))
 
 
-@pytest.mark.parametrize("genuine", [False, pytest.param(True, marks=pytest.mark.release)])
+@pytest.mark.release
+@pytest.mark.parametrize("genuine", [False, True])
 def test_two_devices_measure_what_one_does(strategy, genuine, tmp_path):
     x, y = lr.datasets.toy(90, seed=0)
     places = []

@@ -42,12 +42,14 @@ def toy_curves():
     }
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_of_the_toy_problem_give_the_papers_genuine_columns(toy_curves, name):
     expected = lr.datasets.toy_accuracy(name, MAGNITUDES, genuine=True)
     np.testing.assert_allclose(toy_curves[name].accuracy, expected, atol=1e-9)
 
 
+@pytest.mark.release
 def test_only_the_ends_of_the_toy_data_count(toy_curves):
     """Four up to the middle of the gap, the outer two from there on."""
     for curve in toy_curves.values():
@@ -55,6 +57,7 @@ def test_only_the_ends_of_the_toy_data_count(toy_curves):
         np.testing.assert_allclose(curve.excluded, 1 - curve.counts / 1000)
 
 
+@pytest.mark.release
 def test_the_paper_orders_the_toy_classifiers_one_way_and_genuinely_another(toy_curves):
     f1, f2, f3, f4 = (toy_curves[name] for name in NAMES)
     # Standard: f1 < f3 < f2 = f4. Genuine: f1 < f2 < f3.
@@ -116,6 +119,7 @@ def test_an_accuracy_of_no_sample_is_undefined():
     assert np.isnan(curve.interval()[1]).all()
 
 
+@pytest.mark.release
 def test_other_data_can_set_the_cells():
     x, y = np.array([[0.0], [1.0]], np.float32), np.array([0, 1])
     classifier = nearest_neighbor(x, y)

@@ -41,21 +41,12 @@ def test_plain_training_is_keras_own_to_rounding(options, run_eagerly):
 
 
 WAYS = [
-    ("trades", {"micro_batch_size": 6}),
-    ("olsrc", {"micro_batch_size": 6}),
-    ("olsrc", {"keep_gradients": False}),
-    *(
-        pytest.param(method, {"micro_batch_size": 6}, marks=pytest.mark.release)
-        for method in METHODS
-        if method != "olsrc"
-    ),
-    *(
-        pytest.param(method, {"keep_gradients": False}, marks=pytest.mark.release)
-        for method in ("olgrc", "nearest")
-    ),
+    *((method, {"micro_batch_size": 6}) for method in METHODS),
+    *((method, {"keep_gradients": False}) for method in ("olsrc", "olgrc", "nearest")),
 ]
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(("method", "options"), WAYS, ids=str)
 def test_ways_to_take_a_step_agree_to_rounding(method, options):
     one, _ = trained(method)

@@ -158,6 +158,7 @@ def test_averages_that_are_looked_at_and_put_back_change_nothing():
     assert trained(True)[1] == trained(False)[1] == 12
 
 
+@pytest.mark.release
 def test_steps_that_loss_scaling_skips_are_not_remembered():
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:

@@ -94,6 +94,7 @@ def test_a_target_is_met_at_the_constrained_optimum(optimizer, options):
     assert TWO.value(w) == pytest.approx(minimum(TWO, [(ONE, 0.25)]), abs=1e-3)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("reach", [0.25, 0.0])
 def test_two_targets_of_three_ranks_are_met(reach):
     """Rank 2's is met too, and one out of reach is at its best within rank 1's."""
@@ -173,7 +174,11 @@ def test_regularization_is_no_part_of_a_target():
     ids=str,
 )
 @pytest.mark.parametrize(
-    "target", [Target(accuracy=0.7), Target(loss=0.5)], ids=["accuracy", "loss"]
+    "target",
+    [
+        pytest.param(Target(accuracy=0.7), marks=pytest.mark.release, id="accuracy"),
+        pytest.param(Target(loss=0.5), id="loss"),
+    ],
 )
 def test_however_it_runs_the_result_is_the_same(options, target):
     memory = lr.RunningMean()
@@ -184,6 +189,7 @@ def test_however_it_runs_the_result_is_the_same(options, target):
         assert other_logs[name] == pytest.approx(values, abs=1e-3), name
 
 
+@pytest.mark.release
 def test_two_replicas_take_the_step_of_one_device():
     model = model_of()
     train(model)
@@ -206,6 +212,7 @@ def test_what_was_saved_goes_on_as_it_would_have(tmp_path):
     np.testing.assert_array_equal(weights(loaded), weights(model))
 
 
+@pytest.mark.release
 def test_in_mixed_precision_a_skipped_step_is_not_estimated():
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:

@@ -211,12 +211,11 @@ def test_the_safeguard_leaves_a_good_step_alone(data):
     np.testing.assert_array_equal(*runs)
 
 
-@pytest.mark.parametrize(
-    "make", [pytest.param(right_network, marks=pytest.mark.release), stochastic_network]
-)
+@pytest.mark.release
+@pytest.mark.parametrize("make", [right_network, stochastic_network])
 @pytest.mark.parametrize(
     "options",
-    [pytest.param({"update": "onestep"}, marks=pytest.mark.release), {"update": "per_rank"}],
+    [{"update": "onestep"}, {"update": "per_rank"}],
     ids=str,
 )
 def test_kept_and_recomputed_gradients_give_one_result(data, options, make):
@@ -293,7 +292,8 @@ def test_the_metric_is_of_the_update_that_is_applied(data, monkeypatch, update):
             np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("safeguard", [pytest.param(False, marks=pytest.mark.release), True])
+@pytest.mark.release
+@pytest.mark.parametrize("safeguard", [False, True])
 def test_mixed_precision_keeps_the_promise_and_a_skipped_step_stays_skipped(data, safeguard):
     keras.config.set_dtype_policy("mixed_float16")
     try:

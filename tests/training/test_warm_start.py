@@ -159,13 +159,14 @@ def test_samples_start_at_random_again_after_so_many_visits(data):
         assert continued == (visit not in (1, 4))
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("free", "micro_batch_size"),
     [
         (False, None),
         (True, 7),
-        pytest.param(False, 7, marks=pytest.mark.release),
-        pytest.param(True, None, marks=pytest.mark.release),
+        (False, 7),
+        (True, None),
     ],
 )
 def test_what_a_discriminator_is_shown_begins_where_it_ended(data, free, micro_batch_size):

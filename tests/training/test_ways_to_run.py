@@ -52,6 +52,7 @@ def test_a_graph_takes_the_steps_of_eager_code(data, settings):
     assert graph_logs == pytest.approx(logs, abs=1e-4)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_compiled_by_xla_the_weights_are_the_same(data, settings):
     model, _ = trained(data, settings)
