@@ -565,15 +565,15 @@ MUTATIONS: Final = (
     Mutation(
         "targets: a rank that misses its target may be raised",
         "training/state/targets.py",
-        "return tf.where(excess < 0, tf.maximum(excess / left, FREE), excess)",
+        "return tf.where(excess < 0, tf.maximum(excess / left, FREE), PACE * excess)",
         "return tf.minimum(tf.maximum(excess / left, FREE), 0.0)",
         TARGETS,
     ),
     Mutation(
         "targets: a rank that has met its target keeps its weight",
         "training/state/targets.py",
-        "given = (1.0 - tf.maximum(excess[rank], 0.0)) * alphas[rank]",
-        "given = 0.0 * alphas[rank]",
+        "self._alphas = shared_alphas(alphas, self.targets)",
+        "self._alphas = list(alphas)",
         TARGETS,
     ),
     Mutation(

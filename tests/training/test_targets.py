@@ -115,7 +115,7 @@ def test_a_target_that_does_not_bind_leaves_the_last_rank_alone():
 
 def test_bounds_demand_descent_above_the_target_and_free_the_rank_far_below():
     excess = tf.constant([1.0, 0.3, 0.0, -0.5, -0.75, -1.0], tf.float64)
-    expected = [1.0, 0.3, 0.0, -1.0, -3.0, FREE]
+    expected = [0.5, 0.15, 0.0, -1.0, -3.0, FREE]
     np.testing.assert_allclose(bound_of(excess), expected)
 
 

@@ -25,6 +25,12 @@ DRIFT_STEPS: Final = 5.0
 """The time constant of what tells drift from noise, in training steps."""
 TOLERANCE: Final = 0.1
 """The distance from its target, as a share of it, from which on a rank has all or nothing."""
+PACE: Final = 0.5
+"""How fast a rank that misses its target is to descend, as a share of how fast it would alone.
+
+A rank that goes first all the way leaves the ranks below behind, who then have the rest of the
+training to catch up in.
+"""
 FREE: Final = -1e6
 """A bound that no step reaches: the rank does not constrain those below it."""
 
@@ -33,10 +39,11 @@ FREE: Final = -1e6
 class Target:
     """The loss or the accuracy at which a rank is good enough.
 
-    While a rank misses its target, the ranks below it must let it descend as fast as it would
-    alone. Once it has met it, its weight in the update is shared by the ranks below it, and they
-    may spend what is left: as much as brings it back to its target, and no more. So a model with
-    `Target(accuracy=0.99)` for its natural rank is as robust as training finds at 99 % accuracy.
+    While a rank misses its target, the ranks below it must let it descend, half as fast as it would
+    alone or faster. Once it has met it, they may spend what is left: as much as brings it back to
+    its target, and no more. The rank asks for nothing else: its alpha is shared by the ranks below
+    it. So a model with `Target(accuracy=0.99)` for its natural rank is as robust as training finds
+    at 99 % accuracy.
 
     What is compared with the target is a running mean over about 20 training steps, or, with
     `callbacks.HeldOutTargets`, what held-out data say. A target that cannot be reached leaves the
@@ -165,7 +172,7 @@ class TargetEstimates(FixedState):
     ) -> None:
         self.targets = list(targets)
         self.ranks = list(ranks)
-        self._alphas = alphas
+        self._alphas = shared_alphas(alphas, self.targets)
         zeros = tf.zeros([len(self.targets)], tf.float64)
         self._means, self._offsets = replicated(zeros), replicated(zeros)
         self._drift, self._spread = replicated(zeros), replicated(zeros)
@@ -196,9 +203,7 @@ class TargetEstimates(FixedState):
             else tf.clip_by_value((estimates[rank] / target.error - 1.0) / TOLERANCE, -1.0, 1.0)
             for rank, target in enumerate(self.targets)
         ]
-        return RankTargets(
-            tf.stack([*map(bound_of, excess)]), self._shared_alphas(excess), estimates
-        )
+        return RankTargets(tf.stack([*map(bound_of, excess)]), self._alphas, estimates)
 
     def _smoothed(self, now: tf.Tensor) -> tf.Tensor:
         """Updates the running means, which follow the faster the more they lag behind.
@@ -255,19 +260,31 @@ class TargetEstimates(FixedState):
         self._offsets.assign(offsets)
         return measured
 
-    def _shared_alphas(self, excess: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Gives the weight of each rank that meets its target to the ranks below it."""
-        alphas = [tf.constant(alpha, tf.float64) for alpha in self._alphas]
-        for rank, target in enumerate(self.targets[:-1]):
-            if target is None:
-                continue
-            below = alphas[rank + 1 :]
-            own = sum(self._alphas[rank + 1 :])
-            shares = [a / own if own else 1.0 / len(below) for a in self._alphas[rank + 1 :]]
-            given = (1.0 - tf.maximum(excess[rank], 0.0)) * alphas[rank]
-            alphas[rank] -= given
-            alphas[rank + 1 :] = [a + s * given for a, s in zip(below, shares, strict=True)]
-        return tf.stack(alphas)
+
+def shared_alphas(alphas: Sequence[float], targets: Sequence[Target | None]) -> list[float]:
+    """Gives the weight of each rank with a target to the ranks below it, by their own.
+
+    Args:
+        alphas: Weights of the ranks, summing to 1.
+        targets: A target for each rank, or `None`, as for the last.
+
+    Returns:
+        One weight a rank, summing to 1.
+
+    Example:
+
+    >>> shared_alphas([0.5, 0.25, 0.25], [Target(loss=0.1), None, None])
+    [0.0, 0.5, 0.5]
+    """
+    shared = list(alphas)
+    for rank, target in enumerate(targets):
+        if target is not None:
+            below = shared[rank + 1 :]
+            left = sum(below)
+            parts = [alpha / left if left else 1.0 / len(below) for alpha in below]
+            shared[rank + 1 :] = [a + p * shared[rank] for a, p in zip(below, parts, strict=True)]
+            shared[rank] = 0.0
+    return shared
 
 
 def bound_of(excess: tf.Tensor) -> tf.Tensor:
@@ -277,16 +294,16 @@ def bound_of(excess: tf.Tensor) -> tf.Tensor:
         excess: How far it misses its target, from -1 to 1, both ends included.
 
     Returns:
-        From 0 at the target to 1, as fast as alone, if it misses it; below 0 it may be spent, the
-        more the farther it is from its target, at -1 without a limit.
+        As a share of how fast it would alone: from 0 at the target to `PACE` if it misses it; below
+        0 it may be spent, the more the farther it is from its target, at -1 without a limit.
 
     Example:
 
     >>> [float(bound_of(tf.constant(e, tf.float64))) for e in (1.0, 0.5, 0.0, -0.5)]
-    [1.0, 0.5, 0.0, -1.0]
+    [0.5, 0.25, 0.0, -1.0]
     """
     left = tf.maximum(1.0 + excess, -1.0 / FREE)
-    return tf.where(excess < 0, tf.maximum(excess / left, FREE), excess)
+    return tf.where(excess < 0, tf.maximum(excess / left, FREE), PACE * excess)
 
 
 def _measured(

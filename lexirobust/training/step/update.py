@@ -19,13 +19,12 @@ class RankTargets(NamedTuple):
 
     Attributes:
         bounds: `[T]` float64: how fast each rank is to descend at least, as of `gem.solve_dual`.
-        alphas: `[T]` float64 weights of the ranks, those of ranks that meet their target given to
-            the ranks below.
+        alphas: `[T]` weights of the ranks, those of ranks with a target given to the ranks below.
         estimates: `[T]` loss or error rate of each rank; 0 without a target.
     """
 
     bounds: tf.Tensor
-    alphas: tf.Tensor
+    alphas: Sequence[float]
     estimates: tf.Tensor
 
 
@@ -51,7 +50,7 @@ def apply_update(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     gradients: RankedGradients,
-    alphas: Sequence[float] | tf.Tensor,
+    alphas: Sequence[float],
     share: float,
     margin: float,
     in_metric: bool,
@@ -123,7 +122,7 @@ class _Descent(NamedTuple):
 def _metric(
     optimizer: keras.optimizers.Optimizer,
     gradients: RankedGradients,
-    alphas: Sequence[float] | tf.Tensor,
+    alphas: Sequence[float],
     share: float,
     margin: float,
     bounds: tf.Tensor | None,
@@ -136,8 +135,7 @@ def _metric(
     metric_of = preconditioner(getattr(optimizer, "inner_optimizer", optimizer))
     if metric_of is None:
         return None
-    plain = [share * alpha for alpha in alphas] if isinstance(alphas, Sequence) else share * alphas
-    metric = metric_of(gradients.combined(plain))
+    metric = metric_of(gradients.combined([share * alpha for alpha in alphas]))
     weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin, bounds)
     return metric_of(gradients.combined(share * weights))
 
