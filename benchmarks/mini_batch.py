@@ -65,9 +65,9 @@ def weighted(alpha: float) -> Make:
     )
 
 
-def trades(inverse_lambda: float) -> Make:
+def trades(beta: float) -> Make:
     return lambda classifier, attack, magnitude, start: lr.TRADES(
-        classifier, attack, magnitude, inverse_lambda=inverse_lambda, warm_start=start
+        classifier, attack, magnitude, beta=beta, warm_start=start
     )
 
 

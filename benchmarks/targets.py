@@ -109,7 +109,7 @@ def weighted(alpha: float) -> Make:
 
 
 def trades(weight: float) -> Make:
-    return lambda c, a, m, s: lr.TRADES(c, a, m, inverse_lambda=weight, warm_start=s)
+    return lambda c, a, m, s: lr.TRADES(c, a, m, beta=weight, warm_start=s)
 
 
 def ranked(memory: lr.RunningMean | None) -> Make:

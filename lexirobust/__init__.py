@@ -4,6 +4,7 @@ from lexirobust import attacks, callbacks, datasets, gem
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
 from lexirobust.geometry.class_distances import class_distances, nearest_pairs
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
+from lexirobust.probabilities import logits
 from lexirobust.reporting import report
 from lexirobust.serving import export
 from lexirobust.training import (
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate_robustness",
     "export",
     "gem",
+    "logits",
     "nearest_boundary",
     "nearest_pairs",
     "negative_adversarial_remover",

@@ -204,10 +204,12 @@ def check_loss(loss: Any) -> Any:
         parameter = inspect.signature(resolved).parameters.get("from_logits")
         from_logits = True if parameter is None else parameter.default
     if not from_logits:
+        given = getattr(resolved, "name", getattr(resolved, "__name__", None))
+        sparse = given != "categorical_crossentropy"  # That one is of one-hot labels.
         raise ValueError(
-            "`loss` must take logits, which is what the classifier gives, such as "
-            "keras.losses.SparseCategoricalCrossentropy(from_logits=True). Received: "
-            f"{loss!r}, which takes probabilities."
+            "`loss` must take logits, which is what the classifier gives, such as keras.losses."
+            f"{'Sparse' * sparse}CategoricalCrossentropy(from_logits=True). Received: {given!r}, "
+            "which takes probabilities."
         )
     return loss
 
@@ -247,7 +249,7 @@ def logits_problem(outputs: Any) -> str | None:
     return (
         "`classifier` must give logits, but what it gives looks like probabilities: every row is "
         "at least 0 and sums to 1. Their gradients mislead attacks, and accuracies come out too "
-        "high. Make a model without the final softmax."
+        "high. Take the final softmax or sigmoid off: lexirobust.logits(model)."
     )
 
 

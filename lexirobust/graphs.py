@@ -49,6 +49,7 @@ def _traced_apart(function: Any) -> Callable[..., Any]:
     """
     signature = inspect.signature(function.python_function)
 
+    @tf.autograph.experimental.do_not_convert  # It would warn that it cannot convert the thread.
     @functools.wraps(function.python_function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if tf.config.functions_run_eagerly():

@@ -777,8 +777,8 @@ MUTATIONS: Final = (
     Mutation(
         "TRADES: weights of loss and divergence swapped",
         "training/methods/trades.py",
-        "[1.0, inverse_lambda]",
-        "[inverse_lambda, 1.0]",
+        "[1.0, beta]",
+        "[beta, 1.0]",
         METHODS,
     ),
     Mutation(

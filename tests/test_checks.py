@@ -332,7 +332,7 @@ def softmax(logits):
 def test_probabilities_are_recognized(outputs):
     problem = checks.logits_problem(tf.constant(outputs))
     assert re.search("`classifier` must give logits.*looks like probabilities", problem)
-    assert "without the final softmax" in problem
+    assert "Take the final softmax" in problem
 
 
 def test_rounded_probabilities_are_recognized():

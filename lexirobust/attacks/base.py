@@ -12,6 +12,7 @@ from lexirobust.attacks.compiled_attack import CompiledAttack
 from lexirobust.attacks.inputs import as_float, batches, one_per_input, progress
 from lexirobust.checks import check_magnitudes
 from lexirobust.geometry import balls
+from lexirobust.geometry.norms import NORMS
 from lexirobust.tensors import of_dtype
 
 
@@ -185,6 +186,27 @@ class Attack(CompiledAttack):
             `[N]` tensor.
         """
         return balls.norm(perturbation, self.norm)
+
+    def check_room(self, magnitudes: Sequence[float], shape: Sequence[int]) -> None:
+        """Checks that the bounds hold perturbations of such norms.
+
+        Args:
+            magnitudes: Norms.
+            shape: Of one input.
+
+        Raises:
+            ValueError: If one is longer than the way between two opposite corners of the bounds.
+        """
+        if self.bounds is None or self.norm not in NORMS:
+            return
+        low, high = self.bounds
+        longest = float(balls.norm(np.full((1, *shape), high - low), self.norm)[0])
+        if max(magnitudes) > longest * (1.0 + 1e-6):
+            raise ValueError(
+                f"`magnitudes` must be at most {longest:g}: by more of the {self.norm} norm no "
+                f"input moves inside the attack's `bounds` {self.bounds}. Received: "
+                f"{max(magnitudes):g}."
+            )
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:
         """Says where the bounds leave room for a perturbation of exactly this norm.

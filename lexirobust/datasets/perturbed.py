@@ -10,6 +10,7 @@ from lexirobust.attacks import gradient_check
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, classifier_of
 from lexirobust.attacks.compiled_attack import draw_seed
+from lexirobust.attacks.inputs import as_float
 from lexirobust.checks import check_magnitudes
 from lexirobust.data_checks import flat_labels, input_tests
 from lexirobust.data_forms import check_dense, check_one_input, only_input
@@ -38,7 +39,7 @@ def perturb(
         finite or outside the attack's bounds raises `InvalidArgumentError`.
 
     Raises:
-        TypeError: If an argument has another type, or inputs are no floating-point numbers.
+        TypeError: If an argument has another type, or inputs are no real numbers.
         ValueError: If the dataset does not consist of such batches, a Keras classifier is not
             built, or the magnitude is negative or not finite.
 
@@ -67,6 +68,7 @@ def perturb(
 
     def perturbed(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         x, y, *rest = batch
+        x = as_float(x)
         tests = input_tests(x, attack.bounds)
         with tf.control_dependencies([test for test in tests if test is not None]):
             x = tf.identity(x)
@@ -90,11 +92,8 @@ def _check_batches(spec: Any) -> None:
             f"Datasets gives them for `as_supervised=True`. Received: elements of {spec}."
         )
     x, y = spec[:2]
-    if not x.dtype.is_floating:
-        raise TypeError(
-            "`dataset` must yield floating-point inputs: map them first. Received: dtype "
-            f"{x.dtype.name}."
-        )
+    if not (x.dtype.is_floating or x.dtype.is_integer):
+        raise TypeError(f"`dataset` must yield inputs of real numbers. Received: {x.dtype.name}.")
     if x.shape.rank is None or None in x.shape[1:] or x.shape.rank < 2 or not y.shape.rank:
         raise ValueError(
             "`dataset` must yield batches of inputs [N, ...] whose shape is known but for N, and "

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from scipy import stats
 
+from lexirobust.atomic_files import write_whole
 from lexirobust.evaluation.flags import Flag
 
 SCHEMA_VERSION: Final = 1
@@ -175,8 +178,11 @@ class AccuracyCurve:
 
         return plotting.accuracy_curves({"": self})
 
-    def to_json(self) -> str:
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Writes everything but the samples shown, which are pictures.
+
+        Args:
+            path: A file that is to hold the text, whole or not at all, or `None`.
 
         Returns:
             JSON text, in the schema of docs/accuracy_curve.schema.json.
@@ -196,14 +202,19 @@ class AccuracyCurve:
                 for name in (*_MATRICES, "valid")
             },
         }
-        return json.dumps(content, allow_nan=False) + "\n"
+        text = json.dumps(content, allow_nan=False) + "\n"
+        if path is not None:
+            write_whole(
+                pathlib.Path(path), lambda unfinished: unfinished.write_text(text, encoding="utf-8")
+            )
+        return text
 
     @classmethod
-    def from_json(cls, text: str) -> "AccuracyCurve":
+    def from_json(cls, text: str | os.PathLike[str]) -> "AccuracyCurve":
         """Reads what `to_json` wrote.
 
         Args:
-            text: JSON text.
+            text: JSON text, or the `pathlib.Path` of a file that holds it.
 
         Returns:
             An equal curve, without samples to show.
@@ -212,6 +223,8 @@ class AccuracyCurve:
             ValueError: If the text is no JSON, of another version, lacks something, or does not
                 hold what the schema says.
         """
+        if isinstance(text, os.PathLike):
+            text = pathlib.Path(text).read_text(encoding="utf-8")
         try:
             content = json.loads(text)
         except RecursionError as error:

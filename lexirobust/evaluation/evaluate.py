@@ -168,6 +168,8 @@ def evaluate_robustness(
             if not first:
                 classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
                 first.append((inputs[:_PROBED], labels[:_PROBED]))
+                for each in attacks:
+                    each.check_room(magnitudes, inputs.shape[1:])
                 if priors is not None:
                     check_priors(priors, classes)
                 if y is not None:

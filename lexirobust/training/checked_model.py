@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,8 @@ from lexirobust.checks import check_count
 from lexirobust.data_forms import only_input
 from lexirobust.training.data_gradients import DataGradients
 from lexirobust.training.objectives import Rank
+from lexirobust.training.progress_bar import ProgressBar
+from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.step.objective_losses import Gradient
 
 
@@ -24,6 +26,7 @@ class CheckedModel(keras.Model):
 
     classifier: keras.Model
     objectives: Sequence[Rank]
+    settings: TrainingSettings
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -94,8 +97,9 @@ class CheckedModel(keras.Model):
             y: `[N]` integer labels, or `[N, classes]` probabilities; for several outputs a dict or
                 a list of labels, as for any Keras model.
             *args: As of `keras.Model.fit`.
-            **kwargs: As of `keras.Model.fit`. A `sample_weight` is `[N]` or `[N, 1]`; for several
-                outputs also a dict or a list, and `[N, ...]` where an output has more axes.
+            **kwargs: As of `keras.Model.fit`. The bar shows fewer numbers than the history holds,
+                all of them with `detailed_logs`. A `sample_weight` is `[N]` or `[N, 1]`; for
+                several outputs also a dict or a list, and `[N, ...]` where one has more axes.
 
         Returns:
             A `History` object.
@@ -108,13 +112,15 @@ class CheckedModel(keras.Model):
             TypeError: If labels are neither integers nor probabilities, or data are sparse or
                 ragged.
         """
-        self._assert_compile_called("fit")
+        self._check_compiled("fit")
         call = self._checked_call(super().fit, x, y, *args, learns=True, **kwargs)
         validation = call.arguments.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             call.arguments["validation_data"] = self.check_data(validation)
         elif isinstance(validation, tuple | list):
             self.check_data(*keras.utils.unpack_x_y_sample_weight(validation))
+        if not self.settings.detailed_logs:
+            call.arguments["callbacks"] = _with_bar(call.arguments)
         self._validates = validation is not None or bool(call.arguments.get("validation_split"))
         history = super().fit(*call.args, **call.kwargs)
         self.check_history(history.history)
@@ -136,7 +142,7 @@ class CheckedModel(keras.Model):
             ValueError: As `fit`.
             TypeError: As `fit`.
         """
-        self._assert_compile_called("evaluate")
+        self._check_compiled("evaluate")
         if "_use_cached_eval_dataset" not in kwargs:  # `fit` has checked its validation data.
             call = self._checked_call(super().evaluate, *args, **kwargs)
             args, kwargs = call.args, call.kwargs
@@ -159,7 +165,7 @@ class CheckedModel(keras.Model):
             ValueError: As `fit`.
             TypeError: As `fit`.
         """
-        self._assert_compile_called("train_on_batch")
+        self._check_compiled("train_on_batch")
         self._checked_call(super().train_on_batch, x, y, *args, **kwargs)
         return super().train_on_batch(x, y, *args, **kwargs)
 
@@ -179,7 +185,7 @@ class CheckedModel(keras.Model):
             ValueError: As `fit`.
             TypeError: As `fit`.
         """
-        self._assert_compile_called("test_on_batch")
+        self._check_compiled("test_on_batch")
         self._checked_call(super().test_on_batch, x, y, *args, **kwargs)
         with self._only_evaluating():
             return super().test_on_batch(x, y, *args, **kwargs)
@@ -214,7 +220,7 @@ class CheckedModel(keras.Model):
         >>> lr.gem.gramian(model.gradients(x, y)).shape
         TensorShape([2, 2])
         """
-        self._assert_compile_called("gradients")
+        self._check_compiled("gradients")
         check_count("batch_size", batch_size)
         self.check_data(x, y)
         if self._data_gradients is None or not self._data_gradients.still_hold():
@@ -226,6 +232,14 @@ class CheckedModel(keras.Model):
     def batch_gradients(self, data: Any) -> list[Gradient]:
         """Differentiates every rank's loss on a batch, as `train_step` is given it."""
         raise NotImplementedError
+
+    def _check_compiled(self, method: str) -> None:
+        if not self.compiled:
+            classifier = self.classifier.compiled
+            raise ValueError(
+                f"`compile` must be called on the model before `{method}`. Received: a model that "
+                f"is not compiled{', around a classifier that is' * classifier}."
+            )
 
     def _build_on(self, shape: Any) -> None:
         if not self.built:
@@ -273,3 +287,14 @@ class CheckedModel(keras.Model):
             yield
         finally:
             self._evaluating = before
+
+
+def _with_bar(arguments: Mapping[str, Any]) -> Any:
+    """The callbacks of a call of `fit`, with our bar where Keras would add its own."""
+    callbacks = arguments.get("callbacks")
+    if arguments.get("verbose", "auto") == 0 or isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = keras.tree.flatten(callbacks) if callbacks else []
+    if any(isinstance(each, keras.callbacks.ProgbarLogger) for each in callbacks):
+        return callbacks
+    return [*callbacks, ProgressBar()]

@@ -11,7 +11,7 @@ from lexirobust.data_forms import check_sizes, only_input
 from lexirobust.training.augmentation import Augmentation, augmentation_of
 from lexirobust.training.checked_model import CheckedModel
 from lexirobust.training.data import DataFormat, input_shape, sized_inputs
-from lexirobust.training.input_gradient import warn_without_gradient
+from lexirobust.training.first_look import look_at
 from lexirobust.training.metrics import ObjectiveMeans
 from lexirobust.training.objectives import Batch, Forward, Objective, Rank
 from lexirobust.training.outputs import OutputLosses, Outputs, check_one_loss, count_classes
@@ -19,6 +19,7 @@ from lexirobust.training.resumable_model import ResumableModel
 from lexirobust.training.settings import (
     TrainingSettings,
     check_classifier,
+    check_logits,
     check_objectives,
     check_trainable,
     checked_optimizer,
@@ -27,10 +28,7 @@ from lexirobust.training.settings import (
 )
 from lexirobust.training.state.gradient_means import RunningMean
 from lexirobust.training.state.saved_variables import SavedState
-from lexirobust.training.state.targets import (
-    Target,
-    warn_of_missed_targets,
-)
+from lexirobust.training.state.targets import Target, warn_of_missed_targets
 from lexirobust.training.state.warm_start import (
     RANDOM_STARTS,
     WarmStart,
@@ -142,6 +140,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
         super().__init__(**kwargs)
         check_classifier(classifier)
         check_objectives(objectives)
+        check_logits(classifier, objectives)
         self.classifier = classifier
         self.objectives = tuple(objectives)
         self.alphas = tuple(check_alphas(alphas, len(self.objectives)))
@@ -230,7 +229,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
             self.classifier, self.augmentation, shape, attacked=self.attacks_per_sample > 0
         )
         self._augmentation.warn_of_moved_inputs()
-        warn_without_gradient(self.classifier, self._terms, shape, self.bounds)
+        look_at(self.classifier, self._terms, shape, self.bounds)
         if self.compiled:
             self._build_on_compiled()
 

@@ -85,7 +85,7 @@ class ResumableModel(keras.Model):
             ValueError: If the model is not built, or as `lexirobust.export`.
         """
         if format == "tf_saved_model" and self.has_logits and set(kwargs) <= {"verbose"}:
-            serving.export(self, filepath, verbose=kwargs.get("verbose") is not False)
+            serving.export(self, filepath, verbose=kwargs.get("verbose") is True)
             return
         if self.built:
             # Keras exports what was called; training calls the classifier, not this model.

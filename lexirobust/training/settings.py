@@ -9,6 +9,7 @@ import keras
 from lexirobust.checks import check_count
 from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
+from lexirobust.probabilities import probability_layer
 from lexirobust.training.objectives import Objective, Rank
 from lexirobust.training.state.gradient_means import GradientMeans, RunningMean, check_memory
 from lexirobust.training.state.targets import Target, TargetEstimates, check_targets
@@ -134,6 +135,24 @@ def tightest_bounds(terms: Sequence[Objective]) -> tuple[float, float] | None:
     if not known:
         return None
     return max(low for low, _ in known), min(high for _, high in known)
+
+
+def check_logits(classifier: keras.Model, ranks: Sequence[Rank]) -> None:
+    """Checks that a classifier whose layers are known does not end in probabilities.
+
+    Args:
+        classifier: What is to be trained.
+        ranks: The ranked losses.
+
+    Raises:
+        ValueError: If losses are of logits, and its last layer makes probabilities of them.
+    """
+    end = probability_layer(classifier)
+    if end is not None and any(term.gives_logits for term in terms_of(ranks)):
+        raise ValueError(
+            "`classifier` must give logits. Received: one whose last layer, "
+            f"{end.name!r}, makes probabilities of them; train lexirobust.logits(classifier)."
+        )
 
 
 def check_classifier(classifier: Any) -> None:

@@ -70,9 +70,7 @@ def problems(run):
 
 @BY_CALL
 def test_classifier_that_gives_probabilities_is_named(run):
-    with pytest.warns(
-        UserWarning, match="`classifier` must give logits.*without the final softmax"
-    ):
+    with pytest.warns(UserWarning, match="`classifier` must give logits.*Take the final softmax"):
         run(network(activation="softmax"))
 
 

@@ -323,8 +323,8 @@ def test_bad_alphas_are_refused(make, alphas, match):
     [
         (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=1.1), "`alpha`.*0 and 1.*1.1"),
         (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=np.nan), "`alpha`.*nan"),
-        (lambda c: lr.TRADES(c, ATTACK, 1.0, inverse_lambda=-1.0), "`inverse_lambda`.*-1.0"),
-        (lambda c: lr.TRADES(c, ATTACK, 1.0, inverse_lambda=np.inf), "`inverse_lambda`.*inf"),
+        (lambda c: lr.TRADES(c, ATTACK, 1.0, beta=-1.0), "`beta`.*-1.0"),
+        (lambda c: lr.TRADES(c, ATTACK, 1.0, beta=np.inf), "`beta`.*inf"),
         (lambda c: lr.LexicographicModel(c, []), "`objectives`.*non-empty"),
         (lambda c: lr.LexicographicModel(c, ["natural"]), "`objectives`.*'natural'"),
         (

@@ -55,11 +55,11 @@ def test_adversarial_training_descends_on_the_weighted_sum(data, alpha):
     assert logs["loss@l2=4"] == pytest.approx(attacked)
 
 
-@pytest.mark.parametrize("inverse_lambda", [1.0, 3.0])
-def test_trades_descends_on_the_natural_loss_and_the_divergence(data, inverse_lambda):
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+def test_trades_descends_on_the_natural_loss_and_the_divergence(data, beta):
     x, y = data
     y[::2] = 1 - y[::2]  # So that the labels and the prediction lead to different points.
-    model = lr.TRADES(right_network(), ATTACK, 1.5, inverse_lambda=inverse_lambda)
+    model = lr.TRADES(right_network(), ATTACK, 1.5, beta=beta)
     classifier = model.classifier
     clean = classifier(x)
     seen = worst(classifier, x, 1.5, lambda logits: divergence(clean, logits))
@@ -68,16 +68,14 @@ def test_trades_descends_on_the_natural_loss_and_the_divergence(data, inverse_la
     def loss():
         p, q = (tf.nn.log_softmax(classifier(inputs)) for inputs in (x, seen))
         kl = tf.reduce_mean(tf.reduce_sum(tf.exp(p) * (p - q), axis=1))
-        return loss_at(classifier, x, y)() + inverse_lambda * kl
+        return loss_at(classifier, x, y)() + beta * kl
 
     row, total = gradient(classifier, loss)
     kl = np.mean(divergence(clean, classifier(seen)))
     logs = assert_one_step(model, data, row)
     assert logs["loss@l2=1_5"] == pytest.approx(kl, rel=1e-5)
     assert logs["loss"] == pytest.approx(total, rel=1e-5)
-    assert logs["loss"] == pytest.approx(
-        np.mean(cross_entropy(clean, y)) + inverse_lambda * kl, rel=1e-5
-    )
+    assert logs["loss"] == pytest.approx(np.mean(cross_entropy(clean, y)) + beta * kl, rel=1e-5)
 
 
 def test_mixtrain_weighs_each_loss_by_its_share(data):
@@ -220,7 +218,7 @@ def test_adversarial_training_on_clean_inputs_alone_is_standard(data):
     for method in (
         lr.Standard,
         lambda classifier: lr.AdversarialTraining(classifier, ATTACK, 4.0, alpha=1.0),
-        lambda classifier: lr.TRADES(classifier, ATTACK, 4.0, inverse_lambda=0.0),
+        lambda classifier: lr.TRADES(classifier, ATTACK, 4.0, beta=0.0),
     ):
         model = compiled(method(right_network()))
         fit(model, *data, epochs=5)

@@ -22,7 +22,7 @@ PLANE = (np.repeat(DATA[0], 2, axis=1), DATA[1])
 MAKERS = {
     "standard": lr.Standard,
     "adversarial": lambda classifier: lr.AdversarialTraining(classifier, RANDOM, 2.0, alpha=0.3),
-    "trades": lambda classifier: lr.TRADES(classifier, RANDOM, 2.0, inverse_lambda=2.0),
+    "trades": lambda classifier: lr.TRADES(classifier, RANDOM, 2.0, beta=2.0),
     "mix": lambda classifier: lr.MixTrain(classifier, RANDOM, 2.0),
     "max": lambda classifier: lr.MultiPerturbationTraining(
         classifier, [RANDOM, LINF], [2.0, 1.0], "max", alpha=0.3

@@ -11,17 +11,17 @@ from lexirobust.training.objectives import Divergence, Natural, WeightedSum
 
 @keras.saving.register_keras_serializable(package="lexirobust")
 class TRADES(LexicographicModel):
-    """TRADES: the natural loss, plus `inverse_lambda` times the divergence under attack.
+    """TRADES: the natural loss, plus `beta` times the divergence under attack.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
         attack: Perturbs the inputs; here it raises the divergence from the clean prediction.
         magnitude: Norm of the perturbation, above 0.
-        inverse_lambda: Weight of the divergence, at least 0.
+        beta: Weight of the divergence, at least 0.
         **kwargs: As of `keras.Model`.
 
     Raises:
-        ValueError: If the magnitude or `inverse_lambda` is out of range.
+        ValueError: If the magnitude or `beta` is out of range.
 
     Example:
 
@@ -40,15 +40,13 @@ class TRADES(LexicographicModel):
         classifier: keras.Model,
         attack: Attack,
         magnitude: float,
-        inverse_lambda: float = 1.0,
+        beta: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= inverse_lambda < float("inf"):
-            raise ValueError(
-                f"`inverse_lambda` must be finite and at least 0. Received: {inverse_lambda}."
-            )
-        both = WeightedSum([Natural(), Divergence(attack, magnitude)], [1.0, inverse_lambda])
+        if not 0 <= beta < float("inf"):
+            raise ValueError(f"`beta` must be finite and at least 0. Received: {beta}.")
+        both = WeightedSum([Natural(), Divergence(attack, magnitude)], [1.0, beta])
         super().__init__(classifier, [both], **kwargs)
         self.attack = attack
         self.magnitude = float(magnitude)
-        self.inverse_lambda = float(inverse_lambda)
+        self.beta = float(beta)

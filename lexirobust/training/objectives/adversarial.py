@@ -1,5 +1,7 @@
 """The loss on perturbed inputs."""
 
+import numbers
+
 import keras
 import tensorflow as tf
 
@@ -35,8 +37,11 @@ class Adversarial(Objective):
     def __init__(self, attack: Attack, magnitude: float, name: str | None = None) -> None:
         if not isinstance(attack, Attack):
             raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
-        if not 0 < magnitude < float("inf"):
-            raise ValueError(f"`magnitude` must be finite and above 0. Received: {magnitude}.")
+        if not isinstance(magnitude, numbers.Real) or not 0 < magnitude < float("inf"):
+            raise ValueError(
+                "`magnitude` must be one number, finite and above 0; OLSRC ranks several. "
+                f"Received: {magnitude!r}."
+            )
         super().__init__(name or magnitude_name(attack.norm, magnitude), attack, float(magnitude))
 
     def loss(

@@ -1,4 +1,4 @@
-"""Checks that a classifier has the input gradient that attacks follow."""
+"""The first look at a built classifier: can what it is to be trained on be attacked, and how."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, Attack, Flow, WorstCase
+from lexirobust.checks import logits_problem
 from lexirobust.training.objectives import Objective
 
 _SAMPLES: Final = 4
@@ -18,6 +19,32 @@ def follows_gradients(attack: Attack | None) -> bool:
     if isinstance(attack, WorstCase):
         return any(map(follows_gradients, attack.attacks))
     return isinstance(attack, PGD | Flow)
+
+
+def look_at(
+    classifier: keras.Model,
+    terms: Sequence[Objective],
+    shape: Sequence[int | None],
+    bounds: tuple[float, float] | None,
+) -> None:
+    """Checks that magnitudes fit the bounds, and warns of what would mislead attacks.
+
+    Args:
+        classifier: A Keras model that has been built.
+        terms: All objectives.
+        shape: `[N, ...]` of inputs.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Raises:
+        ValueError: If inputs have no room for a magnitude inside the bounds.
+    """
+    sizes = [size for size in shape[1:] if size is not None]
+    if len(sizes) == len(shape) - 1:
+        for term in terms:
+            if term.attack is not None:
+                term.attack.check_room([term.magnitude], sizes)
+        warn_of_probabilities(classifier, terms, shape, bounds)
+    warn_without_gradient(classifier, terms, shape, bounds)
 
 
 def warn_without_gradient(
@@ -37,7 +64,28 @@ def warn_without_gradient(
     if any(follows_gradients(term.attack) for term in terms):
         problem = gradient_problem(classifier, shape, bounds)
         if problem is not None:
-            warnings.warn(problem, UserWarning, stacklevel=4)
+            warnings.warn(problem, UserWarning, stacklevel=5)
+
+
+def warn_of_probabilities(
+    classifier: keras.Model,
+    terms: Sequence[Objective],
+    shape: Sequence[int | None],
+    bounds: tuple[float, float] | None,
+) -> None:
+    """Warns if losses of logits are given what looks like probabilities.
+
+    Args:
+        classifier: A Keras model that has been built.
+        terms: All objectives.
+        shape: `[N, ...]` of inputs, all sizes known but N.
+        bounds: Lowest and highest value of an input, or `None`.
+    """
+    if not any(term.gives_logits for term in terms) or not _tapes_run():
+        return
+    problem = logits_problem(classifier(_random_inputs(shape, bounds), training=False))
+    if problem is not None:
+        warnings.warn(problem, UserWarning, stacklevel=5)
 
 
 def gradient_problem(
@@ -56,17 +104,20 @@ def gradient_problem(
         A sentence or two, or `None` if there is a gradient, if only weights of 0 are in its way,
         or where gradients cannot be had.
     """
-    dtype = tf.as_dtype(keras.config.floatx())
     if not _tapes_run():
         return None
     if None in shape[1:]:  # No size may be guessed: whether there is a gradient tracing tells, too.
         problems: list[str | None] = []
         graph = tf.function(lambda x: problems.append(_problem(classifier, x)), autograph=False)
-        graph.get_concrete_function(tf.TensorSpec([None, *shape[1:]], dtype))
+        graph.get_concrete_function(tf.TensorSpec([None, *shape[1:]], keras.config.floatx()))
         return problems[0]
+    return _problem(classifier, _random_inputs(shape, bounds))
+
+
+def _random_inputs(shape: Sequence[int | None], bounds: tuple[float, float] | None) -> tf.Tensor:
     low, high = bounds or (-1.0, 1.0)
-    x = tf.random.stateless_uniform([_SAMPLES, *shape[1:]], [0, 0], low, high, dtype)
-    return _problem(classifier, x)
+    dtype = tf.as_dtype(keras.config.floatx())
+    return tf.random.stateless_uniform([_SAMPLES, *shape[1:]], [0, 0], low, high, dtype)
 
 
 def _tapes_run() -> bool:

@@ -1,0 +1,129 @@
+"""Classifiers that end in probabilities: their logits, and what is said where they are trained."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import lexirobust as lr
+
+X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+ATTACK = lr.attacks.PGD(norm="l2", steps=1, bounds=None)
+
+
+def chain(*last):
+    return keras.Sequential([keras.Input((4,)), layers.Dense(5, "relu"), *last])
+
+
+def branches():
+    given = keras.Input((4,))
+    # The layer that is made last is not the one at the end.
+    end = layers.Dense(3, "softmax")
+    return keras.Model(given, end(layers.Add()([layers.Dense(5)(given), layers.Dense(5)(given)])))
+
+
+def nested():
+    given = keras.Input((4,))
+    return keras.Model(given, chain(layers.Dense(3, "softmax"))(layers.Rescaling(2.0)(given)))
+
+
+class Subclassed(keras.Model):
+    """No one knows its last layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3, "softmax")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+ENDING = {
+    "activation": lambda: chain(layers.Dense(3, activation="softmax")),
+    "layer": lambda: chain(layers.Dense(3), layers.Softmax()),
+    "activation layer": lambda: chain(layers.Dense(3), layers.Activation("softmax")),
+    "normalized": lambda: chain(layers.BatchNormalization(), layers.Dense(3, "softmax")),
+    "branches": branches,
+    "nested": nested,
+}
+
+
+@pytest.mark.parametrize("kind", ENDING)
+def test_softmax_of_the_logits_is_what_the_model_gives(kind, tmp_path):
+    model = ENDING[kind]()
+    classifier = lr.logits(model)
+    given = np.asarray(classifier(X))
+    assert (given < 0).any()
+    np.testing.assert_allclose(keras.ops.softmax(given), model(X), atol=1e-6)
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.models.load_model(tmp_path / "classifier.keras")
+    np.testing.assert_array_equal(loaded(X), given)
+
+
+def test_one_sigmoid_is_two_classes():
+    model = chain(layers.Dense(1, "sigmoid"))
+    given = np.asarray(lr.logits(model)(X))
+    assert given.shape == (7, 2)
+    np.testing.assert_array_equal(given[:, 0], 0)
+    np.testing.assert_allclose(keras.ops.softmax(given)[:, 1:], model(X), atol=1e-6)
+
+
+def test_logits_do_not_round_where_probabilities_do():
+    model = ENDING["activation"]()
+    model.set_weights([1000 * each for each in model.get_weights()])
+    given = np.asarray(lr.logits(model)(X))
+    assert np.isin(model(X), [0, 1]).any()
+    assert np.isfinite(given).all()
+    assert np.ptp(given) > 100
+
+
+def test_weights_are_not_shared():
+    model = ENDING["activation"]()
+    before = np.asarray(model(X))
+    lr.logits(model).set_weights([0 * each for each in model.get_weights()])
+    np.testing.assert_array_equal(model(X), before)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (Subclassed, TypeError, "sequential or functional.*Subclassed"),
+        (lambda: keras.Sequential([layers.Dense(3, "softmax")]), TypeError, "has been built"),
+        (lambda: 3, TypeError, "Received: int"),
+        (lambda: chain(layers.Dense(3)), ValueError, "layer 'dense.*' .Dense. with 3 units"),
+        (lambda: chain(layers.Dense(3, "sigmoid")), ValueError, "with 3 units"),
+        (lambda: chain(layers.Dense(1, "softmax")), ValueError, "with 1 units"),
+        (
+            lambda: (lambda x: keras.Model(x, keras.ops.softmax(x)))(keras.Input((4,))),
+            ValueError,
+            "operation outside of layers",
+        ),
+        (lambda: (lambda x: keras.Model(x, [x, x]))(keras.Input((4,))), TypeError, "one output"),
+    ],
+)
+def test_what_has_no_such_end_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        lr.logits(make())
+
+
+@pytest.mark.parametrize("kind", ["activation", "layer", "nested"])
+def test_training_on_probabilities_is_refused(kind):
+    with pytest.raises(ValueError, match=r"must give logits.*lexirobust.logits\(classifier\)"):
+        lr.OLSRC(ENDING[kind](), ATTACK, [1.0])
+
+
+def test_training_on_what_looks_like_probabilities_is_warned_of():
+    model = lr.OLSRC(Subclassed(), ATTACK, [1.0])
+    model.compile("sgd")
+    with pytest.warns(UserWarning, match=r"looks like probabilities.*lexirobust.logits"):
+        model.fit(X, np.arange(7) % 3, verbose=0)
+
+
+def test_several_sigmoids_can_be_ranked_by_losses_of_their_own():
+    """They are no probabilities of classes."""
+    classifier = chain(layers.Dense(3, "sigmoid"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lr.LexicographicModel(classifier, [lr.objectives.Natural()])
