@@ -1,5 +1,6 @@
 """Takes a model out: a SavedModel that needs neither this package nor Keras."""
 
+import functools
 import os
 import pathlib
 import shutil
@@ -20,10 +21,11 @@ def export(
     path: str | os.PathLike[str],
     attack: Attack | None = None,
     verbose: bool = False,
+    dtype: str = "float32",
 ) -> None:
     """Writes a SavedModel of a classifier, for TensorFlow Serving or somebody's pipeline.
 
-    Its signatures, all of float32 inputs `[N, ...]`:
+    Its signatures, all of inputs `[N, ...]`:
 
     - `serving_default`: `inputs` to `logits` and `probabilities`, `[N, classes]`.
     - `serve_examples`: `examples`, `[N]` serialized `tf.train.Example`, to the same. Each holds one
@@ -41,11 +43,13 @@ def export(
             Serving wants its name to be a version number.
         attack: What `perturb` is to do, or `None`.
         verbose: Whether Keras is to tell what it wrote.
+        dtype: Type of the signatures' inputs, a floating-point or integer one: `"uint8"` for images
+            as they are stored, whose pixels the classifier is given as float32.
 
     Raises:
         TypeError: If the model is no Keras model, or the attack no attack.
-        ValueError: If the model has no single input and output, is not built, or the folder holds
-            something else already.
+        ValueError: If the model has no single input and output, is not built, the folder holds
+            something else already, or `dtype` is of no real numbers.
 
     Example:
 
@@ -73,8 +77,15 @@ def export(
             "`path` must be a new or empty folder, or hold a SavedModel, which is replaced. "
             f"Received: {str(path)!r}."
         )
+    kind = getattr(tf.dtypes, dtype, None) if isinstance(dtype, str) else None
+    if not (isinstance(kind, tf.DType) and (kind.is_floating or kind.is_integer)):
+        raise ValueError(
+            f"`dtype` must name a floating-point or integer type, as 'uint8'. Received: {dtype!r}."
+        )
     classifier = classifier_of(model)
     endpoints = _endpoints(model, classifier, _input_spec(classifier), attack)
+    if kind != tf.float32:
+        endpoints = {name: _cast(*each, kind) for name, each in endpoints.items()}
 
     archive = keras.export.ExportArchive()
     archive.track(classifier)
@@ -98,6 +109,21 @@ def export(
     finally:
         for left in (unfinished, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _cast(
+    function: Callable[..., Any], signature: list[tf.TensorSpec], dtype: tf.DType
+) -> tuple[Callable[..., Any], list[tf.TensorSpec]]:
+    """An endpoint that takes inputs of another type; what takes no inputs stays as it is."""
+    inputs, *others = signature
+    if inputs.dtype != tf.float32:
+        return function, signature
+
+    @functools.wraps(function)
+    def cast(inputs: tf.Tensor, *given: tf.Tensor) -> Any:
+        return function(tf.cast(inputs, tf.float32), *given)
+
+    return cast, [tf.TensorSpec(inputs.shape, dtype, name=inputs.name), *others]
 
 
 def _input_spec(classifier: keras.Model) -> tf.TensorSpec:

@@ -122,6 +122,14 @@ def test_losses_on_probabilities_are_refused(loss):
         checks.check_loss(loss)
 
 
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "sparse_categorical_crossentropy"])
+@pytest.mark.parametrize("how", [str, keras.losses.get])
+def test_the_loss_that_is_advised_is_for_the_same_labels(loss, how):
+    kind = "Sparse" * loss.startswith("sparse") + "CategoricalCrossentropy"
+    with pytest.raises(ValueError, match=rf"keras\.losses\.{kind}\(.*Received: '{loss}'"):
+        checks.check_loss(how(loss))
+
+
 def test_loss_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="no_such_loss"):
         checks.check_loss("no_such_loss")

@@ -295,6 +295,29 @@ def test_half_floats_give_whole_logits(tmp_path):
     np.testing.assert_allclose(given["logits"], classifier.predict(X, verbose=0), atol=0.02)
 
 
+def test_pixels_are_taken_as_they_are_stored(olgrc, tmp_path):
+    attack = lr.attacks.PGD("linf", steps=1, bounds=None, random_start=False)
+    lr.export(olgrc, tmp_path / "1", attack, dtype="uint8")
+    signatures = tf.saved_model.load(tmp_path / "1").signatures
+    pixels = np.random.default_rng(0).integers(0, 256, X.shape).astype(np.uint8)
+    logits = olgrc.classifier.predict(pixels.astype(np.float32), verbose=0)
+    given = signatures["serving_default"](inputs=tf.constant(pixels))["logits"]
+    np.testing.assert_allclose(given, logits, rtol=1e-5, atol=1e-3)
+    assert signatures["explored"](inputs=tf.constant(pixels))["explored"].shape == (len(X), 2)
+    moved = signatures["perturb"](
+        inputs=tf.constant(pixels), labels=tf.constant(Y, tf.int64), magnitude=tf.constant(2.0)
+    )["perturbed"]
+    np.testing.assert_allclose(np.abs(moved - pixels.astype(np.float32)).max(), 2.0, atol=1e-4)
+
+
+def test_models_tell_what_they_wrote_only_if_asked(tmp_path, capsys):
+    model = lr.Standard(network())
+    model.export(tmp_path / "1")
+    assert capsys.readouterr().out == ""
+    model.export(tmp_path / "1", verbose=True)
+    assert "Endpoint 'serving_default'" in capsys.readouterr().out
+
+
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     class Broken(Exception):
         pass

@@ -87,6 +87,19 @@ def test_inputs_move_by_the_magnitude_and_what_follows_is_handed_through():
     assert lr.datasets.perturb(batches().repeat(), classifier, attack(), 0.5).cardinality() < 0
 
 
+def test_pixels_as_they_are_stored_lead_to_the_same_inputs(capfd):
+    pixels = np.arange(36, dtype=np.uint8).reshape(6, 6)
+    stored = tf.data.Dataset.from_tensor_slices((pixels, np.arange(6) % 2)).batch(3)
+    floats = stored.map(lambda x, y: (tf.cast(x, tf.float32), y))
+    classifier = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    moved = [
+        parts(lr.datasets.perturb(given, classifier, attack(bounds=(0.0, 255.0), seed=3), 8.0))
+        for given in (stored, floats)
+    ]
+    np.testing.assert_array_equal(moved[0][0], moved[1][0])
+    assert "AutoGraph" not in capfd.readouterr().err
+
+
 def test_seed_of_keras_makes_what_is_drawn_repeat():
     classifier = network()
 
@@ -215,9 +228,9 @@ def test_bad_input_is_named_before_anything_runs():
             "as_supervised",
         ),
         (
-            (batches().map(lambda x, y: (tf.cast(x, tf.uint8), y)), classifier, attack(), 1.0),
+            (batches().map(lambda x, y: (tf.strings.as_string(x), y)), classifier, attack(), 1.0),
             TypeError,
-            "floating-point",
+            "real numbers",
         ),
     ]:
         with pytest.raises(error, match=message):

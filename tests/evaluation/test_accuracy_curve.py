@@ -77,6 +77,13 @@ def test_json_brings_back_the_same_curve():
     assert read.to_json() == measured.to_json()
 
 
+def test_json_is_written_to_a_file_and_read_from_it(tmp_path):
+    measured = curve()
+    text = measured.to_json(tmp_path / "curve.json")
+    assert (tmp_path / "curve.json").read_text(encoding="utf-8") == text == measured.to_json()
+    assert lr.AccuracyCurve.from_json(tmp_path / "curve.json").to_json() == text
+
+
 def test_json_follows_the_schema_that_is_documented():
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)

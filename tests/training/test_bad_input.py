@@ -1,5 +1,7 @@
 """What is wrong is said before any step runs: which argument, what came, what is allowed."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -297,8 +299,41 @@ def test_bad_magnitudes_are_refused(make, magnitudes, match):
 @pytest.mark.parametrize("make", [lr.AdversarialTraining, lr.TRADES, lr.MixTrain])
 @pytest.mark.parametrize("magnitude", [0.0, -1.0, np.nan, np.inf])
 def test_a_bad_magnitude_is_refused(make, magnitude):
-    with pytest.raises(ValueError, match=f"`magnitude` must be finite and above 0.*{magnitude}"):
+    with pytest.raises(ValueError, match=f"`magnitude` must be .*finite and above 0.*{magnitude}"):
         make(network(), ATTACK, magnitude)
+
+
+@pytest.mark.parametrize("make", [lr.AdversarialTraining, lr.TRADES, lr.MixTrain])
+@pytest.mark.parametrize("magnitude", [[1.0, 2.0], "1.0", None])
+def test_magnitudes_that_are_no_number_are_refused_by_name(make, magnitude):
+    with pytest.raises(ValueError, match="`magnitude` must be one number"):
+        make(network(), ATTACK, magnitude)
+
+
+@pytest.mark.parametrize(
+    ("norm", "longest"), [("linf", 255.0), ("l2", 255.0 * 2**0.5), ("l1", 510.0)]
+)
+def test_magnitudes_that_no_box_can_hold_are_refused(norm, longest):
+    """As those that were meant for pixels of another scale."""
+    attack = lr.attacks.PGD(norm, steps=1, bounds=(0.0, 255.0))
+    classifier = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    x, y = np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1])
+    for magnitude, fits in ((longest, True), (1.01 * longest, False)):
+        model = lr.OLSRC(classifier, attack, [magnitude])
+        told = contextlib.nullcontext() if fits else pytest.raises(ValueError, match="at most")
+        with told:
+            model.compile("sgd")
+        with told:
+            lr.evaluate_robustness(classifier, x, y, attack, [0.0, magnitude], checks=False)
+
+
+def test_a_classifier_that_was_compiled_in_the_models_place_is_named():
+    classifier = network()
+    model = lr.Standard(classifier)
+    classifier.compile("adam")
+    for method in (model.fit, model.evaluate, model.train_on_batch, model.gradients):
+        with pytest.raises(ValueError, match=f"before `{method.__name__}`.*a classifier that is"):
+            method(X, Y)
 
 
 @pytest.mark.parametrize("make", [lr.OLSRC, lr.OLGRC])
