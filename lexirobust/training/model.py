@@ -57,10 +57,10 @@ class LexicographicModel(CheckedModel, ResumableModel):
     draw: random layers at the classifier's head, and `augmentation`. A warning names random layers
     further on, which would move inputs after these have been perturbed.
 
-    Logs hold `loss@NAME` for each objective, `accuracy@NAME` for each that gives logits, such as
-    `accuracy@l2=4`, and while training `min_cosine`, below 0 where ranks conflict;
-    docs/training.md lists all of them. Give `EarlyStopping` and `ModelCheckpoint` `mode="max"` for
-    accuracies: Keras cannot guess it.
+    Logs hold `loss@NAME` for each objective, `accuracy@NAME` for each that gives logits, and while
+    training `min_cosine`, below 0 where ranks conflict; docs/training.md lists all. `accuracy@l2=4`
+    is under the few steps of the attack that trains: robust accuracy, which `evaluate_robustness`
+    measures, is lower. Keras cannot guess `mode="max"` for accuracies: `EarlyStopping` needs it.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`, or to several outputs

@@ -94,6 +94,67 @@ def test_a_target_is_met_at_the_constrained_optimum(optimizer, options):
     assert TWO.value(w) == pytest.approx(minimum(TWO, [(ONE, 0.25)]), abs=1e-3)
 
 
+def logistic(x, y, magnitude):
+    """The mean loss of a linear classifier of two classes, with its derivatives, at `[w, b]`.
+
+    Under the worst l2 perturbation of this magnitude every margin is less by it times |w|.
+    """
+    signed = np.where(y == 1, 1.0, -1.0)[:, None] * np.column_stack([x, np.ones(len(x))])
+
+    def at(v):
+        w, length = v[:-1], np.linalg.norm(v[:-1])
+        unit, bend = np.zeros(len(v)), np.zeros((len(v), len(v)))
+        unit[:-1] = w / length
+        bend[:-1, :-1] = (np.eye(len(w)) - np.outer(w, w) / length**2) / length
+        margin, rows = signed @ v - magnitude * length, signed - magnitude * unit
+        wrong = 1 / (1 + np.exp(margin))
+        hessian = (rows * (wrong * (1 - wrong))[:, None]).T @ rows
+        hessian += magnitude * wrong.sum() * bend
+        loss = np.logaddexp(0, -margin).mean()
+        return loss, -(wrong[:, None] * rows).mean(axis=0), hessian / len(x)
+
+    return at
+
+
+def test_of_logistic_regression_the_target_is_met_at_the_constrained_optimum():
+    """With an attack that finds the worst perturbation of a linear classifier in one step."""
+    generator = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = (generator.normal(size=(60, 3)) + [1.5, 0.6, 0.0] * (2 * y[:, None] - 1)).astype(np.float32)
+    natural, attacked = logistic(x, y, 0.0), logistic(x, y, 1.0)
+
+    def function(v=None, z=None):
+        if v is None:
+            return 1, cvxopt.matrix([1.0, 1.0, 1.0, 0.0])
+        (worst, slope, bend), (clean, *others) = (
+            f(np.array(v).ravel()) for f in (attacked, natural)
+        )
+        value = cvxopt.matrix([worst, clean - asked])
+        rows = cvxopt.matrix(np.stack([slope, others[0]]))
+        if z is None:
+            return value, rows
+        return value, rows, cvxopt.matrix(z[0] * bend + z[1] * others[1])
+
+    asked = 0.24
+    solution = cvxopt.solvers.cp(function, options={"show_progress": False})
+    best = np.array(solution["x"]).ravel()
+    assert natural(best)[0] == pytest.approx(asked, abs=1e-6)
+    assert solution["znl"][0] > 0.1  # The target is in the way of the rank below.
+
+    keras.utils.set_random_seed(0)
+    classifier = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    attack = lr.attacks.FGSM("l2", bounds=None)
+    model = lr.OLSRC(classifier, attack, [1.0], targets=[asked])
+    model.compile(keras.optimizers.Adam(schedule(0.05, 600)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(tf.data.Dataset.from_tensors((x, y)).repeat(600), verbose=0)
+    kernel, bias = (each.astype(float) for each in classifier.get_weights())
+    found = np.append(kernel[:, 1] - kernel[:, 0], bias[1] - bias[0])
+    assert natural(found)[0] == pytest.approx(asked, abs=1e-3)
+    assert attacked(found)[0] == pytest.approx(attacked(best)[0], abs=1e-3)
+
+
 @pytest.mark.release
 @pytest.mark.parametrize("reach", [0.25, 0.0])
 def test_two_targets_of_three_ranks_are_met(reach):
