@@ -68,6 +68,7 @@ class Experiment:
         epochs: Epochs of training.
         scale: Inputs are from 0 to this.
         reset_every: After how many visits a sample's perturbation begins at random again.
+        noise: The share of training labels that are replaced by another class, any one.
     """
 
     data: str
@@ -80,6 +81,7 @@ class Experiment:
     epochs: int = 15
     scale: float = 1.0
     reset_every: int | None = None
+    noise: float = 0.0
 
     @property
     def ways(self) -> dict[str, Make]:
@@ -101,6 +103,7 @@ class Experiment:
                 for c in some
             },
             **{f"Bloop {w:g}": bloop(w) for w in (0.5, 0.8)},
+            **({"without issues, memory 0.5": ranked(lr.RunningMean())} if self.noise else {}),
         }
 
 
@@ -180,6 +183,8 @@ EXPERIMENTS = {
         epochs=12,
         reset_every=10,
     ),
+    # A fifth of the labels are wrong: no natural loss is below their entropy, 0.94, but by heart.
+    "label_noise": dataclasses.replace(_mnist, losses=(0.95, 1.0, 1.05), accuracies=(), noise=0.2),
 }
 
 
@@ -187,6 +192,36 @@ def load(experiment: Experiment, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images from 0 to the experiment's scale, and labels."""
     x, y = getattr(lr.datasets, experiment.data)(split, data_dir=DATA_DIR.value)
     return experiment.scale * x, y
+
+
+def noisy(y: np.ndarray, share: float) -> np.ndarray:
+    """Labels of which a share is replaced by another of ten classes, each as likely."""
+    generator = np.random.default_rng(0)
+    wrong = generator.random(len(y)) < share
+    return np.where(wrong, (y + generator.integers(1, 10, len(y))) % 10, y)
+
+
+def without_issues(
+    experiment: Experiment, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves out samples whose labels cleanlab takes for wrong (confident learning).
+
+    It is given what classifiers say that were trained plainly on the other two thirds.
+    """
+    from cleanlab.filter import find_label_issues
+
+    probabilities = np.zeros((len(x), 10))
+    for part in range(3):
+        held_out = np.arange(len(x)) % 3 == part
+        classifier = experiment.network()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        classifier.compile(keras.optimizers.Adam(RATE), loss=loss)
+        classifier.fit(x[~held_out], y[~held_out], batch_size=experiment.batch, epochs=5, verbose=0)
+        logits = classifier.predict(x[held_out], batch_size=1000, verbose=0)
+        probabilities[held_out] = keras.ops.softmax(logits)
+    kept = ~find_label_issues(y, probabilities)
+    logging.info("%d of %d samples are kept.", kept.sum(), len(kept))
+    return x[kept], y[kept]
 
 
 def trained(
@@ -204,6 +239,9 @@ def trained(
     way = settings["way"]
     model = experiment.ways[way](experiment.network(), attack, magnitude, start)
     x, y = load(experiment, f"train[:{experiment.samples}]")
+    y = noisy(y, experiment.noise)
+    if way.startswith("without issues"):
+        x, y = without_issues(experiment, x, y)
     steps = experiment.epochs * -(-len(x) // experiment.batch)
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps)))
     title = f"{settings['experiment']}, {way}, {settings['seed']}"
