@@ -310,6 +310,29 @@ def test_pixels_are_taken_as_they_are_stored(olgrc, tmp_path):
     np.testing.assert_allclose(np.abs(moved - pixels.astype(np.float32)).max(), 2.0, atol=1e-4)
 
 
+@pytest.mark.release
+def test_auto_attack_is_served(tmp_path):
+    """A linear classifier is broken where the magnitude reaches its boundary."""
+    keras.utils.set_random_seed(0)
+    classifier = keras.Sequential([keras.Input((8,)), keras.layers.Dense(5)])
+    x = np.random.default_rng(0).uniform(size=(6, 8)).astype(np.float32)
+    y = classifier(x).numpy().argmax(axis=1)
+    attack = lr.attacks.AutoAttack("l2", steps=5, max_queries=20, bounds=None)
+    lr.export(classifier, tmp_path / "1", attack)
+    perturb = tf.saved_model.load(tmp_path / "1").signatures["perturb"]
+    logits, kernel = classifier(x).numpy(), classifier.get_weights()[0].T
+    apart = logits[np.arange(6), y][:, None] - logits
+    steepness = np.linalg.norm(kernel[y][:, None] - kernel, axis=-1)
+    distance = np.divide(apart, steepness, out=np.full_like(apart, np.inf), where=steepness > 0)
+    for share, broken in ((0.95, False), (1.05, True)):
+        given = perturb(
+            inputs=tf.constant(x),
+            labels=tf.constant(y),
+            magnitude=tf.constant(share * distance.min(axis=1), tf.float32),
+        )["perturbed"]
+        assert ((classifier(given).numpy().argmax(axis=1) != y) == broken).all()
+
+
 def test_models_tell_what_they_wrote_only_if_asked(tmp_path, capsys):
     model = lr.Standard(network())
     model.export(tmp_path / "1")
