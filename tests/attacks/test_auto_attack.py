@@ -39,7 +39,7 @@ def between(distances, *counts):
     return np.array([(ordered[count - 1] + ordered[count]) / 2 for count in counts])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("norm", ["l2", "l1", pytest.param("linf", marks=pytest.mark.release)])
 def test_linear_classifier_is_broken_from_its_distance_on(norm):
     distances = threshold(norm, WRONG)
     magnitudes = between(distances, 5, 2, 3)  # In no order.

@@ -55,7 +55,9 @@ def test_what_counts_is_nearer_to_its_own_sample_than_to_any_other(norm, dimensi
         assert counted.reshape(3, 80).any(axis=1).all()
 
 
-@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+@pytest.mark.parametrize(
+    "constraint", ["exact", pytest.param("maximum", marks=pytest.mark.release)]
+)
 def test_in_the_plane_the_worst_allowed_point_is_found(constraint):
     """Against a grid of all points at the norm, or within it."""
     points, y = points_of(60, 2), np.arange(30) % 3

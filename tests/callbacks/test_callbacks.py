@@ -157,6 +157,7 @@ def test_conflicts_are_kept_and_written(tmp_path):
     assert all(len(written[name]) == 4 for name in pictures)
 
 
+@pytest.mark.release
 def test_conflict_on_batches_is_told_from_conflict_on_the_data_set():
     model = lr.OLSRC(
         right_network(), ATTACK, [4.0], detailed_logs=True, memory=lr.RunningMean(steps=100)

@@ -198,9 +198,8 @@ def test_symbolic_matrices_of_any_shape(of_rows, shape):
         assert_same(function(tf.constant(ROWS)), of_rows)
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param((3, None), marks=pytest.mark.release), (None, None)], ids=str
-)
+@pytest.mark.release
+@pytest.mark.parametrize("shape", [(3, None), (None, None)], ids=str)
 def test_symbolic_matrices_are_compiled(of_rows, shape):
     spec = tf.TensorSpec(shape, tf.float64)
     function = tf.function(every_matrix, [spec], autograph=False, jit_compile=True)
@@ -220,7 +219,7 @@ def test_functions_are_mapped_over_a_dataset(of_rows):
     assert_same(next(iter(dataset)), of_rows)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.release)])
 def test_a_train_step_of_the_users_own(jit_compile):
     """Two losses in one Keras model, their gradients stacked to `[T, p]`."""
 

@@ -485,6 +485,7 @@ def test_inputs_of_other_types_are_trained_on_as_keras_floats():
         assert np.array_equal(vector, results[0][1])
 
 
+@pytest.mark.release
 def test_half_precision_projects_as_full_precision_does(data):
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -25,6 +25,12 @@ LOSSES = {"digit": CROSS_ENTROPY, "size": "mse"}
 METRICS = {"digit": ["accuracy"], "size": ["mae"]}
 WAYS = [{}, {"micro_batch_size": 5}, {"keep_gradients": False}]
 
+LISTED = pytest.mark.parametrize(
+    "listed",
+    [pytest.param(False, id="dict"), pytest.param(True, id="list", marks=pytest.mark.release)],
+)
+"""Whether a classifier gives its outputs as a list."""
+
 
 @pytest.fixture
 def data():
@@ -276,7 +282,7 @@ def losses_by_hand(classifier, sample_weight=None):
     return [row for row, _ in both], [value for _, value in both]
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["dict", "list"])
+@LISTED
 @pytest.mark.parametrize("weighted", [False, True])
 def test_outputs_are_ranked_and_measured_as_keras_does(listed, weighted):
     ranks = [*RANKS, lr.objectives.Regularization()]
@@ -309,7 +315,7 @@ def in_columns(values):
     return {name: weight[:, None] for name, weight in values.items()}
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["dict", "list"])
+@LISTED
 @pytest.mark.parametrize("one_for_all", [False, True])
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
 def test_weights_in_columns_are_weights_of_samples(kind, one_for_all, listed):
@@ -473,7 +479,7 @@ def test_two_replicas_rank_outputs_and_regularization_as_one_device(strategy):
     assert logs[0] == pytest.approx(logs[1], abs=1e-5)
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["dict", "list"])
+@LISTED
 def test_several_outputs_are_predicted_saved_and_exported(listed, tmp_path):
     model = lr.LexicographicModel(shared(listed), [*RANKS, lr.objectives.Regularization()])
     compiled(model, loss=listing(LOSSES, listed), metrics=listing(METRICS, listed))
