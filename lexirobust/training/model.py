@@ -61,7 +61,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
 
     Logs hold `loss@NAME` for each objective, `accuracy@NAME` for each that gives logits, such as
     `accuracy@l2=4`, and while training `min_cosine`, below 0 where ranks conflict;
-    docs/training.md lists all of them. Give `EarlyStopping` and `ModelCheckpoint` `mode="max"` for
+    docs/logs.md lists all of them. Give `EarlyStopping` and `ModelCheckpoint` `mode="max"` for
     accuracies: Keras cannot guess it.
 
     Args:
