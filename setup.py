@@ -88,7 +88,7 @@ EXTRAS_REQUIRE = {
         # Material 9.8 asks for MkDocs 1; a major release of either moves settings and themes.
         "mkdocs>=1.6,<2",
         "mkdocs-material>=9.8,<10",
-        # The reference. The releases that were tried; `filters: public` is new in the handler's 2.0.
+        # The reference, from docstrings. The releases that were tried.
         "mkdocstrings>=1.0.8,<2",
         "mkdocstrings-python>=2.0.11,<3",
         # Formulas as MathML, which browsers draw by themselves. The release that was tried.
