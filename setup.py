@@ -86,6 +86,18 @@ EXTRAS_REQUIRE = {
         # Finds wrong labels in benchmarks/targets.py. The release that was tried.
         "cleanlab>=2.9",
     ],
+    "docs": [
+        # Material 9.8 asks for MkDocs 1; a major release of either moves settings and themes.
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.8,<10",
+        # The reference, from docstrings. The releases that were tried.
+        "mkdocstrings>=1.0.8,<2",
+        "mkdocstrings-python>=2.0.11,<3",
+        # Formulas as MathML, which browsers draw by themselves. The release that was tried.
+        "latex2mathml>=3.81",
+        # Breaks long signatures of the reference: bound as below.
+        "ruff>=0.17.6,<0.18",
+    ],
     "test": [
         # Since 8.1.1 import mode "importlib" imports a package's modules once, under their true
         # names. Otherwise doctests would import lexirobust twice and register its classes twice.
@@ -108,6 +120,12 @@ EXTRAS_REQUIRE = {
         # releases that were tried.
         "ai-edge-litert>=2.3",
         "openvino>=2026.4",
+        # The tests build the documentation site: bounds as there.
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.8,<10",
+        "mkdocstrings>=1.0.8,<2",
+        "mkdocstrings-python>=2.0.11,<3",
+        "latex2mathml>=3.81",
         # Its types, which mypy asks for.
         "types-tabulate>=0.10",
         # A formatter's style changes between minor releases, and CI compares text.

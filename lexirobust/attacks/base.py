@@ -187,25 +187,24 @@ class Attack(CompiledAttack):
         """
         return balls.norm(perturbation, self.norm)
 
-    def check_room(self, magnitudes: Sequence[float], shape: Sequence[int]) -> None:
-        """Checks that the bounds hold perturbations of such norms.
+    def check_room(self, magnitude: float, shape: Sequence[int]) -> None:
+        """Checks that the bounds hold perturbations of such a norm.
 
         Args:
-            magnitudes: Norms.
+            magnitude: The norm.
             shape: Of one input.
 
         Raises:
-            ValueError: If one is longer than the way between two opposite corners of the bounds.
+            ValueError: If it is longer than the way between two opposite corners of the bounds.
         """
         if self.bounds is None or self.norm not in NORMS:
             return
         low, high = self.bounds
         longest = float(balls.norm(np.full((1, *shape), high - low), self.norm)[0])
-        if max(magnitudes) > longest * (1.0 + 1e-6):
+        if magnitude > longest * (1.0 + 1e-6):
             raise ValueError(
-                f"`magnitudes` must be at most {longest:g}: by more of the {self.norm} norm no "
-                f"input moves inside the attack's `bounds` {self.bounds}. Received: "
-                f"{max(magnitudes):g}."
+                f"A magnitude must be at most {longest:g}: by more of the {self.norm} norm no "
+                f"input moves inside the attack's `bounds` {self.bounds}. Received: {magnitude:g}."
             )
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:

@@ -25,7 +25,7 @@ from lexirobust.tensors import classes_of
 class Interval(NamedTuple):
     """A half-open interval `[low, high)` on which all data have class `label`.
 
-    Args:
+    Attributes:
         low: float, the included end.
         high: float, the excluded end.
         label: int, 0 or 1.

@@ -118,7 +118,7 @@ def evaluate_robustness(
     [1.0, 1.0, 1.0] [100, 4, 2]
 
     Reference:
-        Definitions 4 and 5 of the paper, section 9.2 for priors; for finite data Kilic et al.,
+        Definitions 4 and 5 of the paper, section 9.2 for priors; for finite data Kim et al.,
         arXiv 2005.02540.
     """
     magnitudes = check_magnitudes(magnitudes, ranked=False)
@@ -168,8 +168,6 @@ def evaluate_robustness(
             if not first:
                 classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
                 first.append((inputs[:_PROBED], labels[:_PROBED]))
-                for each in attacks:
-                    each.check_room(magnitudes, inputs.shape[1:])
                 if priors is not None:
                     check_priors(priors, classes)
                 if y is not None:

@@ -33,7 +33,7 @@ class ExploredRegion:
     [True, False]
 
     Reference:
-        Section 4.1 of the paper; Kilic et al., arXiv 2005.02540, for finite data.
+        Section 4.1 of the paper; Kim et al., arXiv 2005.02540, for finite data.
     """
 
     def __init__(self, norm: str = "l2") -> None:

@@ -42,7 +42,7 @@ def look_at(
     if len(sizes) == len(shape) - 1:
         for term in terms:
             if term.attack is not None:
-                term.attack.check_room([term.magnitude], sizes)
+                term.attack.check_room(term.magnitude, sizes)
         warn_of_probabilities(classifier, terms, shape, bounds)
     warn_without_gradient(classifier, terms, shape, bounds)
 

@@ -58,7 +58,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
     further on, which would move inputs after these have been perturbed.
 
     Logs hold `loss@NAME` for each objective, `accuracy@NAME` for each that gives logits, and while
-    training `min_cosine`, below 0 where ranks conflict; docs/training.md lists all. `accuracy@l2=4`
+    training `min_cosine`, below 0 where ranks conflict; docs/logs.md lists all. `accuracy@l2=4`
     is under the few steps of the attack that trains: robust accuracy, which `evaluate_robustness`
     measures, is lower. Keras cannot guess `mode="max"` for accuracies: `EarlyStopping` needs it.
 

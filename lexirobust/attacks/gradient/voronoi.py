@@ -38,7 +38,7 @@ class VoronoiPGD(RegionPGD):
 
     Reference:
         Definition 5 of the paper, for finite data; Khoury and Hadfield-Menell, arXiv 1905.01019,
-        and Kilic et al., arXiv 2005.02540, for the maximum norm.
+        and Kim et al., arXiv 2005.02540, for the maximum norm.
     """
 
     def __init__(self, cells: VoronoiCells, **settings: Any) -> None:
