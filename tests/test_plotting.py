@@ -337,3 +337,27 @@ def test_training_curves_place_test_values_at_the_epochs_they_were_measured_at()
     drawn = lines(plotting.training_curves({"OLSRC": values}).axes[0])
     assert drawn["val_accuracy@natural"].get_xdata().tolist() == [5, 10, 15, 20]
     assert drawn["accuracy@natural"].get_xdata().tolist() == list(range(1, 21))
+
+
+def test_explanations_have_captions_and_a_color_scale(tmp_path):
+    images = np.random.default_rng(0).uniform(size=(2, 5, 5, 1))
+    columns = {"image": images, "way": images - 0.5}
+    captions = {"image": ["label 7, classified 7", "label 1, classified 4"]}
+    figure = plotting.explanations(columns, captions)
+    *axes, scale = figure.axes
+    written = [each.get_xlabel() for each in axes]
+    assert written == [captions["image"][0], "", captions["image"][1], ""]
+    assert [axes[0].get_title(), axes[1].get_title()] == ["image", "way"]
+    ticks = [tick.get_text() for tick in scale.get_xticklabels()]
+    assert ticks == ["− largest value", "0", "+ largest value"]
+    assert_saves(figure, tmp_path)
+    inside = figure.bbox
+    for each in axes:
+        assert inside.contains(*each.xaxis.label.get_window_extent().min)
+    assert len(plotting.explanations({"image": images}).axes) == 2  # Nothing has a sign.
+
+
+@pytest.mark.parametrize("captions", [{"image": ["one"]}, {"imagination": ["one", "two"]}])
+def test_explanations_refuse_captions_of_other_images(captions):
+    with pytest.raises(ValueError, match="`captions` must map titles of `columns` to 2 texts each"):
+        plotting.explanations({"image": np.zeros((2, 5, 5))}, captions)
