@@ -38,6 +38,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keep
 OUT = flags.DEFINE_string("out", "results/interpretation", "Folder for results and pictures.")
 
 DIGITS = (0, 2, 4, 7, 9)
+IMAGE, BOUNDARY = "image", "nearest\nboundary"
 
 
 def network() -> keras.Model:
@@ -96,9 +97,26 @@ def gradients(classifier: keras.Model) -> Any:
     return call
 
 
+def classes(classifier: keras.Model, x: Any) -> np.ndarray:
+    """The classes `[N]` that a classifier gives inputs."""
+    return np.argmax(classifier.predict(np.asarray(x), verbose=0), axis=1)
+
+
+def captions(
+    classifier: keras.Model, columns: dict[str, Any], y: np.ndarray
+) -> dict[str, list[str]]:
+    """Labels and predictions, of the images and of the points just past the boundary."""
+    given = zip(y, classes(classifier, columns[IMAGE]), strict=True)
+    beyond = classes(classifier, columns[BOUNDARY])
+    return {
+        IMAGE: [f"label {label}, classified {found}" for label, found in given],
+        BOUNDARY: [f"classified {found}" for found in beyond],
+    }
+
+
 def explained(classifier: keras.Model, x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """Columns of a picture, and the distances and queries of each way."""
-    columns: dict[str, Any] = {"image": x}
+    columns: dict[str, Any] = {IMAGE: x}
     found = {}
     for name, method in tqdm.tqdm(methods().items(), desc="boundaries", leave=False):
         points = lr.nearest_boundary(classifier, x, method)
@@ -107,13 +125,12 @@ def explained(classifier: keras.Model, x: np.ndarray) -> tuple[dict[str, Any], d
             "queries": points.queries.numpy().tolist(),
         }
         if name == "FAB":
-            columns["nearest\nboundary"] = points.inputs
+            columns[BOUNDARY] = points.inputs
             columns["remover\nby FAB"] = x - points.inputs
         if name == "HopSkipJump":
             columns["remover\nby HopSkipJump"] = x - points.inputs
     call = gradients(classifier)
-    labels = np.argmax(classifier.predict(x, verbose=0), axis=1)
-    arguments = [{"label": int(label)} for label in labels]
+    arguments = [{"label": int(label)} for label in classes(classifier, x)]
     ways = {
         "Integrated\nGradients": lambda image, label: saliency.IntegratedGradients().GetMask(
             image, call, label, x_steps=50, x_baseline=np.zeros_like(image), batch_size=50
@@ -138,12 +155,13 @@ def main(_: list[str]) -> None:
     results, rows = [], []
     for method in ("standard", "olsrc"):
         classifier = train(method, x, y)
-        right = np.argmax(classifier.predict(test_x, verbose=0), axis=1) == test_y
+        right = classes(classifier, test_x) == test_y
         # Of each digit the first image that this classifier gets right.
         shown = [np.flatnonzero(right & (test_y == digit))[:1] for digit in DIGITS]
-        images = test_x[np.concatenate(shown)]
-        columns, found = explained(classifier, images)
-        plotting.explanations(columns).savefig(out / f"{method}.png", dpi=130)
+        chosen = np.concatenate(shown)
+        columns, found = explained(classifier, test_x[chosen])
+        figure = plotting.explanations(columns, captions(classifier, columns, test_y[chosen]))
+        figure.savefig(out / f"{method}.png", dpi=130)
         result: dict[str, Any] = {"method": method, "seed": SEED.value, "samples": SAMPLES.value}
         result |= {"epochs": EPOCHS.value, "natural_accuracy": float(np.mean(right))}
         results.append({**result, "nearest": found, **common.surroundings()})

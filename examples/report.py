@@ -66,7 +66,7 @@ def main(_: list[str]) -> None:
     }
     page = pathlib.Path(OUT.value) / "report.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    lr.report(curves, page)
+    lr.report(curves, page, data="test images of scikit-learn's digits")
     print(f"{page} can be opened in any browser.")
 
 

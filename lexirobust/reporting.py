@@ -1,6 +1,7 @@
 """One page about accuracy curves: whether to trust them, what they show, and their ranking."""
 
 import base64
+import datetime
 import importlib.util
 import io
 import itertools
@@ -47,14 +48,61 @@ class _Cell(NamedTuple):
     excluded: float
 
 
+class _Summary(NamedTuple):
+    """The first classifiers, and the numbers of one of them; shares of 1, `None` if not measured.
+
+    Attributes:
+        names: All that share place 1, by the strict order.
+        kind: What the accuracy under attack is called.
+        natural: The accuracy of the first of them at magnitude 0.
+        robust: Magnitudes and the accuracy there: the largest at which most samples still are
+            right, if there is one, and the largest of all.
+        flags: Names of the warnings about any of `names`.
+        others: Names of classifiers that share another place and have warnings.
+        checked: Whether all of `names` were checked.
+    """
+
+    names: list[str]
+    kind: str
+    natural: float | None
+    robust: list[tuple[float, float]]
+    flags: list[str]
+    others: list[str]
+    checked: bool
+
+
+class _Warning(NamedTuple):
+    """A warning with all classifiers that it concerns."""
+
+    name: str
+    owners: list[str]
+    messages: list[tuple[tuple[str, ...], list[str]]]
+    advice: list[str]
+
+
+class _Place(NamedTuple):
+    """Classifiers that share a place, and why.
+
+    Attributes:
+        number: The place.
+        names: The classifiers, by the strict order.
+        p_value: The smallest corrected p-value among them; `None` for one alone.
+        circle: Whether some are significantly ahead of others, which are ahead of them in turn.
+    """
+
+    number: int
+    names: list[str]
+    p_value: float | None
+    circle: bool
+
+
 class _Pair(NamedTuple):
-    """Two neighbors in the strict order, and whether chance may be what puts them there."""
+    """Two classifiers, what decides between them, and their accuracies there."""
 
     ahead: str
     behind: str
-    strict: Order
+    order: Order
     accuracies: list[float]
-    tested: Order
 
 
 class _Attack(NamedTuple):
@@ -69,42 +117,48 @@ class _Perturbed(NamedTuple):
 
     magnitude: float
     norm: float | None
-    decision: int
+    decision: str
+    right: bool
     image: str
     perturbation: str
-
-    @property
-    def decided(self) -> str:
-        """The decision in words: there is none where logits are not numbers."""
-        return "not a number" if self.decision < 0 else str(self.decision)
 
 
 class _Sample(NamedTuple):
     """A clean sample, and what an attack made of it."""
 
-    label: int
+    label: str
     coarse: bool
     image: str
     perturbed: list[_Perturbed]
 
 
-def report(curves: Mapping[str, AccuracyCurve], path: str | os.PathLike[str]) -> None:
+def report(
+    curves: Mapping[str, AccuracyCurve],
+    path: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    data: str | None = None,
+    date: datetime.date | None = None,
+) -> None:
     """Writes a page about classifiers under attack that needs nothing but a browser.
 
-    First comes what speaks against the numbers, then accuracy by magnitude, drawn and as a table,
-    the order of the classifiers, samples where inputs are images, and the settings. The page is one
-    HTML file that loads nothing and runs no script. The extra `report` brings what writing it
-    needs.
+    After a summary comes what speaks against the numbers, then accuracy by magnitude, drawn and as
+    a table, the ranking of the classifiers at significance 0.05, samples where inputs are images,
+    and the settings. The page is one HTML file that loads nothing and runs no script. The extra
+    `report` brings what writing it needs.
 
     Args:
         curves: Mapping from a classifier's name to its curve, all of the same samples and
             magnitudes.
         path: The file to write, whole or not at all; one that is there already is replaced.
+        class_names: The classes' names, by label, for the samples; `None`: the labels themselves.
+        data: What the samples are, such as "test images of MNIST"; `None`: the page does not say.
+        date: The day that the page bears; `None`: today.
 
     Raises:
-        ValueError: If there is no curve, they are not of the same samples and magnitudes, or
-            `path` is a folder or in none.
-        TypeError: If `curves` does not map names to curves.
+        ValueError: If there is no curve, they are not of the same samples and magnitudes, `path`
+            is a folder or in none, or a sample's class has no name.
+        TypeError: If `curves` does not map names to curves, or another argument is not as above.
         ImportError: If Jinja or Matplotlib is not installed.
 
     Example: the toy problem's third classifier is ahead of the first.
@@ -125,23 +179,34 @@ def report(curves: Mapping[str, AccuracyCurve], path: str | os.PathLike[str]) ->
     """
     _check_curves(curves)
     place = _check_place(path)
+    class_names = _check_class_names(class_names, curves)
+    _check_kind("data", data, str)
+    _check_kind("date", date, datetime.date)
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
             f'`report` needs {" and ".join(missing)}, which the extra "report" brings: '
             "pip install 'lexirobust[report]'."
         )
+    places = _places(curves)
     page = _render(
         curves=curves,
+        date=f"{date or datetime.date.today():%Y-%m-%d}",
+        data=data,
+        norm=_one([curve.norm for curve in curves.values()]),
         attacks_in_words=_attacks_in_words(curves),
-        flags=_by_owners({name: curve.flags for name, curve in curves.items()}),
+        summary=_summary(curves, places[0].names),
+        warnings=_warnings(curves),
+        quiet=_quiet(curves),
         plot=_plot(curves),
         rows=_rows(curves),
         some_left_out=any(curve.excluded.any() for curve in curves.values()),
-        places=_places(curves),
-        pairs=_pairs(curves),
+        places=places,
+        pairs=_pairs(curves, places),
+        strict=_strict(curves),
         significance=_SIGNIFICANCE,
-        samples={name: _samples(curve) for name, curve in curves.items()},
+        samples={name: _samples(curve, class_names) for name, curve in curves.items()},
+        without_samples=[name for name, curve in curves.items() if curve.shown is None],
         attacks=_by_owners({name: _attacks(curve) for name, curve in curves.items()}),
         settings=_settings(curves),
     )
@@ -170,6 +235,27 @@ def _check_place(path: str | os.PathLike[str]) -> pathlib.Path:
             f"`path` must be a file in a folder that exists. Received: {os.fspath(path)!r}."
         )
     return place
+
+
+def _check_kind(argument: str, value: Any, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"`{argument}` must be a {kind.__name__} or None. Received: {value!r}.")
+
+
+def _check_class_names(names: Any, curves: Mapping[str, AccuracyCurve]) -> list[str] | None:
+    if names is None:
+        return None
+    is_list = isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"`class_names` must be a text for each class. Received: {names!r}.")
+    shown = [curve.shown for curve in curves.values() if curve.shown is not None]
+    classes = 1 + max((int(np.max([*e.y, *np.ravel(e.decisions)])) for e in shown), default=-1)
+    if classes > len(names):
+        raise ValueError(
+            f"`class_names` must name all classes, at least {classes}. Received: {len(names)} "
+            "names."
+        )
+    return list(names)
 
 
 def _render(**content: Any) -> str:
@@ -202,6 +288,55 @@ def _by_owners(
     return list(groups.items())
 
 
+def _one(values: Sequence[_Item]) -> _Item | None:
+    """The value that all have; `None` where they differ."""
+    return values[0] if len(set(values)) == 1 else None
+
+
+def _warnings(curves: Mapping[str, AccuracyCurve]) -> list[_Warning]:
+    """Each kind of warning once: whom it concerns, what was found of each, and what to do."""
+    names = dict.fromkeys(flag.name for curve in curves.values() for flag in curve.flags)
+    warnings = []
+    for name in names:
+        own = {
+            owner: [flag for flag in curve.flags if flag.name == name]
+            for owner, curve in curves.items()
+        }
+        advice = dict.fromkeys(flag.advice for flags in own.values() for flag in flags)
+        messages = _by_owners({o: [flag.message for flag in flags] for o, flags in own.items()})
+        owners = [owner for owner, flags in own.items() if flags]
+        warnings.append(_Warning(name, owners, messages, list(advice)))
+    return warnings
+
+
+def _quiet(curves: Mapping[str, AccuracyCurve]) -> list[tuple[tuple[str, ...], list[bool]]]:
+    """The classifiers without warnings, grouped by whether they were checked for any."""
+    return _by_owners(
+        {name: [_checked(curve)] for name, curve in curves.items() if not curve.flags}
+    )
+
+
+def _checked(curve: AccuracyCurve) -> bool:
+    return curve.settings.get("checks") is not False
+
+
+def _summary(curves: Mapping[str, AccuracyCurve], first: list[str]) -> _Summary:
+    curve = curves[first[0]]
+    ascending = [row for row in np.argsort(curve.magnitudes) if not np.isnan(curve.accuracy[row])]
+    points = [(float(curve.magnitudes[row]), float(curve.accuracy[row])) for row in ascending]
+    attacked = [point for point in points if point[0] > 0]
+    mostly = [point for point in attacked if point[1] >= 0.5]
+    return _Summary(
+        names=first,
+        kind="robust" if curve.settings.get("genuine") is None else "genuine",
+        natural=next((accuracy for magnitude, accuracy in points if magnitude == 0), None),
+        robust=list(dict.fromkeys(mostly[-1:] + attacked[-1:])),
+        flags=list(dict.fromkeys(flag.name for name in first for flag in curves[name].flags)),
+        others=[name for name, each in curves.items() if each.flags and name not in first],
+        checked=all(_checked(curves[name]) for name in first),
+    )
+
+
 def _attacks_in_words(curves: Mapping[str, AccuracyCurve]) -> list[str]:
     """The attacks that the curves were measured with; one phrase if they are the same for all."""
     attacks = (curve.settings.get("attacks") for curve in curves.values())
@@ -217,6 +352,8 @@ def _in_words(attack: Mapping[str, Any]) -> str:
     config = attack["config"]
     if "attacks" in config:
         return _worst_of(config["attacks"])
+    if "attack" in config:
+        return _in_words(config["attack"])
     if "norm" not in config:
         return attack["class_name"]
     constraint = f"{config['constraint']} " if "constraint" in config else ""
@@ -246,25 +383,57 @@ def _rows(curves: Mapping[str, AccuracyCurve]) -> list[tuple[float, list[_Cell]]
     ]
 
 
-def _places(curves: Mapping[str, AccuracyCurve]) -> list[tuple[int, str]]:
-    """Places in the strict order with names, the most robust first."""
-    places = zip(rank(list(curves.values())), curves, strict=True)
-    return sorted(places, key=operator.itemgetter(0))
+def _places(curves: Mapping[str, AccuracyCurve]) -> list[_Place]:
+    """Places with names, the most robust first, where chance decides nothing."""
+    numbers = rank(list(curves.values()), significance=_SIGNIFICANCE)
+    strict = dict(zip(curves, rank(list(curves.values())), strict=True))
+    shared: dict[int, list[str]] = {}
+    for number, name in sorted(
+        zip(numbers, curves, strict=True), key=lambda p: (p[0], strict[p[1]])
+    ):
+        shared.setdefault(number, []).append(name)
+    return [_place(curves, number, names) for number, names in shared.items()]
 
 
-def _pairs(curves: Mapping[str, AccuracyCurve]) -> list[_Pair]:
-    pairs = []
-    for (_, ahead), (_, behind) in itertools.pairwise(_places(curves)):
-        both = curves[ahead], curves[behind]
-        strict = compare(*both)
-        at = both[0].magnitudes == strict.at
-        accuracies = [float(curve.accuracy[at][0]) for curve in both if strict.order]
-        tested = compare(*both, significance=_SIGNIFICANCE)
-        pairs.append(_Pair(ahead, behind, strict, accuracies, tested))
+def _place(curves: Mapping[str, AccuracyCurve], number: int, names: list[str]) -> _Place:
+    orders = [
+        compare(curves[one], curves[other], significance=_SIGNIFICANCE)
+        for one, other in itertools.combinations(names, 2)
+    ]
+    p_value = min((order.p_value for order in orders), default=None)
+    return _Place(number, names, p_value, circle=any(order.order for order in orders))
+
+
+def _pairs(curves: Mapping[str, AccuracyCurve], places: Sequence[_Place]) -> list[_Pair]:
+    """For each classifier the first in the place before its own that is ahead of it."""
+    pairs: list[_Pair] = []
+    for before, place in itertools.pairwise(places):
+        for behind in place.names:
+            found = (_pair(curves, ahead, behind) for ahead in before.names)
+            # In a circle some are behind by way of others alone.
+            pairs.extend(itertools.islice((pair for pair in found if pair.order.order > 0), 1))
     return pairs
 
 
-def _samples(curve: AccuracyCurve) -> list[_Sample]:
+def _strict(curves: Mapping[str, AccuracyCurve]) -> list[tuple[int, str, Order | None]]:
+    """Places in the strict order with names, and what puts each behind the one before it."""
+    places = zip(rank(list(curves.values())), curves, strict=True)
+    ranked = sorted(places, key=operator.itemgetter(0))
+    names = [name for _, name in ranked]
+    orders = [compare(curves[one], curves[other]) for one, other in itertools.pairwise(names)]
+    decided = [None, *(order if order.order else None for order in orders)]
+    return [(*place, order) for place, order in zip(ranked, decided, strict=True)]
+
+
+def _pair(curves: Mapping[str, AccuracyCurve], ahead: str, behind: str) -> _Pair:
+    both = curves[ahead], curves[behind]
+    order = compare(*both, significance=_SIGNIFICANCE)
+    at = both[0].magnitudes == order.at
+    accuracies = [float(curve.accuracy[at][0]) for curve in both if order.order]
+    return _Pair(ahead, behind, order, accuracies)
+
+
+def _samples(curve: AccuracyCurve, class_names: Sequence[str] | None) -> list[_Sample]:
     """A few samples with their perturbations; none where inputs are no images."""
     shown = curve.shown
     if shown is None or not _are_images(shown.x):
@@ -272,14 +441,15 @@ def _samples(curve: AccuracyCurve) -> list[_Sample]:
     span = min(shown.x.min(), shown.x_adv.min()), max(shown.x.max(), shown.x_adv.max())
     return [
         _Sample(
-            label=int(shown.y[index]),
+            label=_class(shown.y[index], class_names),
             coarse=max(clean.shape[:2]) <= _COARSE,
             image=_picture(clean, *span, colors="gray"),
             perturbed=[
                 _Perturbed(
                     magnitude=float(curve.magnitudes[row]),
                     norm=_norm(curve.norms[row, index]),
-                    decision=int(shown.decisions[row, index]),
+                    decision=_class(shown.decisions[row, index], class_names),
+                    right=bool(shown.decisions[row, index] == shown.y[index]),
                     image=_picture(shown.x_adv[row, index], *span, colors="gray"),
                     perturbation=_difference(shown.x_adv[row, index] - clean),
                 )
@@ -288,6 +458,13 @@ def _samples(curve: AccuracyCurve) -> list[_Sample]:
         )
         for index, clean in enumerate(shown.x[:_SAMPLES])
     ]
+
+
+def _class(index: int, names: Sequence[str] | None) -> str:
+    """A class in words: there is none where logits are not numbers."""
+    if index < 0:
+        return "not a number"
+    return str(index) if names is None else names[index]
 
 
 def _norm(value: float) -> float | None:

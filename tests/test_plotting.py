@@ -71,19 +71,33 @@ def test_target_curves_draw_the_estimate_the_target_and_held_out_data():
         plotting.target_curves({"loss@natural": [0.5]})
 
 
-def test_training_curves_tell_train_from_test_and_rank_one_from_the_rest():
+def contrast(color, alpha=1.0):
+    """WCAG's contrast of a line with white paper: 1 is none, 21 that of black."""
+    shown = 1 - (1 - np.array(to_rgb(color))) * (1.0 if alpha is None else alpha)
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+
+def test_training_curves_draw_no_rank_paler_than_the_others():
     figure = plotting.training_curves({"OLSRC": history("natural", "l2=1", "l2=4")})
     drawn = lines(figure.axes[0])
-    assert to_rgb(drawn["accuracy@natural"].get_color()) == to_rgb(plotting.RED)
-    assert to_rgb(drawn["val_accuracy@natural"].get_color()) == to_rgb(plotting.BLUE)
-    assert drawn["accuracy@natural"].get_linestyle() == "-"
-    ranks = [drawn[f"accuracy@{rank}"] for rank in ("natural", "l2=1", "l2=4")]
-    brightness = [sum(to_rgb(line.get_color())) for line in ranks]
-    assert brightness == sorted(brightness)
-    assert len(set(brightness)) == 3
-    assert len({line.get_linestyle() for line in ranks}) == 3
+    colors = []
+    for rank in ("natural", "l2=1", "l2=4"):
+        train, test = (drawn[f"{split}accuracy@{rank}"] for split in ("", "val_"))
+        assert train.get_color() == test.get_color()
+        assert train.get_linestyle() == "-"
+        assert test.get_linestyle() == "--"
+        assert test.get_zorder() >= train.get_zorder()
+        assert contrast(test.get_color(), test.get_alpha()) > 3
+        assert train.get_alpha() == drawn["accuracy@natural"].get_alpha()
+        assert train.get_linewidth() == drawn["accuracy@natural"].get_linewidth()
+        colors.append(train.get_color())
+    assert len(set(colors)) == 3
+    order = [line.get_label() for line in figure.axes[0].get_lines()]
+    assert order == sorted(order, key=lambda label: label.startswith("val_"))
+    assert order[2] == "accuracy@natural"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["train", "test", "natural", "l2=1", "l2=4"]
+    assert labels == ["natural", "l2=1", "l2=4", "train", "test"]
 
 
 def test_training_curves_without_test_data_have_no_entry_for_it():
@@ -91,7 +105,7 @@ def test_training_curves_without_test_data_have_no_entry_for_it():
     figure = plotting.training_curves({"Standard": values})
     assert set(lines(figure.axes[0])) == {"accuracy@natural"}
     assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "natural"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["natural", "train"]
 
 
 def test_training_curves_use_a_logarithm_only_for_losses_over_decades():
@@ -312,7 +326,7 @@ def test_training_curves_rank_by_magnitude_whatever_the_order_of_the_keys():
     figure = plotting.training_curves({"OLGRC": dict(sorted(values.items()))})
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names == ["train", "test", "natural", "l2=0_5", "l2=2_5", "l2=10", "discriminator"]
+    assert names == ["natural", "l2=0_5", "l2=2_5", "l2=10", "discriminator", "train", "test"]
     solid = lines(figure.axes[0])["accuracy@natural"]
     assert solid.get_linestyle() == "-"
 
@@ -323,3 +337,27 @@ def test_training_curves_place_test_values_at_the_epochs_they_were_measured_at()
     drawn = lines(plotting.training_curves({"OLSRC": values}).axes[0])
     assert drawn["val_accuracy@natural"].get_xdata().tolist() == [5, 10, 15, 20]
     assert drawn["accuracy@natural"].get_xdata().tolist() == list(range(1, 21))
+
+
+def test_explanations_have_captions_and_a_color_scale(tmp_path):
+    images = np.random.default_rng(0).uniform(size=(2, 5, 5, 1))
+    columns = {"image": images, "way": images - 0.5}
+    captions = {"image": ["label 7, classified 7", "label 1, classified 4"]}
+    figure = plotting.explanations(columns, captions)
+    *axes, scale = figure.axes
+    written = [each.get_xlabel() for each in axes]
+    assert written == [captions["image"][0], "", captions["image"][1], ""]
+    assert [axes[0].get_title(), axes[1].get_title()] == ["image", "way"]
+    ticks = [tick.get_text() for tick in scale.get_xticklabels()]
+    assert ticks == ["− largest value", "0", "+ largest value"]
+    assert_saves(figure, tmp_path)
+    inside = figure.bbox
+    for each in axes:
+        assert inside.contains(*each.xaxis.label.get_window_extent().min)
+    assert len(plotting.explanations({"image": images}).axes) == 2  # Nothing has a sign.
+
+
+@pytest.mark.parametrize("captions", [{"image": ["one"]}, {"imagination": ["one", "two"]}])
+def test_explanations_refuse_captions_of_other_images(captions):
+    with pytest.raises(ValueError, match="`captions` must map titles of `columns` to 2 texts each"):
+        plotting.explanations({"image": np.zeros((2, 5, 5))}, captions)

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import datetime
 import io
 import itertools
 import pathlib
@@ -91,8 +92,8 @@ def right(*counts):
     return curve(ascending[[2, 0, 1]])
 
 
-def written(curves, tmp_path):
-    lr.report(curves, tmp_path / "page.html")
+def written(curves, tmp_path, **options):
+    lr.report(curves, tmp_path / "page.html", **options)
     return Page(tmp_path / "page.html")
 
 
@@ -108,7 +109,7 @@ def shown(x, steps=3):
 def test_the_table_holds_accuracies_and_intervals_by_ascending_magnitude(tmp_path):
     curves = {"a": curve(seed=1), "b": curve(seed=2)}
     (table,) = written(curves, tmp_path).tables["accuracy"]
-    assert [cell.strip() for cell in table[0]] == ["magnitude", "a", "b"]
+    assert [cell.strip() for cell in table[0]] == ["magnitude ε", "a", "b"]
     assert [float(row[0]) for row in table[1:]] == [0, 0.25, 1]
     for row, index in zip(table[1:], (1, 2, 0), strict=True):
         for cell, each in zip(row[1:], curves.values(), strict=True):
@@ -146,14 +147,34 @@ def test_flags_stand_before_the_curves_each_once_with_all_that_it_concerns(tmp_p
         for text in (flag.message, flag.advice):
             assert source.count(text) == 1
             assert source.index(text) < source.index("<img") < source.index("<table")
-    assert page.headings == ["one, two", "one"]
+    assert page.headings == [": one, two", ": one"]
     told = page.texts["flags"]
-    softmax, weak = (told.index(flag.message) for flag in (SOFTMAX, WEAK))
-    assert told.index("one, two") < softmax < told.index(" one ") < weak
+    assert "Probabilities : one, two" in told
+    assert "Attack too weak : one" in told
+    assert told.index("one, two") < told.index(SOFTMAX.message) < told.index(WEAK.message)
     by_name = {p.split(":")[0].strip(): p for p in page.paragraphs["flags"] if " : " in p}
     assert by_name.keys() == {"three", "four"}
     assert "No warnings" in by_name["three"]
     assert "not checked for warnings" in by_name["four"]
+
+
+def test_one_kind_of_warning_stands_once_with_what_was_found_of_each(tmp_path):
+    other = dataclasses.replace(WEAK, message="It falls by 3 points.")
+    curves = {
+        "one": curve(seed=1, flags=(WEAK,)),
+        "two": curve(seed=2, flags=(other,)),
+        "three": curve(seed=3, flags=(WEAK,)),
+        "four": curve(seed=4),
+        "five": curve(seed=5),
+    }
+    page = written(curves, tmp_path)
+    assert page.texts["flags"].count("Attack too weak") == 1
+    assert page.headings == [": one, two, three"]
+    first, second, advice, quiet = page.paragraphs["flags"]
+    assert first.split() == ["one", "and", "three", ":", *WEAK.message.split()]
+    assert second.split() == ["two", ":", *other.message.split()]
+    assert advice.strip() == WEAK.advice
+    assert quiet.split() == ["four", "and", "five", ":", "No", "warnings."]
 
 
 def test_an_evaluation_says_whether_it_looked_for_flags():
@@ -165,82 +186,198 @@ def test_an_evaluation_says_whether_it_looked_for_flags():
         assert measured.settings["checks"] is checks
 
 
-def test_the_order_is_that_of_compare(tmp_path):
+def some_curves():
+    """Seven, so different that some differ significantly and some only by chance."""
     rng = np.random.default_rng(0)
     shares = np.array([0.5, 0.9, 0.7])[:, None]
     curves = {
         name: curve(rng.uniform(size=(3, 40)) < shares - weaker)
         for name, weaker in zip("abcdef", (0.0, 0.4, 0.02, 0.3, 0.0, 0.15), strict=True)
     }
-    curves["g"] = curves["a"]
-    page = written(curves, tmp_path)
-    places = {name: place for (place, name) in _places(page)}
-    assert list(places.values()) == sorted(places.values())
-    assert [places[name] for name in curves] == lr.rank(list(curves.values()))
+    return {**curves, "g": curves["a"]}
 
-    neighbors = list(itertools.pairwise(places))
-    sentences = page.paragraphs["order"][1:-1]
-    for (ahead, behind), sentence in zip(neighbors, sentences, strict=True):
-        order = lr.compare(curves[ahead], curves[behind])
-        tested = lr.compare(curves[ahead], curves[behind], significance=0.05)
-        if order.order == 0:
-            assert sentence.startswith(f"{ahead} and {behind} tie")
-            continue
-        assert sentence.startswith(f"{ahead} is ahead of {behind} , decided at magnitude")
-        assert f"magnitude {order.at:g}:" in sentence
-        assert p_value(order.p_value) in sentence
-        assert ("they tie" in sentence) == (tested.order == 0)
-        assert p_value(tested.p_value) in sentence
+
+def test_the_ranking_is_by_significance_and_says_what_decides(tmp_path):
+    curves = some_curves()
+    page = written(curves, tmp_path)
+    ranked = dict(zip(curves, lr.rank(list(curves.values()), significance=0.05), strict=True))
+    values = [int(attributes["value"]) for tag, attributes in page.tags if tag == "li"]
+    assert values == sorted(set(ranked.values()))
+    sentences = page.paragraphs["order"]
+    for value, names in zip(values, places(page), strict=True):
+        assert sorted(names) == sorted(name for name in curves if ranked[name] == value)
+        if len(names) > 1:
+            (shared,) = [p for p in sentences if f"share place {value}:" in p]
+            assert set(names) | {"and"} == set(shared.split(" share")[0].replace(",", "").split())
+            assert p_value(least_p_value(curves, names)) in shared
+    for before, place in itertools.pairwise(places(page)):
+        for behind in place:
+            (sentence,) = [p for p in sentences if f"is ahead of {behind} ," in p]
+            ahead = sentence.split()[0]
+            order = lr.compare(curves[ahead], curves[behind], significance=0.05)
+            assert ahead in before
+            assert order.order == 1
+            assert f"decided at magnitude {order.at:g}:" in sentence
+            assert p_value(order.p_value) in sentence
+
+
+def least_p_value(curves, names):
+    pairs = itertools.combinations(names, 2)
+    return min(lr.compare(curves[a], curves[b], significance=0.05).p_value for a, b in pairs)
+
+
+def test_the_strict_order_is_a_footnote_with_what_decides(tmp_path):
+    curves = some_curves()
+    note = written(curves, tmp_path).paragraphs["order"][-1]
+    entries = note.split("before: ")[1].strip().removesuffix(".").split("; ")
+    strict = dict(zip(curves, lr.rank(list(curves.values())), strict=True))
+    names = []
+    for entry in entries:
+        number, name, *reason = entry.split(maxsplit=2)
+        assert strict[name] == int(number.removesuffix("."))
+        order = lr.compare(curves[names[-1]], curves[name]) if names else None
+        told = []
+        if order and order.order:
+            told = [f"(magnitude {order.at:g}, corrected {p_value(order.p_value)})"]
+        assert reason == told
+        names.append(name)
+    assert sorted(names) == sorted(curves)
+    assert [strict[name] for name in names] == sorted(strict.values())
 
 
 def p_value(p):
     return "p-value below 0.001" if p < 0.001 else f"p-value {p:.3f}"
 
 
-def _places(page):
-    """Places and names, as the list has them."""
-    values = [attributes["value"] for tag, attributes in page.tags if tag == "li"]
-    names = page.texts["order"].split("decides: ")[1].split()
-    return [(int(value), name) for value, name in zip(values, names, strict=False)]
+def places(page):
+    """The names in each place, as the list has them."""
+    listed = page.source.split('<ol class="places">')[1].split("</ol>")[0]
+    return [line.split(">")[1].split("<")[0].split(", ") for line in listed.split("\n") if line]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told", "untold"),
+    ("first", "second", "ranked", "told"),
     [
         # Magnitudes 0, 0.25 and 1; all 40 samples are the same, so that only counts matter.
-        ((30, 30, 9), (30, 30, 9), ["A and B tie"], ["ahead", "p-value"]),
-        ((31, 20, 9), (30, 20, 9), ["A is ahead of B", "magnitude 0:", "they tie"], ["0.25"]),
+        ((30, 30, 9), (30, 30, 9), [["A", "B"]], "share place 1: chance"),
+        ((31, 20, 9), (30, 20, 9), [["A", "B"]], "(smallest corrected p-value 1.000)"),
         (
             (30, 30, 9),
             (30, 10, 9),
-            ["A is ahead of B", "magnitude 0.25: 75.0 % against 25.0 %", "It is so"],
-            ["tie", "other way round"],
+            [["A"], ["B"]],
+            "A is ahead of B, decided at magnitude 0.25: 75.0 % against 25.0 %",
         ),
-        (
-            (31, 30, 9),
-            (30, 10, 9),
-            ["A is ahead of B", "magnitude 0: 77.5", "it is ahead, too", "magnitude 0.25 ("],
-            ["tie", "other way round"],
-        ),
-        (
-            (31, 10, 9),
-            (30, 30, 9),
-            ["A is ahead of B", "other way round, B is ahead of A", "magnitude 0.25 ("],
-            ["tie", "It is so"],
-        ),
+        ((31, 30, 9), (30, 10, 9), [["A"], ["B"]], "A is ahead of B, decided at magnitude 0.25"),
+        # One sample at magnitude 0, by chance, leads to no first place.
+        ((31, 10, 9), (30, 30, 9), [["B"], ["A"]], "B is ahead of A, decided at magnitude 0.25"),
     ],
 )
 @pytest.mark.parametrize("swapped", [False, True])
-def test_each_way_that_two_may_stand_is_said(first, second, told, untold, swapped, tmp_path):
+def test_each_way_that_two_may_stand_is_said(first, second, ranked, told, swapped, tmp_path):
     curves = {"A": right(*first), "B": right(*second)}
     if swapped and first != second:
         curves = dict(reversed(curves.items()))
-    _, sentence, _ = written(curves, tmp_path).paragraphs["order"]
-    sentence = sentence.replace(" ,", ",")
-    for words in told:
-        assert words in sentence
-    for words in untold:
-        assert words not in sentence
+    page = written(curves, tmp_path)
+    assert places(page) == ranked
+    _, sentence, _, _ = page.paragraphs["order"]
+    assert told in sentence.replace(" ,", ",")
+
+
+def test_a_circle_is_called_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("lexirobust.reporting.rank", lambda curves, **_: [1] * len(curves))
+    page = written({"A": right(40, 9, 9), "B": right(9, 9, 9)}, tmp_path)
+    assert "A and B share place 1: each is ahead of another in a circle" in page.texts["order"]
+
+
+@pytest.mark.parametrize(
+    ("curves", "told"),
+    [
+        (
+            {"A": right(40, 30, 9), "B": right(40, 10, 9)},
+            "A ranks first, with natural accuracy 100.0 %, robust accuracy 75.0 % at magnitude "
+            "0.25 and 22.5 % at magnitude 1. No warnings speak against these numbers.",
+        ),
+        (
+            {"A": right(30, 19, 0), "B": right(31, 19, 0)},
+            "B and A share the first place: no difference between them is significant. B has "
+            "natural accuracy 77.5 %, robust accuracy 0.0 % at magnitude 1. No warnings",
+        ),
+        (
+            {"A": dataclasses.replace(right(40, 9, 9), flags=(WEAK,)), "B": right(9, 9, 9)},
+            "Warnings speak against these numbers : attack too weak.",
+        ),
+        (
+            {"A": right(40, 9, 9), "B": dataclasses.replace(right(9, 9, 9), flags=(WEAK,))},
+            "No warnings speak against these numbers. There are warnings about B .",
+        ),
+        (
+            {"A": dataclasses.replace(right(30, 20, 9), settings={"checks": False})},
+            "A has natural accuracy 75.0 %, robust accuracy 50.0 % at magnitude 0.25 and 22.5 % at "
+            "magnitude 1. These numbers were not checked for warnings.",
+        ),
+        (
+            {"A": dataclasses.replace(right(30, 20, 9), settings={"genuine": "0123"})},
+            "genuine accuracy 50.0 % at magnitude 0.25",
+        ),
+        (
+            {"A": dataclasses.replace(right(30, 20, 9), magnitudes=MAGNITUDES + 1)},
+            "A has no natural accuracy measured, robust accuracy 50.0 % at magnitude 1.25",
+        ),
+        (
+            {"A": dataclasses.replace(right(30, 20, 9), magnitudes=MAGNITUDES * 0)},
+            "%, no accuracy under attack measured.",
+        ),
+    ],
+)
+def test_the_summary_holds_the_first_ones_numbers_and_what_speaks_against_them(
+    curves, told, tmp_path
+):
+    page = written(curves, tmp_path)
+    assert told in page.texts["summary"]
+    assert page.source.index('id="summary"') < page.source.index('id="flags"')
+
+
+@pytest.mark.parametrize(
+    ("settings", "head"),
+    [
+        ([{"attacks": [{"class_name": "PGD", "config": {"norm": "l2"}}]}] * 2, "l2 norm"),
+        (
+            [
+                {"attacks": [{"class_name": "PGD", "config": {"norm": norm}}]}
+                for norm in ("l2", "linf")
+            ],
+            "",
+        ),
+        ([{"attacks": [{"class_name": "Spatial", "config": {}}]}] * 2, ""),
+        ([{}] * 2, ""),
+    ],
+)
+def test_the_table_names_the_norm_where_all_have_one(settings, head, tmp_path):
+    curves = {name: curve(settings=own) for name, own in zip("ab", settings, strict=True)}
+    (table,) = written(curves, tmp_path).tables["accuracy"]
+    assert " ".join(table[0][0].split()) == f"magnitude ε {head}".strip()
+
+
+def test_what_the_samples_are_and_the_day_are_said(tmp_path):
+    day = datetime.date(2025, 3, 9)
+    page = written({"a": curve()}, tmp_path, data="test images of MNIST", date=day)
+    assert "on 40 samples (test images of MNIST) under" in page.texts["header"]
+    assert "Written on 2025-03-09." in page.texts["header"]
+    before = datetime.date.today()
+    page = written({"a": curve()}, tmp_path)
+    assert "on 40 samples under" in page.texts["header"]
+    days = (before, datetime.date.today())
+    assert any(f"Written on {day.isoformat()}." in page.texts["header"] for day in days)
+
+
+def test_tables_show_that_they_scroll_and_keep_lines_short(tmp_path):
+    page = written(some_curves(), tmp_path)
+    attributes = [own for tag, own in page.tags if own.get("class") == "wide"]
+    assert [own["tabindex"] for own in attributes[:1]] == ["0"]  # For those without a mouse.
+    assert "100% local" in page.source
+    assert "100% scroll" in page.source
+    cell = page.source.split("<td>")[1].split("</td>")[0]
+    assert "<br><small>(" in cell  # The interval stands below, so that five fit.
 
 
 def test_one_classifier_has_no_order(tmp_path):
@@ -254,9 +391,11 @@ def test_what_comes_from_outside_is_text(tmp_path):
     attack = {"class_name": EVIL, "config": {EVIL: EVIL, "norm": EVIL}}
     settings = {"attacks": [attack], EVIL: EVIL, "data": EVIL}
     evil = curve(flags=(flag,), settings=settings)
-    page = written({EVIL: evil, "b": curve(seed=1)}, tmp_path)
+    evil = dataclasses.replace(evil, shown=shown(np.full((1, 4, 4), 0.5, np.float32)))
+    options = {"class_names": [EVIL] * 3, "data": EVIL}
+    page = written({EVIL: evil, "b": curve(seed=1)}, tmp_path, **options)
     assert "script" not in {tag for tag, _ in page.tags}
-    for section in ("header", "flags", "accuracy", "order", "settings"):
+    for section in ("header", "summary", "flags", "accuracy", "order", "samples", "settings"):
         assert EVIL in page.texts[section]
     assert EVIL in page.tags[[tag for tag, _ in page.tags].index("img")][1]["alt"]
 
@@ -305,6 +444,21 @@ def test_images_are_shown_with_their_perturbations(shape, tmp_path):
     assert told.index("1 → 3") < told.index("1 → 1")
 
 
+def test_classes_are_shown_by_name(tmp_path):
+    samples = shown(np.full((3, 4, 4), 0.4, np.float32))
+    samples.decisions[0, 2] = -1
+    names = np.array(["coat", "bag", "boot", "shirt", "dress"])
+    page = written({"a": curve(shown=samples)}, tmp_path, class_names=names)
+    told = page.texts["samples"]
+    assert "clean label coat" in told
+    # Rows of magnitudes 1, 0 and 0.25 add 0, 1 and 2 to the label.
+    for words in ("coat → boot", "bag → shirt", "boot → dress", "coat → coat"):
+        assert told.count(words) == 1
+    assert "boot → not a number" in told
+    assert "<strong>coat → boot</strong>" in page.source
+    assert "<strong>coat → coat</strong>" not in page.source
+
+
 def gray(pixels):
     return pixels.reshape(*pixels.shape[:2], -1).mean(axis=-1)
 
@@ -333,8 +487,17 @@ def test_a_curve_that_was_read_gives_the_same_page_without_samples(tmp_path):
     measured = dataclasses.replace(measured, shown=shown(x))
     page = written({"a": measured}, tmp_path)
     read = written({"a": lr.AccuracyCurve.from_json(measured.to_json())}, tmp_path)
-    assert page.texts.pop("samples")
+    assert "no samples to show" not in page.texts.pop("samples")
+    assert "a : no samples to show. AccuracyCurve.to_json" in read.texts.pop("samples")
     assert page.texts == read.texts
+
+
+def test_only_curves_that_hold_no_samples_say_so(tmp_path):
+    x = np.full((2, 4, 4), 0.5, np.float32)
+    curves = {"a": curve(shown=shown(x)), "b": curve(seed=1), "c": curve(seed=2)}
+    told = written(curves, tmp_path).texts["samples"]
+    assert "b and c : no samples to show." in told
+    assert "1 → 1" in told
 
 
 def test_settings_are_written_as_they_are(tmp_path):
@@ -355,8 +518,8 @@ def test_settings_are_written_as_they_are(tmp_path):
     assert phrase in page.texts["header"]
     told, *tables = page.tables["settings"]
     rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in told}
-    assert rows["data digest"] == [first.settings["data"]] * 2
-    assert rows["seeds"] == [str(first.settings["seeds"])] * 2
+    assert rows["data digest"] == [first.settings["data"]]  # Of both.
+    assert rows["seeds"] == [str(first.settings["seeds"])]
     assert f"lexirobust={lr.__version__}" in rows["versions"][0]
     assert len(first.settings["seeds"]) == len(tables) == 2
     for attack, table in zip(attacks, tables, strict=True):
@@ -364,6 +527,21 @@ def test_settings_are_written_as_they_are(tmp_path):
         assert config.keys() == attack.get_config().keys()
     assert ["norm ", "l2 "] in tables[0]
     assert "[FGSM(norm=l1, " in dict(tables[1])["attacks "]
+
+
+def test_settings_that_differ_have_a_cell_for_each(tmp_path):
+    curves = {name: curve(settings={"seeds": [seed]}) for name, seed in (("a", 1), ("b", 2))}
+    told, *_ = written(curves, tmp_path).tables["settings"]
+    assert [cell.strip() for cell in told[1]] == ["seeds", "[1]", "[2]"]
+
+
+def test_a_search_for_the_nearest_example_is_called_by_its_name(tmp_path):
+    x, y = lr.datasets.toy(10, seed=0)
+    attack = lr.attacks.DeepFool("l2", bounds=None)
+    classifier = lr.datasets.toy_classifier("f1")
+    measured = lr.evaluate_robustness(classifier, x, y, attack, [0, 1], checks=False)
+    assert measured.norm == "l2"
+    assert "under DeepFool with l2 norm" in written({"a": measured}, tmp_path).texts["header"]
 
 
 @pytest.mark.parametrize(
@@ -392,6 +570,27 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(
     monkeypatch.setattr("lexirobust.plotting.accuracy_curves", lambda *_: pytest.fail("drawn"))
     with pytest.raises(error, match=message):
         lr.report(curves, tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"class_names": "abc"}, TypeError, "`class_names` must be a text for each class"),
+        ({"class_names": [0, 1, 2, 3]}, TypeError, "`class_names` must be a text for each class"),
+        ({"class_names": 10}, TypeError, "`class_names` must be a text for each class"),
+        ({"class_names": ["a", "b"]}, ValueError, "at least 4. Received: 2 names"),
+        ({"data": np.zeros(3)}, TypeError, "`data` must be a str or None"),
+        ({"date": "2026-01-01"}, TypeError, "`date` must be a date or None. Received: '2026"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_drawn(
+    options, error, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lexirobust.plotting.accuracy_curves", lambda *_: pytest.fail("drawn"))
+    samples = shown(np.full((2, 4, 4), 0.5, np.float32))  # Decisions up to 3.
+    with pytest.raises(error, match=message):
+        lr.report({"a": curve(shown=samples)}, tmp_path / "page.html", **options)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from lexirobust.atomic_files import write_whole
 from lexirobust.evaluation.flags import Flag
+from lexirobust.geometry import balls
 
 SCHEMA_VERSION: Final = 1
 """The version of the JSON that `AccuracyCurve.to_json` writes; docs/accuracy_curve.schema.json."""
@@ -81,6 +82,17 @@ class AccuracyCurve:
                     f"shape {np.shape(self.magnitudes)}, `{name}` of "
                     f"{np.shape(getattr(self, name))}."
                 )
+
+    @property
+    def norm(self) -> str | None:
+        """The norm that magnitudes are of: "l1", "l2" or "linf".
+
+        `None` where attacks have different norms or none, where priors scale it, and where it is
+        not known.
+        """
+        norms = {_norm_of(attack) for attack in self.settings.get("attacks", [])}
+        known = len(norms) == 1 and norms <= set(balls.NORMS)
+        return norms.pop() if known and self.settings.get("priors") is None else None
 
     @property
     def counts(self) -> np.ndarray:
@@ -316,6 +328,12 @@ def _worse_shown(
         x_adv=chosen(first.x_adv, second.x_adv),
         decisions=chosen(first.decisions, second.decisions),
     )
+
+
+def _norm_of(attack: Mapping[str, Any]) -> str | None:
+    """Of an attack's settings, or of those of the attack inside it, as `WithinMagnitude` has it."""
+    config = attack["config"]
+    return _norm_of(config["attack"]) if "attack" in config else config.get("norm")
 
 
 def _number(value: float) -> float | None:

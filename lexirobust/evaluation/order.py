@@ -1,7 +1,7 @@
 """Comparison of classifiers by the lexicographic order of their accuracy curves."""
 
 import dataclasses
-import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -105,9 +105,11 @@ def rank(
 ) -> list[int]:
     """Gives places to several classifiers, the most robust first.
 
-    They are sorted by the strict order. Going down, one that ties with the first of its place, as
-    `compare` says with this tolerance and significance, shares it. So places are a total preorder,
-    though ties may not be transitive.
+    Place 1 holds all that no other is ahead of, as `compare` says with this tolerance and
+    significance; place 2 those that only classifiers in place 1 are ahead of, and so on. So nobody
+    stands before a classifier that is ahead of it, and places are a total preorder, though ties may
+    not be transitive. Classifiers that are ahead of each other in a circle, which a tolerance or a
+    significance allows, share a place.
 
     Args:
         curves: Curves of the same samples and magnitudes.
@@ -141,18 +143,18 @@ def rank(
     if not curves:
         raise ValueError("`curves` must be at least one. Received: none.")
 
-    def strictly(first: int, second: int) -> int:
-        return -compare(curves[first], curves[second]).order
-
-    best_first = sorted(range(len(curves)), key=functools.cmp_to_key(strictly))
-    places = [1] * len(curves)
-    leader = best_first[0]
-    for index in best_first:
-        order = compare(curves[leader], curves[index], tolerance, significance)
-        places[index] = places[leader] + int(order.order != 0)
-        if order.order:
-            leader = index
-    return places
+    ahead = np.zeros((len(curves), len(curves)), bool)
+    # Each with itself, too: so one alone is checked.
+    for i, j in itertools.combinations_with_replacement(range(len(curves)), 2):
+        order = compare(curves[i], curves[j], tolerance, significance).order
+        ahead[i, j], ahead[j, i] = order > 0, order < 0
+    for between in range(len(curves)):  # Those ahead by way of others, too (Warshall).
+        ahead |= ahead[:, [between]] & ahead[[between]]
+    ahead &= ~ahead.T  # In a circle nobody is ahead.
+    places = np.ones(len(curves), int)
+    for _ in curves:
+        places = 1 + np.max(ahead * places[:, None], axis=0)
+    return places.tolist()
 
 
 def _mcnemar(first: AccuracyCurve, second: AccuracyCurve) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Accuracy as a function of the magnitude."""
 
-import itertools
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from lexirobust.plotting.line import Curve
-from lexirobust.plotting.style import SERIES, check_not_empty
+from lexirobust.plotting.style import check_not_empty, series_styles
+
+# In points. The axis is about as wide as that in a figure of 6.4 inches.
+_AXIS_WIDTH: Final = 380.0
+_LARGEST_STEP: Final = 4.0
 
 
 class CurveWithInterval(Curve, Protocol):
@@ -21,15 +25,19 @@ class CurveWithInterval(Curve, Protocol):
 def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
     """Draws accuracy by magnitude, with intervals, several classifiers on one axis.
 
+    Training methods, such as "OLSRC" or "standard", have the same color in every picture.
+
     Args:
-        curves: mapping from a classifier's name to its `AccuracyCurve`.
+        curves: Mapping from a classifier's name to its `AccuracyCurve`.
 
     Returns:
-        Figure with one axes. A mark for each magnitude that was measured; bands are 95 % intervals.
-        Magnitudes at which accuracy is undefined leave a gap.
+        Figure with one axes. A mark for each magnitude that was measured, with its 95 % interval:
+        a band of one curve, bars of several, side by side where they would lie on each other.
+        Magnitudes at which accuracy is undefined leave a gap. The axis names the norm if all
+        curves have the same `norm`.
 
     Raises:
-        ValueError: if there is no curve.
+        ValueError: If there is no curve.
 
     Example:
 
@@ -44,14 +52,44 @@ def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
     check_not_empty("curves", curves)
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    for (name, curve), style in zip(curves.items(), itertools.cycle(SERIES), strict=False):
+    measured = np.unique(np.concatenate([curve.magnitudes for curve in curves.values()]))
+    step = _step(measured, len(curves))
+    for number, (name, style) in enumerate(series_styles(curves).items()):
+        curve = curves[name]
         order = np.argsort(curve.magnitudes)
         magnitudes = np.asarray(curve.magnitudes)[order]
         low, high = 100 * curve.interval()[order].T
-        axes.fill_between(magnitudes, low, high, color=style["color"], alpha=0.18, linewidth=0)
-        axes.plot(magnitudes, 100 * curve.accuracy[order], label=name, markersize=4.5, **style)
-    axes.set(xlabel="magnitude of the perturbation", ylabel="accuracy, %", ylim=(-2, 102))
+        # Moved on the paper alone: what is drawn stays at its magnitude.
+        aside = (number - (len(curves) - 1) / 2) * step / 72
+        place = axes.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans)
+        drawn = {"transform": place, "color": style["color"]}
+        if len(curves) == 1:
+            axes.fill_between(magnitudes, low, high, alpha=0.18, linewidth=0, **drawn)
+        else:
+            axes.vlines(magnitudes, low, high, linewidth=1.3, **drawn)
+        accuracies = 100 * curve.accuracy[order]
+        axes.plot(
+            magnitudes, accuracies, label=name, markersize=4.5, linewidth=1.1, **style | drawn
+        )
+    # Not by itself: Matplotlib takes what is moved aside for values.
+    margin = 0.05 * np.ptp(measured) or 0.5
+    axes.set_xlim(measured[0] - margin, measured[-1] + margin)
+    axes.set(xlabel=_label(curves.values()), ylabel="accuracy, %", ylim=(-2, 102))
     axes.grid(alpha=0.25)
     if any(curves):
         axes.legend()
     return figure
+
+
+def _step(measured: np.ndarray, count: int) -> float:
+    """How far apart, in points, neighbors stand at one magnitude, so that it has room for all."""
+    if len(measured) == 1:
+        return _LARGEST_STEP
+    room = _AXIS_WIDTH * np.diff(measured).min() / np.ptp(measured)
+    return min(_LARGEST_STEP, 0.7 * room / count)
+
+
+def _label(curves: Iterable[Any]) -> str:
+    norms = {getattr(curve, "norm", None) for curve in curves}
+    norm = norms.pop() if len(norms) == 1 else None
+    return "magnitude ε of the perturbation" + (f", {norm} norm" if norm else "")

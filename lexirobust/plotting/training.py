@@ -1,23 +1,23 @@
 """Pictures of training: metrics by epoch, and conflicts between ranks."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lexirobust.plotting.style import BLUE, RED, check_not_empty
+from lexirobust.plotting.style import BLUE, RED, SERIES, check_not_empty
 
 
 def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Draws accuracies and losses by epoch, one row for each training method.
 
-    Training data are red, test data blue; rank 1 is solid and dark, every rank below it is dashed
-    and lighter. Losses that span more than two decades get a logarithmic axis.
+    Each rank has a color of its own, and all are drawn alike: training data as solid lines, test
+    data as dashed ones on top. Losses that span more than two decades get a logarithmic axis.
 
     Args:
         histories: mapping from a method's name to its history, as in Keras' `History.history`: a
@@ -51,24 +51,28 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
         key=_rank_order,
     )
-    styles = {
-        (prefix, rank): _rank_style(color, index, len(ranks))
-        for prefix, color in (("", RED), ("val_", BLUE))
-        for index, rank in enumerate(ranks)
-    }
+    colors = dict(zip(ranks, itertools.cycle(style["color"] for style in SERIES), strict=False))
+    tested = any(key.startswith("val_") for h in histories.values() for key in h)
+    styles = _split_styles(tested)
 
     figure = Figure(figsize=(9.0, 1.2 + 1.9 * len(histories)), layout="constrained")
     grid = figure.subplots(len(histories), 2, sharex=True, sharey="col", squeeze=False)
     for row, (method, history) in zip(grid, histories.items(), strict=True):
         for axes, quantity in zip(row, ("accuracy", "loss"), strict=True):
-            # Rank 1 matters most, so it is drawn last and on top.
-            for (prefix, rank), style in reversed(styles.items()):
+            # Rank 1 matters most, so it is drawn last and on top; and test data over training data.
+            for (prefix, style), rank in itertools.product(styles.items(), reversed(ranks)):
                 values = history.get(f"{prefix}{quantity}@{rank}")
                 if values is not None:
                     # Test data may be measured every few epochs only (`validation_freq`).
                     every = max(len(history[key]) for key in history) // len(values)
                     epochs = every * np.arange(1, len(values) + 1)
-                    axes.plot(epochs, values, label=f"{prefix}{quantity}@{rank}", **style)
+                    axes.plot(
+                        epochs,
+                        values,
+                        label=f"{prefix}{quantity}@{rank}",
+                        color=colors[rank],
+                        **style,
+                    )
             axes.grid(alpha=0.25)
             axes.margins(x=0.02)
         row[0].set_ylabel(method, fontweight="bold")
@@ -81,13 +85,11 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    tested = any(key.startswith("val_") for h in histories.values() for key in h)
     handles = [
-        Line2D([], [], color=RED, label="train"),
-        *([Line2D([], [], color=BLUE, label="test")] if tested else []),
+        *(Line2D([], [], color=color, label=rank) for rank, color in colors.items()),
         *(
-            Line2D([], [], label=r, **_rank_style("black", i, len(ranks)))
-            for i, r in enumerate(ranks)
+            Line2D([], [], color="black", label="test" if prefix else "train", **style)
+            for prefix, style in styles.items()
         ),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
@@ -197,18 +199,12 @@ def _rank_order(name: str) -> tuple[float, str]:
         return math.inf, name
 
 
-def _rank_style(color: str, index: int, ranks: int) -> dict[str, Any]:
-    """Fades from the full color at rank 1 towards white, with dashes below rank 1."""
-    fade = 0.0 if index == 0 else 0.25 + 0.3 * (index - 1) / max(ranks - 2, 1)
-    red, green, blue = (part + (1 - part) * fade for part in to_rgb(color))
-    dashes = ("-", "--", "-.", ":")
-    style = dashes[0] if index == 0 else dashes[1 + (index - 1) % 3]
-    return {
-        "color": (red, green, blue),
-        "linestyle": style,
-        "linewidth": 1.2 if index == 0 else 1.0,
-        "alpha": 0.8,
-    }
+def _split_styles(tested: bool) -> dict[str, dict[str, Any]]:
+    """Lines of training and test data, which often lie on each other, by their keys' prefix."""
+    if not tested:
+        return {"": {"linewidth": 1.3}}
+    test = {"linewidth": 1.3, "linestyle": (0, (4, 2))}
+    return {"": {"linewidth": 2.6, "alpha": 0.5}, "val_": test}
 
 
 def _spans_decades(values: Sequence[float]) -> bool:

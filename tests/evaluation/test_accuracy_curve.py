@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import pathlib
 
@@ -7,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from scipy import stats
 
 import lexirobust as lr
@@ -254,3 +256,50 @@ def test_a_plot_has_each_curve_its_interval_and_its_gap():
     assert len(axes.collections) == 2
     assert axes.get_ylabel() == "accuracy, %"
     assert curve().plot().axes[0].get_legend() is None
+
+
+def test_intervals_of_several_curves_stand_side_by_side_at_their_magnitude():
+    same = {name: curve(seed=1) for name in "abc"}
+    figure = plotting.accuracy_curves(same)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    places = [line.get_transform().transform(line.get_xydata()) for line in axes.lines]
+    points = [72 / figure.dpi * (one - other)[:, 0] for other, one in itertools.pairwise(places)]
+    assert np.nanmin(points) > 2
+    for line, bars in zip(axes.lines, axes.collections, strict=True):
+        assert np.array_equal(line.get_xdata(), np.sort(curve().magnitudes))
+        assert to_rgb(bars.get_color()[0]) == to_rgb(line.get_color())
+        assert len(bars.get_segments()) == len(curve().magnitudes)
+    low, high = axes.get_xlim()
+    assert low < curve().magnitudes.min() < curve().magnitudes.max() < high < 2 * high
+
+
+def test_the_axis_names_the_norm_where_all_curves_have_one():
+    def label(*norms, **settings):
+        curves = {
+            str(number): dataclasses.replace(
+                curve(), settings={"attacks": [{"config": {"norm": norm}}], **settings}
+            )
+            for number, norm in enumerate(norms)
+        }
+        return plotting.accuracy_curves(curves).axes[0].get_xlabel()
+
+    assert label("l2", "l2") == "magnitude ε of the perturbation, l2 norm"
+    without = "magnitude ε of the perturbation"
+    assert label("l2", "linf") == label("$x$") == label("l2", priors=[0.5, 0.5]) == without
+
+
+@pytest.mark.parametrize(
+    ("attacks", "norm"),
+    [
+        ([lr.attacks.PGD("l1"), lr.attacks.FGSM("l1")], "l1"),
+        ([lr.attacks.PGD("l2"), lr.attacks.FGSM("linf")], None),
+        ([lr.attacks.FAB("linf")], "linf"),
+        ([lr.attacks.WorstCase([lr.attacks.FGSM("l2"), lr.attacks.FGSM("l1")], [1, 2])], None),
+    ],
+)
+def test_a_curve_knows_the_norm_of_its_attacks(attacks, norm):
+    x, y = np.full((2, 3), 0.5, np.float32), np.zeros(2, int)
+    measured = lr.evaluate_robustness(lambda x: x, x, y, attacks, [0], checks=False)
+    assert measured.norm == norm
+    assert lr.AccuracyCurve.from_json(measured.to_json()).norm == norm

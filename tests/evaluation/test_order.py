@@ -120,6 +120,36 @@ def test_places_follow_the_order_and_are_shared():
     assert lr.rank(curves, tolerance=1.0) == [1] * 10
 
 
+def test_chance_at_the_first_magnitude_gives_no_first_place_where_significance_is_asked():
+    """The strict order puts the first ahead by one sample; the second is better by 20 of 40."""
+    first = curve(np.arange(40) < np.array([[31], [10], [9]]))
+    second = curve(np.arange(40) < np.array([[30], [30], [9]]))
+    assert lr.rank([first, second]) == [1, 2]
+    assert lr.rank([first, second], significance=0.05) == [2, 1]
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 0.1}, {"significance": 0.2}])
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_has_a_place_behind_one_that_it_is_ahead_of(options, seed):
+    curves = random_curves(8, seed=seed)
+    places = lr.rank(curves, **options)
+    assert sorted(set(places)) == list(range(1, max(places) + 1))
+    for (a, one), (b, other) in itertools.combinations(enumerate(curves), 2):
+        order = lr.compare(one, other, **options).order
+        assert order * (places[b] - places[a]) >= 0
+
+
+def test_a_circle_shares_a_place():
+    """A is ahead of B at 0; B of C and C of A at 1, as they are within the tolerance at 0."""
+    counts = [[60, 30], [50, 50], [55, 40]]
+    a, b, c = (curve(np.arange(100) < np.array([[n], [m], [0]])) for n, m in counts)
+    last = curve(np.zeros((3, 100)))
+    options = {"tolerance": 0.07}
+    pairs = [(a, b), (b, c), (c, a)]
+    assert [lr.compare(*pair, **options).order for pair in pairs] == [1, 1, 1]
+    assert lr.rank([last, a, b, c], **options) == [2, 1, 1, 1]
+
+
 def test_places_do_not_depend_on_how_curves_are_listed():
     curves = random_curves(8, seed=3)
     for options in ({}, {"tolerance": 0.1}, {"significance": 0.2}):
