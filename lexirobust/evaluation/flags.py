@@ -11,6 +11,7 @@ from lexirobust.attacks import (
     FGSM,
     PGD,
     Attack,
+    AutoAttack,
     Classifier,
     Spatial,
     Square,
@@ -103,7 +104,7 @@ class Probe(NamedTuple):
 
 def _probabilities(probe: Probe) -> Flag | None:
     problem = logits_problem(logits_of(probe.classifier, probe.x))
-    return _flag("probabilities", problem, "Measure a model without its final softmax.")
+    return _flag("probabilities", problem, "Measure `lexirobust.logits(model)`.")
 
 
 def _randomized(probe: Probe) -> Flag | None:
@@ -229,7 +230,7 @@ def _search_is_stronger(probe: Probe) -> Flag | None:
 
 
 def _not_at_chance(probe: Probe) -> Flag | None:
-    attacks = [attack for attack in probe.attacks if isinstance(attack, PGD)]
+    attacks = [attack for attack in probe.attacks if isinstance(attack, PGD | AutoAttack)]
     if not attacks:
         return None
     flat = np.reshape(probe.x, (len(probe.y), -1)).astype(np.float64)
@@ -239,8 +240,10 @@ def _not_at_chance(probe: Probe) -> Flag | None:
     size = float(balls.norm(tf.constant(corner), attacks[0].norm)[0])
     right = np.ones(len(probe.y), bool)
     for attack in attacks:
-        config = {**attack.get_config(), "constraint": "maximum"}
-        right &= probe.under(type(attack).from_config(config), size)
+        if isinstance(attack, PGD):  # AutoAttack's magnitudes are the most that may be added.
+            config = {**attack.get_config(), "constraint": "maximum"}
+            attack = type(attack).from_config(config)
+        right &= probe.under(attack, size)
     classes = logits_of(probe.classifier, probe.x[:1]).shape[-1]
     chance = 1.0 / classes
     accuracy, allowed = float(np.mean(right)), chance + 2 * (chance / len(probe.y)) ** 0.5

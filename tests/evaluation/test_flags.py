@@ -86,6 +86,15 @@ def test_several_attacks_are_judged_by_the_worst_of_them():
     assert names(linear, AutoAttack("l2", bounds=None, steps=10, max_queries=20, seed=0)) == []
 
 
+def test_auto_attack_is_held_to_chance_too():
+    attack = AutoAttack("l2", bounds=None, steps=5, max_queries=10, seed=0)
+
+    def always_0(x):
+        return 0.0 * linear(x) + [1.0, 0.0]
+
+    assert "not at chance" in names(always_0, attack, y=np.zeros_like(Y))
+
+
 def test_attacks_without_gradients_are_not_asked_for_them():
     search = Square("l2", max_queries=200, bounds=None, seed=0)
     decisions = HopSkipJump("l2", steps=5, gradient_queries=20, bounds=None, seed=0)
