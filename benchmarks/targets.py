@@ -474,16 +474,17 @@ def main(argv: list[str]) -> None:
             settings = {"experiment": experiment, "way": way, "seed": seed}
             if way in ways and results.get(settings) is None:
                 results.add(run(settings))
+    runs = [run for run in results.runs if run["way"] in (CHOSEN_WAYS.value or [run["way"]])]
     for experiment in chosen:
         for name, rows in (
-            (experiment, table(results.runs, experiment)),
-            (f"{experiment}, sweep", sweep(results.runs, experiment)),
+            (experiment, table(runs, experiment)),
+            (f"{experiment}, sweep", sweep(runs, experiment)),
         ):
             shared.show(name, rows)
-            if PAGE.value:
+            if PAGE.value and f"<!-- {name} -->" in pathlib.Path(PAGE.value).read_text("utf-8"):
                 shared.write_table(PAGE.value, name, rows)
     if FIGURE.value:
-        draw(results.runs, chosen, pathlib.Path(FIGURE.value))
+        draw(runs, chosen, pathlib.Path(FIGURE.value))
 
 
 if __name__ == "__main__":
