@@ -41,18 +41,10 @@ CODE = {
     path.relative_to(DOCS).as_posix(): FENCE.findall(path.read_text(encoding="utf-8"))
     for path in sorted(DOCS.rglob("*.md"))
 }
-# Seconds. The others take minutes together: they are kept for releases.
-QUICK = ("any_losses.md", "coming_from/custom_loop.md", "targets.md")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[pytest.mark.release] * (page not in QUICK))
-        for page, blocks in CODE.items()
-        if blocks
-    ],
-)
+@pytest.mark.release  # A process each: minutes together.
+@pytest.mark.parametrize("page", [page for page, blocks in CODE.items() if blocks])
 def test_code_of_pages_runs(page: str, tmp_path: pathlib.Path) -> None:
     """All blocks of a page, in turn, after the data and the network of the first page."""
     blocks = CODE[page] if page == "start.md" else [CODE["start.md"][0], *CODE[page]]
