@@ -92,8 +92,7 @@ def label_points(axes: Axes, labels: Sequence[tuple[str, float, float, str]]) ->
         axes: What the points are drawn on.
         labels: A text, its point's x and y, and its color, each.
     """
-    figure = axes.figure
-    figure.draw_without_rendering()  # Lays the axes out.
+    axes.figure.canvas.draw()  # Lays the axes out.
     points = [axes.transData.transform((x, y)) for _, x, y, _ in labels]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
     legend = axes.get_legend()
