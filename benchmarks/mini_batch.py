@@ -450,7 +450,7 @@ def draw(runs: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
         drawn.values(), drawn.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
     )
     for panel, labels in panels:  # Now that the legend has its room.
-        label_points(panel, labels)
+        label_points(figure, panel, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

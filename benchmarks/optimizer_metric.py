@@ -179,7 +179,7 @@ def draw_frontier(runs: list[dict[str, Any]], path: pathlib.Path) -> None:
     axes.set_xlabel("natural training loss")
     axes.set_ylabel("adversarial training loss, l2 4")
     axes.legend(frameon=False, title="numbers: α₁, the weight of rank 1", title_fontsize=8)
-    label_points(axes, labels)
+    label_points(figure, axes, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

@@ -371,7 +371,7 @@ def test_labels_overlap_no_label_and_no_point():
     axes = figure.subplots()
     points = [(0.0, 0.0), (0.01, 0.01), (0.02, 0.0), *[(1.0, 1.0)] * 3]
     axes.plot(*zip(*points, strict=True), "o")
-    label_points(axes, [(f"0.{i}", *point, "black") for i, point in enumerate(points)])
+    label_points(figure, axes, [(f"0.{i}", *point, "black") for i, point in enumerate(points)])
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == 6

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 # Red and blue as in the paper, in shades that stay apart for color-blind readers and in gray.
@@ -82,17 +83,20 @@ def check_not_empty(argument: str, value: Any) -> None:
         raise ValueError(f"`{argument}` must not be empty. Received: {value!r}.")
 
 
-def label_points(axes: Axes, labels: Sequence[tuple[str, float, float, str]]) -> None:
+def label_points(
+    figure: Figure, axes: Axes, labels: Sequence[tuple[str, float, float, str]]
+) -> None:
     """Writes a text at each point, where it overlaps no point and no text.
 
     Call it last: limits and size of the axes must not change after it. A text that finds no room
     has the place that overlaps least.
 
     Args:
-        axes: What the points are drawn on.
+        figure: The whole figure.
+        axes: What the points are drawn on, in it.
         labels: A text, its point's x and y, and its color, each.
     """
-    axes.figure.canvas.draw()  # Lays the axes out.
+    figure.draw_without_rendering()  # Lays the axes out.
     points = [axes.transData.transform((x, y)) for _, x, y, _ in labels]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
     legend = axes.get_legend()
