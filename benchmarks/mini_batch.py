@@ -12,7 +12,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
-import itertools
 import math
 import pathlib
 import time
@@ -30,7 +29,7 @@ from absl import app, flags, logging
 from scipy import stats
 
 import lexirobust as lr
-from lexirobust.plotting.style import SERIES
+from lexirobust.plotting.style import label_points, series_styles
 
 PARTS = ("train", "time", "epoch")
 PART = flags.DEFINE_list("part", ["train"], f"What to run, out of {', '.join(PARTS)}.")
@@ -398,42 +397,68 @@ def percent(measured: dict[str, Any], wrong: bool = False) -> str:
     return "{:.2f} ({:.2f} to {:.2f})".format(*(100 * value for value in values))
 
 
+FAMILIES = {
+    "natural": "standard training",
+    "weighted": "adversarial training",
+    "ranked": "OLSRC, batch alone",
+    "memory": "OLSRC, running means",
+    "full batch": "OLSRC, full batch",
+    "row": "mean as one more gradient",
+    "anchors": "gradients on anchors",
+}
+
+
+def in_words(family: str) -> str:
+    """The name of a family in pictures: "row/20" is of means over 20 steps."""
+    name, _, steps = family.partition("/")
+    words = FAMILIES.get(name, name)
+    return f"{words}, {steps} steps" if steps else words
+
+
 def draw(runs: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     """Natural error against adversarial accuracy on test data: one line a family of ways."""
     magnitudes = sorted({run["magnitude"] for run in runs})
     # In the order of their first runs.
     families = list(dict.fromkeys(run["way"].rsplit(maxsplit=1)[0] for run in runs))
+    styles = series_styles(map(in_words, families))
+    panels = []
     size = (5.2 * len(magnitudes), 4.4)
     figure, axes = plt.subplots(
         1, len(magnitudes), figsize=size, layout="constrained", squeeze=False
     )
     for magnitude, panel in zip(magnitudes, axes[0], strict=True):
-        for family, style in zip(families, itertools.cycle(SERIES), strict=False):
+        labels: list[tuple[str, float, float, str]] = []
+        for (name, style), family in zip(styles.items(), families, strict=True):
             points = [
                 run
                 for run in sorted(runs, key=lambda run: run["way"])
                 if run["magnitude"] == magnitude and run["way"].rsplit(maxsplit=1)[0] == family
             ]
             if points:
-                draw_family(panel, family, style, points)
+                labels += draw_family(panel, name, style, points)
         panel.set_title(f"l2 {magnitude:g}")
         panel.set_xlabel("natural test error, %")
         panel.set_ylabel("accuracy under attack, %")
         panel.grid(alpha=0.3)
+        panels.append((panel, labels))
     drawn = {
         label: handle
         for panel in axes[0]
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        drawn.values(), drawn.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+    )
+    for panel, labels in panels:  # Now that the legend has its room.
+        label_points(figure, panel, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
 def draw_family(
     axes: Any, family: str, style: dict[str, Any], points: Sequence[dict[str, Any]]
-) -> None:
-    """Points with their intervals, and the number that each was trained with."""
+) -> list[tuple[str, float, float, str]]:
+    """Points with their intervals; returns the number that each was trained with, as labels."""
     natural = 100 - 100 * np.array([run["natural"]["share"] for run in points])
     adversarial = 100 * np.array([run["adversarial"]["share"] for run in points])
     low, high = 100 * np.array([run["natural"]["interval"] for run in points]).T
@@ -449,15 +474,9 @@ def draw_family(
         elinewidth=0.5,
         **style,
     )
-    for run, x, y in zip(points, natural, adversarial, strict=True):
-        axes.annotate(
-            run["way"].split()[-1],
-            (x, y),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=7,
-            color=style["color"],
-        )
+    texts = [run["way"].split()[-1] for run in points]
+    colors = [style["color"]] * len(points)
+    return list(zip(texts, natural.tolist(), adversarial.tolist(), colors, strict=True))
 
 
 def main(_: list[str]) -> None:

@@ -29,6 +29,7 @@ from absl import app, flags, logging
 
 import lexirobust as lr
 from lexirobust.names import magnitude_name
+from lexirobust.plotting.style import label_points, series_styles
 
 PARTS = ("first", "second", "optimizers", "frontier")
 PART = flags.DEFINE_list("part", ["first"], f"What to run, out of {', '.join(PARTS)}.")
@@ -163,27 +164,22 @@ def show(part: str, runs: list[dict[str, Any]]) -> None:
 def draw_frontier(runs: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Natural against adversarial training loss, one line a method, one point an alpha."""
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    for number, method in enumerate(METHODS):
-        points = [run for run in runs if run["method"] == method]
+    labels: list[tuple[str, float, float, str]] = []
+    names = {method.replace("ours", "OLSRC"): method for method in METHODS}
+    for name, style in series_styles(names).items():
+        points = [run for run in runs if run["method"] == names[name]]
         natural = [run["natural_loss"] for run in points]
         adversarial = [run["adversarial_loss"] for run in points]
-        (line,) = axes.plot(natural, adversarial, "o-", label=method, markersize=5, linewidth=0.8)
-        # Where several methods end at one point, each label has a side of its own.
-        right, up = ((6, 4), (6, -10), (-16, -10), (-16, 4))[number % 4]
-        for run in points:
-            axes.annotate(
-                f"{run['alpha']:g}",
-                (run["natural_loss"], run["adversarial_loss"]),
-                xytext=(right, up),
-                textcoords="offset points",
-                fontsize=7,
-                color=line.get_color(),
-            )
+        axes.plot(natural, adversarial, label=name, markersize=5, linewidth=0.8, **style)
+        texts = [f"{run['alpha']:g}" for run in points]
+        colors = [style["color"]] * len(points)
+        labels += zip(texts, natural, adversarial, colors, strict=True)
     axes.set_xscale("log")
     axes.margins(x=0.08)
     axes.set_xlabel("natural training loss")
     axes.set_ylabel("adversarial training loss, l2 4")
     axes.legend(frameon=False, title="numbers: α₁, the weight of rank 1", title_fontsize=8)
+    label_points(figure, axes, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

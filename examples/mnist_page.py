@@ -27,6 +27,15 @@ STYLES = {
     "olgrc": ("#009E73", "v"),
     "olgrc_nearest": ("#CC79A7", "P"),
 }
+NAMES = {
+    "standard": "standard",
+    "adversarial": "adversarial training",
+    "trades": "TRADES",
+    "average": "average of losses",
+    "olsrc": "OLSRC",
+    "olgrc": "OLGRC",
+    "olgrc_nearest": "OLGRC, nearest points",
+}
 UNITS = {"l1": "l1 norm", "l2": "l2 norm", "linf": "linf norm"}
 
 
@@ -57,7 +66,7 @@ def name_of(run: dict[str, Any]) -> str:
     """The method, and what sets runs of it apart. Older results know one batch alone."""
     size = run.get("batch_size")
     batches = f", batches of {size}" if size else ""
-    return run["method"] + batches + (", memory" if run.get("memory") else "")
+    return NAMES[run["method"]] + batches + (", memory" if run.get("memory") else "")
 
 
 def rows(runs: list[dict[str, Any]]) -> list[dict[str, str]]:

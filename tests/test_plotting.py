@@ -1,11 +1,14 @@
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 
 from lexirobust import datasets, plotting
+from lexirobust.plotting.style import label_points, series_styles
 
 MAGNITUDES = np.linspace(0.0, 7.0, 15)
 
@@ -361,3 +364,31 @@ def test_explanations_have_captions_and_a_color_scale(tmp_path):
 def test_explanations_refuse_captions_of_other_images(captions):
     with pytest.raises(ValueError, match="`captions` must map titles of `columns` to 2 texts each"):
         plotting.explanations({"image": np.zeros((2, 5, 5))}, captions)
+
+
+def test_labels_overlap_no_label_and_no_point():
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    points = [(0.0, 0.0), (0.01, 0.01), (0.02, 0.0), *[(1.0, 1.0)] * 3]
+    axes.plot(*zip(*points, strict=True), "o")
+    label_points(figure, axes, [(f"0.{i}", *point, "black") for i, point in enumerate(points)])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 6
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for box in boxes:
+        assert not any(box.contains(*axes.transData.transform(p)) for p in points)
+        assert axes.bbox.x0 <= box.x0 <= box.x1 <= axes.bbox.x1
+
+
+def test_a_method_has_the_same_style_in_every_picture():
+    first = series_styles(["standard", "OLSRC", "mine"])
+    second = series_styles(["other", "TRADES", "OLSRC, alpha 0.5", "Standard"])
+    assert first["OLSRC"] == second["OLSRC, alpha 0.5"]
+    assert first["standard"] == second["Standard"]
+    assert [*second] == ["other", "TRADES", "OLSRC, alpha 0.5", "Standard"]
+    seven = series_styles(["standard with softmax", "standard", *"abcde"])
+    assert len({style["color"] for style in seven.values()}) == 7
+    assert seven["standard"] == first["standard"]
+    assert len(series_styles(map(str, range(20)))) == 20

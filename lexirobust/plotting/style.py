@@ -1,8 +1,12 @@
 """Colors and checks that the figures share."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 # Red and blue as in the paper, in shades that stay apart for color-blind readers and in gray.
 RED = "#d1261f"
@@ -27,6 +31,21 @@ METHODS: Final = {
     "mixtrain": 5,
     "standard": 6,
 }
+# Where a text may stand beside its point, in points, the best first.
+_PLACES: Final = [
+    (round(length * right, 1), round(length * up, 1))
+    for length in (7, 12, 18, 25)
+    for right, up in (
+        (0.8, 0.7),
+        (1, 0),
+        (0.8, -0.7),
+        (-0.8, 0.7),
+        (-1, 0),
+        (-0.8, -0.7),
+        (0, 1.2),
+        (0, -1.2),
+    )
+]
 CLASS_COLORS = (RED, BLUE)
 CLASS_NAMES = ("class −1", "class 1")
 
@@ -62,3 +81,53 @@ def check_not_empty(argument: str, value: Any) -> None:
     """Raises a `ValueError` where there is nothing to draw."""
     if len(value) == 0:
         raise ValueError(f"`{argument}` must not be empty. Received: {value!r}.")
+
+
+def label_points(
+    figure: Figure, axes: Axes, labels: Sequence[tuple[str, float, float, str]]
+) -> None:
+    """Writes a text at each point, where it overlaps no point and no text.
+
+    Call it last: limits and size of the axes must not change after it. A text that finds no room
+    has the place that overlaps least.
+
+    Args:
+        figure: The whole figure.
+        axes: What the points are drawn on, in it.
+        labels: A text, its point's x and y, and its color, each.
+    """
+    figure.draw_without_rendering()  # Lays the axes out.
+    points = [axes.transData.transform((x, y)) for _, x, y, _ in labels]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
+    legend = axes.get_legend()
+    taken += [] if legend is None else [legend.get_window_extent()]
+    for text, x, y, color in labels:
+        drawn = axes.annotate(
+            text,
+            (x, y),
+            _PLACES[0],
+            textcoords="offset points",
+            color=color,
+            fontsize=7,
+            va="center",
+        )
+        tried = []
+        for place in _PLACES:
+            drawn.xyann, (right, _) = place, place
+            drawn.set_horizontalalignment(
+                "center" if right == 0 else "left" if right > 0 else "right"
+            )
+            box = drawn.get_window_extent()
+            overlap = sum(_area(box, other) for other in taken)
+            outside = box.width * box.height - _area(box, axes.bbox)
+            tried.append((overlap + outside, place, box, drawn.get_horizontalalignment()))
+        _, place, box, side = min(tried, key=lambda each: each[0])
+        drawn.xyann = place
+        drawn.set_horizontalalignment(side)
+        taken.append(box)
+
+
+def _area(one: Bbox, other: Bbox) -> float:
+    """How much two boxes overlap."""
+    both = Bbox.intersection(one, other)
+    return 0.0 if both is None else float(both.width * both.height)

@@ -234,7 +234,7 @@ def test_mnist_trains_in_mini_batches(digits, tmp_path):
     assert np.any(means)
     page = tmp_path / "page.md"
     run("examples/mnist_page.py", f"--results={tmp_path / 'results.json'}", f"--out={page}")
-    assert "| olsrc, batches of 5, memory " in page.read_text()
+    assert "| OLSRC, batches of 5, memory " in page.read_text()
 
 
 @pytest.mark.release
