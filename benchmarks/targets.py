@@ -12,6 +12,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -32,7 +33,7 @@ from scipy import stats
 
 import lexirobust as lr
 from lexirobust.atomic_files import write_json
-from lexirobust.plotting.style import SERIES
+from lexirobust.plotting.style import label_points, series_styles
 
 CHOSEN = flags.DEFINE_list("experiments", ["mnist", "fashion_mnist"], "What to run.")
 CHOSEN_WAYS = flags.DEFINE_list("ways", [], "Ways of training; by default, all of an experiment.")
@@ -186,6 +187,9 @@ EXPERIMENTS = {
     # A fifth of the labels are wrong: no natural loss is below their entropy, 0.94, but by heart.
     "label_noise": dataclasses.replace(_mnist, losses=(0.95, 1.0, 1.05), accuracies=(), noise=0.2),
 }
+
+
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 
 def load(experiment: Experiment, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -368,11 +372,11 @@ def table(runs: Sequence[dict[str, Any]], experiment: str) -> list[list[str]]:
     magnitudes = EXPERIMENTS[experiment].magnitudes
     head = ["way", "seeds", "natural error, %"]
     head += [f"robust accuracy, %, l2 {magnitude:g}" for magnitude in magnitudes]
-    rows = [[*head, "natural loss, or target met", "seconds"]]
+    rows = [[*head, "natural loss, or target met"]]
     for way, group in by_way(runs, experiment).items():
         cells = [way, str(len(group)), str(error(group))]
         cells += [str(robust(group, index)) for index in range(len(magnitudes))]
-        rows.append([*cells, met(group), f"{np.mean([r['seconds'] for r in group]):.0f}"])
+        rows.append([*cells, met(group)])
     return rows
 
 
@@ -413,26 +417,35 @@ def trainings(error_at: Callable[[float], float], wanted: float) -> int | None:
 
 def draw(runs: Sequence[dict[str, Any]], chosen: Sequence[str], path: pathlib.Path) -> None:
     """Natural error against robust accuracy: a panel an experiment, a line a family of ways."""
+    # Plain training is far below: it would take all of the scale.
     families = {
         way.rsplit(maxsplit=1)[0]: None
         for experiment in chosen
         for way in by_way(runs, experiment)
         if way != "plain"
     }
-    styles = dict(zip(families, itertools.cycle(SERIES), strict=False))
+    styles = series_styles(families)
+    labels: dict[Any, list[tuple[str, float, float, str]]] = collections.defaultdict(list)
     figure, axes = plt.subplots(
         1, len(chosen), figsize=(5.6 * len(chosen), 5.0), layout="constrained", squeeze=False
     )
     for experiment, panel in zip(chosen, axes[0], strict=True):
         groups = by_way(runs, experiment)
+        seeds = max(map(len, groups.values()))  # Of fewer, intervals would fill the picture.
         for family, style in styles.items():
-            members = [
-                group for way, group in groups.items() if way.rsplit(maxsplit=1)[0] == family
-            ]
+            members = {
+                way.split()[-1]: group
+                for way, group in groups.items()
+                if way.rsplit(maxsplit=1)[0] == family and len(group) == seeds
+            }
             if not members:
                 continue
-            points = sorted((error(g), robust(g)) for g in members)
-            x, y = zip(*points, strict=True)
+            points = sorted((error(g), robust(g), name) for name, g in members.items())
+            x, y, names = zip(*points, strict=True)
+            labels[panel] += [
+                (name, a.mean, b.mean, style["color"])
+                for a, b, name in zip(x, y, names, strict=True)
+            ]
             panel.errorbar(
                 [value.mean for value in x],
                 [value.mean for value in y],
@@ -445,7 +458,7 @@ def draw(runs: Sequence[dict[str, Any]], chosen: Sequence[str], path: pathlib.Pa
                 **style,
             )
         magnitude = EXPERIMENTS[experiment].magnitudes[-1]
-        panel.set_title(experiment.replace("_", " "))
+        panel.set_title(TITLES.get(experiment, experiment))
         panel.set_xlabel("natural test error, %")
         panel.set_ylabel(f"robust accuracy at l2 {magnitude:g}, %")
         panel.grid(alpha=0.3)
@@ -457,6 +470,8 @@ def draw(runs: Sequence[dict[str, Any]], chosen: Sequence[str], path: pathlib.Pa
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
     )
+    for panel, texts in labels.items():
+        label_points(figure, panel, texts)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
