@@ -82,9 +82,7 @@ def test_a_step_is_by_the_gradient_of_that_mean():
 
 
 @pytest.mark.release
-@pytest.mark.parametrize(
-    "options", [{"micro_batch_size": 25}, {"warm_start": lr.WarmStart()}], ids=str
-)
+@pytest.mark.parametrize("options", [{"micro_batch_size": 25}, {"warm_start": lr.WarmStart()}])
 def test_other_ways_to_take_the_same_step(options):
     x, y = lr.datasets.toy(60, seed=0)
     plain, other = compiled(nearest()), compiled(nearest(**options))
