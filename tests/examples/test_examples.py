@@ -209,7 +209,7 @@ def test_mnist_trains_measures_and_saves(digits, tmp_path):
     run("examples/mnist_page.py", f"--results={tmp_path / 'results.json'}", f"--out={page}")
     written = page.read_text()
     assert f"{100 * result['natural_accuracy']:.2f}" in written
-    assert "| olgrc " in written
+    assert "| OLGRC " in written
     assert is_picture(tmp_path / "figures" / "page.png")
 
     x, y = datasets.mnist("test", digits)
