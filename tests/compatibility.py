@@ -314,16 +314,21 @@ class Shifted(keras.layers.Layer):
 
 @feature("`targets`")
 def targets(method):
-    """A target out of reach is descended toward as fast as it asks; a loose one is met."""
+    """A target out of reach is descended toward; one that is met lets other steps be taken."""
     if len(make(method).objectives) == 1:
         with pytest.raises(ValueError, match="must leave the last rank without one"):
             make(method, targets=[0.1])
         return "no"
     model, met = make(method, targets=[1e-3]), make(method, targets=[1e3])
-    logs, met_logs = fit(model), fit(met)
+    logs, met_logs = (
+        fit(model, epochs=5),
+        fit(met, epochs=5),
+    )  # Until the targets differ in what they do.
     assert logs["distance@natural"][-1] > 0
-    assert logs["descent@natural"][-1] >= PACE - 1e-6  # It descends as it asks, or faster.
+    assert min(logs["descent@natural"]) >= PACE - 1e-3  # It descends as it asks, or faster.
+    assert met_logs["descent@natural"][-1] < PACE
     assert met_logs["distance@natural"][-1] < 0
+    assert not np.allclose(weights(model), weights(met), atol=1e-3)
     return None
 
 

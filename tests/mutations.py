@@ -571,9 +571,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "targets: a rank that has met its target keeps its weight",
-        "training/state/targets.py",
-        "self._alphas = shared_alphas(alphas, self.targets)",
-        "self._alphas = list(alphas)",
+        "training/step/training_step.py",
+        "self.alphas = alphas if targets is None else shared_alphas(alphas, targets.targets)",
+        "self.alphas = alphas",
         TARGETS,
     ),
     Mutation(

@@ -43,44 +43,30 @@ def look_at(
         for term in terms:
             if term.attack is not None:
                 term.attack.check_room(term.magnitude, sizes)
-        warn_of_probabilities(classifier, terms, shape, bounds)
-    warn_without_gradient(classifier, terms, shape, bounds)
+        _warn_of_probabilities(classifier, terms, shape, bounds)
+    _warn_without_gradient(classifier, terms, shape, bounds)
 
 
-def warn_without_gradient(
+def _warn_without_gradient(
     classifier: keras.Model,
     terms: Sequence[Objective],
     shape: Sequence[int | None],
     bounds: tuple[float, float] | None,
 ) -> None:
-    """Warns if objectives' attacks follow gradients that the classifier does not have.
-
-    Args:
-        classifier: A Keras model that has been built.
-        terms: All objectives.
-        shape: `[N, ...]` of inputs.
-        bounds: Lowest and highest value of an input, or `None`.
-    """
+    """Warns if objectives' attacks follow gradients that the classifier does not have."""
     if any(follows_gradients(term.attack) for term in terms):
         problem = gradient_problem(classifier, shape, bounds)
         if problem is not None:
             warnings.warn(problem, UserWarning, stacklevel=5)
 
 
-def warn_of_probabilities(
+def _warn_of_probabilities(
     classifier: keras.Model,
     terms: Sequence[Objective],
     shape: Sequence[int | None],
     bounds: tuple[float, float] | None,
 ) -> None:
-    """Warns if losses of logits are given what looks like probabilities.
-
-    Args:
-        classifier: A Keras model that has been built.
-        terms: All objectives.
-        shape: `[N, ...]` of inputs, all sizes known but N.
-        bounds: Lowest and highest value of an input, or `None`.
-    """
+    """Warns if losses of logits are given what looks like probabilities; all sizes are known."""
     if not any(term.gives_logits for term in terms) or not _tapes_run():
         return
     problem = logits_problem(classifier(_random_inputs(shape, bounds), training=False))

@@ -165,7 +165,6 @@ class LexicographicModel(CheckedModel, ResumableModel):
         self._augmentation = Augmentation([], classifier, [])
         self._starts, self._memory, self._targets = self.settings.make_state(
             self.objectives,
-            self.alphas,
             attacks=lambda: self.attacks_per_sample,
             trained=lambda: self.classifier.trainable_variables,
         )

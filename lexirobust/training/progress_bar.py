@@ -43,9 +43,9 @@ def shown(logs: Mapping[str, Any]) -> dict[str, Any]:
     >>> shown({"accuracy": 0.9, "accuracy@natural": 0.9, "step_cosine@natural": 0.2})
     {'accuracy': 0.9}
     """
-    twice = "accuracy@natural" if "accuracy" in logs else None
+    twice = [f"{name}@natural" for name in ("accuracy", "val_accuracy") if name in logs]
     return {
         name: value
         for name, value in logs.items()
-        if not name.startswith(_DIAGNOSTIC) and name.removeprefix("val_") != twice
+        if not name.startswith(_DIAGNOSTIC) and name not in twice
     }

@@ -85,7 +85,7 @@ class ResumableModel(keras.Model):
             ValueError: If the model is not built, or as `lexirobust.export`.
         """
         if format == "tf_saved_model" and self.has_logits and set(kwargs) <= {"verbose"}:
-            serving.export(self, filepath, verbose=kwargs.get("verbose") is True)
+            serving.export(self, filepath, verbose=bool(kwargs.get("verbose")))
             return
         if self.built:
             # Keras exports what was called; training calls the classifier, not this model.

@@ -93,7 +93,6 @@ class TrainingSettings:
     def make_state(
         self,
         ranks: Sequence[Rank],
-        alphas: Sequence[float],
         attacks: Callable[[], int],
         trained: Callable[[], Sequence[keras.Variable]],
     ) -> tuple[PerturbationBuffer | None, GradientMeans | None, TargetEstimates | None]:
@@ -101,7 +100,6 @@ class TrainingSettings:
 
         Args:
             ranks: The ranked losses.
-            alphas: `[T]` weights of the ranks, summing to 1.
             attacks: Gives the number of attacks on each sample.
             trained: Gives the variables that gradients are by.
 
@@ -114,7 +112,7 @@ class TrainingSettings:
         if self.memory is not None:
             memory = GradientMeans(self.memory, len(ranks), trained)
         if self.targets is not None:
-            estimates = TargetEstimates(check_targets(self.targets, ranks), ranks, alphas)
+            estimates = TargetEstimates(check_targets(self.targets, ranks), ranks)
         return starts, memory, estimates
 
     def get_config(self) -> dict[str, Any]:

@@ -1,5 +1,3 @@
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -96,6 +94,11 @@ FINE = {
 }
 
 
+def said_of_gradients(caught):
+    """The warnings that a gradient is missing."""
+    return [each for each in caught if "no gradient" in str(each.message)]
+
+
 def branched():
     inputs = keras.Input((6,))
     rounded = L.Lambda(tf.round)(inputs)
@@ -103,10 +106,9 @@ def branched():
 
 
 @pytest.mark.parametrize("make", FINE.values(), ids=FINE)
-def test_where_a_gradient_is_there_nothing_is_said(make):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*no gradient")
-        compiled(lr.OLSRC(make(), ATTACK, [1.0]))
+def test_where_a_gradient_is_there_nothing_is_said(make, recwarn):
+    compiled(lr.OLSRC(make(), ATTACK, [1.0]))
+    assert not said_of_gradients(recwarn)
 
 
 @pytest.mark.parametrize(
@@ -117,10 +119,9 @@ def test_where_a_gradient_is_there_nothing_is_said(make):
     ],
     ids=["nothing is attacked", "no gradient is followed"],
 )
-def test_who_needs_no_gradient_may_have_none(make):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*no gradient")
-        compiled(make(network(dtype="uint8")))
+def test_who_needs_no_gradient_may_have_none(make, recwarn):
+    compiled(make(network(dtype="uint8")))
+    assert not said_of_gradients(recwarn)
 
 
 def test_the_worst_of_several_attacks_needs_one():
@@ -138,8 +139,7 @@ def test_what_cuts_the_gradient_is_named_whatever_the_size():
         compiled(lr.AdversarialTraining(classifier, ATTACK, 1.0))
 
 
-def test_a_classifier_that_is_built_by_its_data_has_a_gradient():
+def test_a_classifier_that_is_built_by_its_data_has_a_gradient(recwarn):
     model = compiled(lr.AdversarialTraining(keras.Sequential([L.Dense(2)]), ATTACK, 1.0))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*no gradient")
-        model.fit(np.ones((8, 6), np.float32), np.arange(8) % 2, verbose=0)
+    model.fit(np.ones((8, 6), np.float32), np.arange(8) % 2, verbose=0)
+    assert not said_of_gradients(recwarn)

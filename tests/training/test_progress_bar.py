@@ -55,6 +55,7 @@ def test_a_bar_of_the_users_own_stays(capsys):
 
 
 def test_numbers_of_other_callbacks_are_shown(capsys):
-    watch = lr.callbacks.RobustnessCurve(X, Y, ATTACK, [1.0])
-    names, _ = printed(capsys, verbose=2, callbacks=watch)
-    assert names == sorted([*SHOWN, "val_accuracy@l2=1"])
+    watch = lr.callbacks.RobustnessCurve(X, Y, ATTACK, [0.0, 1.0])
+    names, _ = printed(capsys, metrics=["accuracy"], verbose=2, callbacks=watch)
+    shown = [name.removesuffix("@natural") if "accuracy" in name else name for name in SHOWN]
+    assert names == sorted([*shown, "val_accuracy@l2=1", "val_accuracy@natural"])

@@ -164,15 +164,11 @@ class TargetEstimates(FixedState):
     Args:
         targets: A target for each rank, or `None`.
         ranks: The ranked losses.
-        alphas: `[T]` weights of the ranks, summing to 1.
     """
 
-    def __init__(
-        self, targets: Sequence[Target | None], ranks: Sequence[Rank], alphas: Sequence[float]
-    ) -> None:
+    def __init__(self, targets: Sequence[Target | None], ranks: Sequence[Rank]) -> None:
         self.targets = list(targets)
         self.ranks = list(ranks)
-        self._alphas = shared_alphas(alphas, self.targets)
         zeros = tf.zeros([len(self.targets)], tf.float64)
         self._means, self._offsets = replicated(zeros), replicated(zeros)
         self._drift, self._spread = replicated(zeros), replicated(zeros)
@@ -203,7 +199,7 @@ class TargetEstimates(FixedState):
             else tf.clip_by_value((estimates[rank] / target.error - 1.0) / TOLERANCE, -1.0, 1.0)
             for rank, target in enumerate(self.targets)
         ]
-        return RankTargets(tf.stack([*map(bound_of, excess)]), self._alphas, estimates)
+        return RankTargets(tf.stack([*map(bound_of, excess)]), estimates)
 
     def _smoothed(self, now: tf.Tensor) -> tf.Tensor:
         """Updates the running means, which follow the faster the more they lag behind.

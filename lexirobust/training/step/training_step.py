@@ -11,7 +11,7 @@ from lexirobust.training.objectives import Batch, Rank
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.state.gradient_means import GradientMeans, averages_taken
-from lexirobust.training.state.targets import TargetEstimates
+from lexirobust.training.state.targets import TargetEstimates, shared_alphas
 from lexirobust.training.step.gradients import (
     MeanGradients,
     RankedGradients,
@@ -40,7 +40,7 @@ class TrainingStep:
         optimizer: Built on the classifier's trainable variables.
         score: The compiled loss.
         memory: The mean gradients by which ranks are compared, or `None`.
-        targets: Running estimates of the ranks' targets, or `None`.
+        targets: Running estimates of the ranks' targets, whose alphas go below, or `None`.
         named: Turns the outputs of a classifier with several into a dict.
     """
 
@@ -60,7 +60,7 @@ class TrainingStep:
         self.classifier = classifier
         self.trained = trained
         self.objectives = objectives
-        self.alphas = alphas
+        self.alphas = alphas if targets is None else shared_alphas(alphas, targets.targets)
         self.settings = settings
         self.optimizer = optimizer
         self.score = score
@@ -172,7 +172,7 @@ class TrainingStep:
             self.optimizer,
             self.classifier.trainable_variables,
             gradients,
-            alphas if targets is None else targets.alphas,
+            alphas,
             share,
             self.settings.margin,
             # One rank alone conflicts with none: the optimizer is left as it is.

@@ -19,12 +19,10 @@ class RankTargets(NamedTuple):
 
     Attributes:
         bounds: `[T]` float64: how fast each rank is to descend at least, as of `gem.solve_dual`.
-        alphas: `[T]` weights of the ranks, those of ranks with a target given to the ranks below.
         estimates: `[T]` loss or error rate of each rank; 0 without a target.
     """
 
     bounds: tf.Tensor
-    alphas: Sequence[float]
     estimates: tf.Tensor
 
 
