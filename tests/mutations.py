@@ -1376,7 +1376,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "report: names are taken for HTML",
-        "reporting.py",
+        "reporting/report.py",
         "autoescape=True",
         "autoescape=False",
         ("tests/test_reporting.py",),
