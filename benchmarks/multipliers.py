@@ -27,7 +27,8 @@ class _Multiplier(TargetEstimates):
     """A weighted sum whose first weight follows how far the first rank misses its target."""
 
     def __init__(self, estimates: TargetEstimates) -> None:
-        super().__init__(estimates.targets, estimates.ranks, [0.5, 0.5])
+        super().__init__(estimates.targets, estimates.ranks)
+        self.alphas: Any = None  # Of the batch that the estimates were updated on last.
         self._multiplier = tf.Variable(1.0, dtype=tf.float64, trainable=False)
         self._last = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
@@ -37,8 +38,8 @@ class _Multiplier(TargetEstimates):
         target = self.targets[0]
         assert target is not None
         weight = self.weight(estimates[0] / target.error - 1.0)
-        unbound = tf.constant([FREE, 0.0], tf.float64)
-        return RankTargets(unbound, tf.stack([weight, 1.0 - weight]), estimates)
+        self.alphas = tf.stack([weight, 1.0 - weight])
+        return RankTargets(tf.constant([FREE, 0.0], tf.float64), estimates)
 
     def weight(self, missed: tf.Tensor) -> tf.Tensor:
         """The first rank's weight, from 0 to 1, by the share of its target that it misses."""
@@ -76,8 +77,10 @@ class Switching(_Multiplier):
 class _Summed:
     """Two gradients that are added, whether they conflict or not."""
 
-    def __init__(self, rows: list[Gradient], kept: StoredGradients) -> None:
-        self._rows, self._own = rows, kept.known()
+    def __init__(
+        self, rows: list[Gradient], kept: StoredGradients, means: Sequence[Gradient]
+    ) -> None:
+        self._rows, self._known = rows, [*kept.known(), *means]
         self.first, self.first_loss, self.scores = rows[0], kept.first_loss, kept.scores
 
     def gramian(self, metric: Any | None) -> tf.Tensor:
@@ -89,8 +92,21 @@ class _Summed:
         return gem.combine(self._rows, weights)
 
     def known(self) -> list[Gradient]:
-        """The batch's, for the logs."""
-        return self._own
+        """The batch's, and the means, for the logs."""
+        return self._known
+
+
+class _WeighedStep(TrainingStep):
+    """A step on ranks that a rule weighs anew on each batch."""
+
+    def __init__(self, step: TrainingStep, rule: _Multiplier) -> None:
+        vars(self).update(vars(step))
+        self.targets: _Multiplier = rule
+
+    def _apply(
+        self, losses: ObjectiveLosses, gradients: Any, alphas: Any, *args: Any, **kwargs: Any
+    ) -> StepResult:
+        return super()._apply(losses, gradients, self.targets.alphas, *args, **kwargs)
 
 
 class _BloopStep(TrainingStep):
@@ -104,14 +120,15 @@ class _BloopStep(TrainingStep):
         kept = StoredGradients(losses, 2)
         first, second = kept.known()
         assert self.memory is not None
-        mean = self.memory.update([first, second])[0]
+        means = self.memory.update([first, second])
+        mean = means[0]
         inner = gem.gramian([mean, second], None)
         along = tf.math.divide_no_nan(inner[0, 1], inner[0, 0])
         orthogonal = gem.combine([second, mean], tf.stack([tf.ones_like(along), -along]))
         result = apply_update(
             self.optimizer,
             self.classifier.trainable_variables,
-            _Summed([first, orthogonal], kept),
+            _Summed([first, orthogonal], kept, means),
             self.alphas,
             1.0,
             0.0,
@@ -139,7 +156,7 @@ class Multiplied(lr.OLSRC):
     def _build_on_compiled(self) -> None:
         super()._build_on_compiled()
         assert self._targets is not None
-        self._training_step.targets = self._rule(self._targets)
+        self._training_step = _WeighedStep(self._training_step, self._rule(self._targets))
 
 
 class Bloop(lr.OLSRC):
