@@ -95,6 +95,13 @@ EXTRAS_REQUIRE = {
         "mkdocstrings-python>=2.0.11,<3",
         # Formulas as MathML, which browsers draw by themselves. The release that was tried.
         "latex2mathml>=3.81",
+        # Shows the tutorials' notebooks. The release that was tried; it puts a rendering of its own
+        # in place of MkDocs's, so the next major release may part from docs/hooks.
+        "mkdocs-jupyter>=0.26.3,<1",
+        # They make notebooks of the tutorials' scripts, and run them. The releases that were tried.
+        "jupytext>=1.19.6",
+        "nbclient>=0.11",
+        "ipykernel>=7.4",
         # Breaks long signatures of the reference: bound as below.
         "ruff>=0.17.6,<0.18",
     ],
@@ -126,6 +133,9 @@ EXTRAS_REQUIRE = {
         "mkdocstrings>=1.0.8,<2",
         "mkdocstrings-python>=2.0.11,<3",
         "latex2mathml>=3.81",
+        "mkdocs-jupyter>=0.26.3,<1",
+        # Reads the tutorials' sources, which their notebooks are held to: bound as there.
+        "jupytext>=1.19.6",
         # Its types, which mypy asks for.
         "types-tabulate>=0.10",
         # A formatter's style changes between minor releases, and CI compares text.

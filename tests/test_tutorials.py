@@ -1,0 +1,87 @@
+"""The tutorials: their notebooks are those of their sources, and the sources run."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+jupytext = pytest.importorskip("jupytext", reason="needs the extra `test`")
+
+
+def cells(path: pathlib.Path) -> list[tuple[str, str]]:
+    """Kind and text of each cell."""
+    return [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+
+
+def lines_of_code(path: pathlib.Path) -> list[str]:
+    """All lines of code cells, those for Jupyter among them, without blank ones and comments."""
+    lines = [line for kind, text in cells(path) if kind == "code" for line in text.splitlines()]
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def test_there_are_four() -> None:
+    names = [path.stem for path in SOURCES]
+    assert names == ["mnist", "own_classifier", "serving", "targets"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_notebook_has_the_cells_of_its_source(source: pathlib.Path) -> None:
+    """So outputs cannot be those of other code; docs/hooks/rebuild_tutorials.py makes them."""
+    assert cells(source.with_suffix(".ipynb")) == cells(source)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_notebook_holds_clean_outputs(source: pathlib.Path) -> None:
+    path = source.with_suffix(".ipynb")
+    assert path.stat().st_size < 300_000
+    notebook = jupytext.read(path)
+    assert "widgets" not in notebook.metadata
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    texts = [output.text for output in outputs if output.output_type == "stream"]
+    # A folder, a duration, TensorFlow's messages.
+    for unwanted in ("/home", "/tmp", "/work", "ms/step", "it/s", "absl::"):
+        assert not [text for text in texts if unwanted in text]
+
+
+def test_first_tutorial_has_at_most_twenty_lines_of_code() -> None:
+    assert len(lines_of_code(ROOT / "docs" / "tutorials" / "mnist.py")) <= 20
+
+
+def data_folder(name: str) -> pathlib.Path | None:
+    """Where TensorFlow Datasets has prepared a data set, if it has."""
+    folders = [ROOT.parent / "shared" / "tfds", pathlib.Path.home() / "tensorflow_datasets"]
+    if "TFDS_DATA_DIR" in os.environ:
+        folders.insert(0, pathlib.Path(os.environ["TFDS_DATA_DIR"]))
+    return next((folder for folder in folders if (folder / name / "3.0.1").is_dir()), None)
+
+
+@pytest.mark.release  # A minute each, on a quiet machine.
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_source_runs(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    used = "fashion_mnist" if "datasets.fashion_mnist(" in source.read_text("utf-8") else "mnist"
+    folder = data_folder(used)
+    if folder is None:
+        pytest.skip(f"{used} is in none of TFDS_DATA_DIR, ../shared/tfds, ~/tensorflow_datasets")
+    environment = {
+        **os.environ,
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": str(ROOT),
+        "TFDS_DATA_DIR": str(folder),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(source)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
