@@ -3,9 +3,9 @@
     python docs/hooks/rebuild_tutorials.py
     python docs/hooks/rebuild_tutorials.py mnist targets
 
-It runs with the interpreter that it is started by, in a folder of its own. What differs from run
-to run without saying anything is left out of the outputs: durations, colors, TensorFlow's messages
-about the machine, metadata.
+Each runs with the interpreter that this was started by, in a folder of its own. Outputs leave out
+what differs between runs and says nothing: durations, folders, TensorFlow's messages about the
+machine, metadata; and colors.
 """
 
 import os
@@ -26,6 +26,9 @@ import tqdm
 TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
 ROOT = TUTORIALS.parents[1]
 
+_NOISE = re.compile(
+    r"^(?:INFO:tensorflow:|.*absl::InitializeLog\(\)|[IW]\d{4} ).*\n?", re.MULTILINE
+)
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 # Keras's "3s 19ms/step - " and tqdm's " [00:12<00:00,  1.50s/epoch, loss=0.1]".
 _KERAS_TIME = re.compile(r"(?:\d+m?s )?\d+(?:\.\d+)?(?:s|ms|us)/(?:step|epoch) - ")
@@ -33,7 +36,8 @@ _TQDM_TIME = re.compile(r" \[\d[\d:]*<[\d:?]+, +[\d.?]+ ?[^,\]]+?(?:, ([^\]]*))?
 
 
 def clean(text: str) -> str:
-    """A stream's text without colors and durations."""
+    """A stream's text without TensorFlow's messages, colors, durations and folders."""
+    text = _NOISE.sub("", text).replace(f"{ROOT}/", "")
     text = _KERAS_TIME.sub("", _COLOR.sub("", text))
     return _TQDM_TIME.sub(lambda found: f" {found[1]}" if found[1] else "", text)
 
@@ -41,11 +45,12 @@ def clean(text: str) -> str:
 def outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     """The outputs of a cell that are worth keeping."""
     kept = []
-    for output in cell.outputs:
+    # Progress bars and warnings come first: where among the rest they arrive is left to chance.
+    for output in sorted(cell.outputs, key=lambda output: output.get("name") != "stderr"):
         output.pop("execution_count", None)
         if output.output_type == "stream":
             output.text = clean(output.text)
-            if not output.text.strip() or "absl::InitializeLog" in output.text:
+            if not output.text.strip():
                 continue
         elif "image/png" in output.get("data", {}):
             # Beside a picture nobody reads how large it is.

@@ -19,7 +19,8 @@
 # .venv/bin/jupyter lab docs/tutorials/mnist.ipynb
 # ```
 #
-# The twenty lines of code below are all there is to write.
+# Twenty lines of code follow, and they are all there is to write. Without Jupyter,
+# `.venv/bin/python docs/tutorials/mnist.py` runs them and leaves the report.
 
 # %%
 import keras
@@ -68,11 +69,12 @@ layers = [
 attack = lr.attacks.PGD("l2", steps=3)
 model = lr.OLSRC(keras.Sequential(layers), attack, [2.0], memory=lr.RunningMean())
 model.compile("adam", metrics=["accuracy"])
-model.fit(x, y, batch_size=128, epochs=8)
+history = model.fit(x, y, batch_size=128, epochs=8)
 
 # %% [markdown]
-# `min_cosine` is the cosine between the gradients of the two losses. Below 0 they pull in different
-# directions, and the ranking is at work.
+# After the last epoch 98 % of the training images are classified as labeled (`accuracy`), and 66 %
+# of the perturbed ones (`accuracy@l2=2`). `min_cosine` is the cosine between the gradients of the
+# two losses. Below 0 they pull in different directions, and the ranking is at work.
 
 # %% [markdown]
 # ## Robust accuracy
@@ -87,6 +89,12 @@ print(curve.accuracy, curve.flags)
 curve.plot()
 
 # %% [markdown]
+# 97 % of the test images are classified as labeled, 90 % under any perturbation of norm 1 that was
+# found, and 60 % at norm 2. The shade is the 95 % interval: 200 images are few. `()` means that
+# there are no warnings. Your digits may differ a little: processors round differently. Plain
+# training of a small network keeps about 8 % at norm 2 ([three
+# seeds](../targets.md#what-it-brings)).
+#
 # ## Report
 #
 # One HTML page: a summary, the curve with its 95 % intervals, warnings if there are any, and some

@@ -15,7 +15,7 @@
 
 # %%
 import keras
-import tqdm.keras
+import tqdm
 
 import lexirobust as lr
 from lexirobust import plotting
@@ -26,8 +26,8 @@ from lexirobust import plotting
 # ## The classifier
 #
 # In place of yours: a small network for Fashion-MNIST, trained as usual and saved. Like most, it
-# ends in a softmax. The second one has noise added to its inputs in training, which is often said
-# to make classifiers robust.
+# ends in a softmax. The second one differs in one thing: in training, and only there, noise is
+# added to its inputs. Does that make it more robust?
 
 # %%
 x, y = lr.datasets.fashion_mnist("train[:12000]")
@@ -49,8 +49,9 @@ def train(noise, path):
         ]
     )
     classifier.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    bar = tqdm.keras.TqdmCallback(verbose=0, desc=path)
-    classifier.fit(x, y, batch_size=128, epochs=8, verbose=0, callbacks=[bar])
+    with tqdm.tqdm(total=8, desc=path) as bar:
+        update = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: bar.update())
+        classifier.fit(x, y, batch_size=128, epochs=8, verbose=0, callbacks=[update])
     classifier.save(path)
 
 
@@ -60,9 +61,9 @@ train(0.2, "noise.keras")
 # %% [markdown]
 # ## Logits, not probabilities
 #
-# Attacks follow gradients. Behind a softmax that is sure of itself gradients are nearly 0, and the
+# Attacks follow gradients. Where a softmax gives nearly 0 or 1 its gradients are nearly 0, and an
 # attack finds less than there is. `lr.logits` makes a copy of a classifier that ends before its
-# softmax.
+# softmax; the weights are the same.
 
 # %%
 plain = lr.logits(keras.saving.load_model("plain.keras"))
@@ -76,11 +77,15 @@ noise = lr.logits(keras.saving.load_model("noise.keras"))
 x_test, y_test = lr.datasets.fashion_mnist("test[:200]")
 pgd = lr.attacks.PGD("l2", steps=10, seed=0)
 softmax = keras.saving.load_model("plain.keras")
-curve = lr.evaluate_robustness(softmax, x_test, y_test, pgd, [0, 0.5])
-for flag in curve.flags:
-    print(f"{flag.name}: {flag.message} {flag.advice}")
+misled = lr.evaluate_robustness(softmax, x_test, y_test, pgd, [0, 0.5])
+print(misled.accuracy)
+for flag in misled.flags:
+    print(f"{flag.name}: {flag.advice}")
 
 # %% [markdown]
+# This network is not so sure of itself that it matters: PGD found as much at magnitude 0.5 as
+# AutoAttack finds below. That is not known beforehand.
+#
 # ## AutoAttack
 #
 # AutoAttack is the attack that published numbers are measured with. A magnitude is the most that
@@ -98,29 +103,35 @@ print("flags:", curve.flags)
 curve.plot()
 
 # %% [markdown]
-# What each of its attacks found: PGD on the cross entropy first, then attacks toward the most
-# likely wrong classes, then a random search that needs no gradients. Each sees only the images that
-# have resisted so far.
+# 84.0 % of the images are classified as labeled, and at magnitude 0.5 only 44.5 % still are. Such a
+# perturbation is hard to see, as the pictures below show. There are no flags. The intervals say
+# what 200 images are worth: 5 to 7 percentage points either way. More images take more time.
+#
+# AutoAttack is several attacks in turn: PGD on the cross entropy, attacks toward the most likely
+# wrong classes, and a random search that needs no gradients (`Square`). Each sees only the images
+# that have resisted so far. This is how many each one broke, at 0.25, 0.5 and 1:
 
 # %%
 for stage in curve.settings["attacks"][0]["stages"]:
-    print(stage)
+    print(f"{stage['name']}: {stage['broken']}")
 
 # %% [markdown]
+# The first one found nearly all, and the last two found nothing more. If the search without
+# gradients had found many, gradients would have misled the others.
+#
 # ## What was found
 #
-# The curve keeps a few images with their perturbations.
+# The curve keeps a few images with what was made of them. These are the ones that are classified as
+# labeled when they are clean, and as something else at magnitude 0.5:
 
 # %%
 shown, row = curve.shown, magnitudes.index(0.5)
-columns = {
-    "image": shown.x[:4],
-    "perturbed, l2 0.5": shown.x_adv[row][:4],
-    "perturbation": (shown.x_adv[row] - shown.x)[:4],
-}
+broken = (shown.decisions[0] == shown.y) & (shown.decisions[row] != shown.y)
+images, x_adv = shown.x[broken], shown.x_adv[row][broken]
+columns = {"image": images, "perturbed, l2 0.5": x_adv, "perturbation": x_adv - images}
 captions = {
-    "image": [names[label] for label in shown.y[:4]],
-    "perturbed, l2 0.5": [names[label] for label in shown.decisions[row][:4]],
+    "image": [names[label] for label in shown.y[broken]],
+    "perturbed, l2 0.5": [names[label] for label in shown.decisions[row][broken]],
 }
 plotting.explanations(columns, captions)
 
@@ -133,14 +144,20 @@ print(noise_curve.accuracy, noise_curve.flags)
 plotting.accuracy_curves({"plain": curve, "noise": noise_curve})
 
 # %% [markdown]
-# `lr.compare` orders two classifiers by the smallest magnitude at which they differ by more than
-# chance explains (an exact test on the images that one has right and the other wrong).
+# At magnitude 1 noise in training leaves 35 % in place of 18 %. Is that more than chance?
+# `lr.compare` orders two classifiers by the smallest magnitude at which it is, by an exact test on
+# the images that one has right and the other wrong.
 
 # %%
 print(lr.compare(noise_curve, curve, significance=0.05))
 
 # %% [markdown]
+# The first one given, with noise, is ahead (`order=1`), and the difference shows from 0.25 on. In
+# natural accuracy 200 images do not tell the two apart.
+#
 # ## Report
+#
+# All of it on one HTML page, with the ranking on top and the images at its end.
 
 # %%
 lr.report(

@@ -15,7 +15,6 @@
 
 # %%
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -61,14 +60,14 @@ callbacks = [watch, best, lr.callbacks.Backup("backup")]
 history = model.fit(x, y, batch_size=128, epochs=8, callbacks=callbacks).history
 
 # %%
-print(
-    f"The best epoch is number {best.best_epoch + 1}:",
-    dict(zip(watch.names, best.best, strict=True)),
-)
+print("best epoch:", best.best_epoch + 1)
+for name, value in zip(watch.names, best.best, strict=True):
+    print(f"{name}: {value:.1%}")
 plotting.training_curves({"OLSRC": history})
 
 # %% [markdown]
-# `best.keras` is an ordinary Keras file.
+# The dashed lines are the held-out images. They were attacked with 20 steps, the training images
+# with three. `best.keras` holds the best epoch, and is an ordinary Keras file:
 
 # %%
 model = keras.saving.load_model("best.keras")
@@ -89,8 +88,8 @@ for name, signature in served.signatures.items():
 # %% [markdown]
 # ## Use it where this package is not
 #
-# A program that imports TensorFlow alone loads the SavedModel and classifies test images. Its
-# logits are those of the trained model.
+# A program that imports TensorFlow and NumPy alone loads the SavedModel and classifies 500 test
+# images. Its logits are those of the trained model.
 
 # %%
 program = """
@@ -128,7 +127,9 @@ decisions = model.predict(x_adv, verbose=0).argmax(axis=1)
 print(f"accuracy under this attack {np.mean(decisions == y_test):.1%}")
 
 # %% [markdown]
-# Four test images and what the served attack made of them:
+# 96.2 % of the clean images are classified as labeled, and 60.2 % of these. That is no robust
+# accuracy: this attack is weaker than AutoAttack, which [another tutorial](mnist.ipynb) measures
+# with. Four of the images:
 
 # %%
 columns = {
@@ -156,7 +157,8 @@ plotting.explanations(columns, captions)
 
 # %%
 request = {"signature_name": "serving_default", "instances": x_test[:3].round(3).tolist()}
-pathlib.Path("request.json").write_text(json.dumps(request), encoding="utf-8")
+with open("request.json", "w", encoding="utf-8") as file:
+    json.dump(request, file)
 
 # %% [markdown]
 # ```bash
@@ -166,5 +168,4 @@ pathlib.Path("request.json").write_text(json.dumps(request), encoding="utf-8")
 # ## Next
 #
 # - All signatures, other requests and other runtimes: [save, resume, export, serve](../saving.md).
-# - What a robust accuracy is worth that was measured under a weak attack:
-#   [evaluation](../evaluation.md).
+# - A robust accuracy that others believe: [evaluation](../evaluation.md).
