@@ -70,6 +70,10 @@ OPTIMIZERS = {
     ),
     "a fixed loss scale": lambda: keras.optimizers.Adam(0.03, loss_scale_factor=64.0),
 }
+if not hasattr(keras.optimizers, "ScheduleFreeAdamW"):
+    del OPTIMIZERS["ScheduleFreeAdamW"]  # It came with Keras 3.14.
+if keras.__version__.startswith("3.12."):
+    del OPTIMIZERS["Muon"]  # On TensorFlow it fails there, whatever it trains.
 
 
 def network(*middle, **dense):

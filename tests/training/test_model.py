@@ -444,8 +444,9 @@ def test_weights_in_a_column_may_come_batch_by_batch(data):
     results = []
     for given in (weight, weight[:, None]):
         model = compiled(METHODS["olsrc"](right_network()), run_eagerly=True)
-        results.append(model.train_on_batch(x, y, given, return_dict=True))
-        results.append(model.test_on_batch(x, y, given, return_dict=True))
+        for step in (model.train_on_batch, model.test_on_batch):
+            logs = step(x, y, given, return_dict=True)
+            results.append({name: float(value) for name, value in logs.items()})
     assert results[2] == pytest.approx(results[0])
     assert results[3] == pytest.approx(results[1])
 

@@ -143,7 +143,7 @@ def test_random_starts_differ_from_step_to_step():
     # Otherwise the test above would say nothing about the generator.
     model = make("adversarial")
     model.optimizer.learning_rate = 0.0
-    losses = {model.test_on_batch(*PLANE, return_dict=True)["loss@l2=2"] for _ in range(3)}
+    losses = {float(model.test_on_batch(*PLANE, return_dict=True)["loss@l2=2"]) for _ in range(3)}
     assert len(losses) == 3
 
 

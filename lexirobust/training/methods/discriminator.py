@@ -34,6 +34,8 @@ def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
     # A layer that models share has an input in each.
     (output,), steps = classifier.outputs, classifier.layers[-1]._inbound_nodes
     (last,) = (step.input_tensors[0] for step in steps if step.outputs[0] is output)
+    if any(last is each for each in classifier.inputs):
+        last = keras.layers.Identity()(last)  # Keras 3.12 makes no model of an input alone.
     features = keras.Model(classifier.inputs, last)
     features = keras.models.clone_model(find_augmentation(features).trained)
     return keras.Sequential([features, keras.layers.Dense(classes)], name="discriminator")
