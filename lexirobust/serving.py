@@ -1,11 +1,13 @@
 """Takes a model out: a SavedModel that needs neither this package nor Keras."""
 
+import contextlib
 import functools
+import logging
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -96,7 +98,8 @@ def export(
     unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     old = unfinished.with_name(f"{unfinished.name}.old")
     try:
-        archive.write_out(unfinished, verbose=verbose)
+        with _told(verbose):
+            archive.write_out(unfinished, verbose=verbose)
         unfinished.chmod(0o755)  # As any folder; a temporary one is the owner's alone.
         if replaced:
             path.replace(old)
@@ -109,6 +112,19 @@ def export(
     finally:
         for left in (unfinished, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told(verbose: bool) -> Iterator[None]:
+    """Keeps TensorFlow, unless asked, from telling the name of a folder that is renamed."""
+    logger = tf.get_logger()
+    level = logger.level
+    if not verbose:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _cast(

@@ -333,12 +333,27 @@ def test_auto_attack_is_served(tmp_path):
         assert ((classifier(given).numpy().argmax(axis=1) != y) == broken).all()
 
 
-def test_models_tell_what_they_wrote_only_if_asked(tmp_path, capsys):
+@pytest.fixture
+def logged():
+    """What TensorFlow logs, at the level that it has in a notebook."""
+    messages = []
+    logger, note = tf.get_logger(), lambda record: messages.append(record.getMessage())
+    level = logger.level
+    logger.setLevel("INFO")
+    logger.addFilter(note)
+    yield messages
+    logger.removeFilter(note)
+    logger.setLevel(level)
+
+
+def test_models_tell_what_they_wrote_only_if_asked(tmp_path, capsys, logged):
     model = lr.Standard(network())
     model.export(tmp_path / "1")
     assert capsys.readouterr().out == ""
+    assert logged == []
     model.export(tmp_path / "1", verbose=True)
     assert "Endpoint 'serving_default'" in capsys.readouterr().out
+    assert any(message.startswith("Assets written") for message in logged)
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):

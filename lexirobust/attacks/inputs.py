@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
+import tqdm.auto
 
 from lexirobust.tensors import of_dtype
 
@@ -21,7 +21,7 @@ def batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor
 
 def progress(parts: Iterable[Any], count: int) -> Iterable[Any]:
     """Shows a bar once a run has taken a few seconds."""
-    return tqdm.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
+    return tqdm.auto.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
 
 
 def one_per_input(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
+import tqdm.auto
 
 from lexirobust.attacks import (
     Attack,
@@ -178,7 +178,7 @@ def evaluate_robustness(
             digest.add(inputs, labels)
             yield functools.partial(measure, number, inputs, labels, digest.hex())
 
-    progress = tqdm.tqdm(None, "evaluate", count, leave=False, disable=None, delay=1.0)
+    progress = tqdm.auto.tqdm(None, "evaluate", count, leave=False, disable=None, delay=1.0)
     parts = []
     with progress:
         for part in on_devices(tasks()):
