@@ -34,12 +34,12 @@ class _Multiplier(TargetEstimates):
 
     def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> RankTargets:
         """Adds a batch to the estimates, and weighs the ranks."""
-        estimates = super().update(losses, scores).estimates
+        targets = super().update(losses, scores)
         target = self.targets[0]
         assert target is not None
-        weight = self.weight(estimates[0] / target.error - 1.0)
+        weight = self.weight(targets.estimates[0] / target.error - 1.0)
         self.alphas = tf.stack([weight, 1.0 - weight])
-        return RankTargets(tf.constant([FREE, 0.0], tf.float64), estimates)
+        return targets._replace(bounds=tf.constant([FREE, 0.0], tf.float64))
 
     def weight(self, missed: tf.Tensor) -> tf.Tensor:
         """The first rank's weight, from 0 to 1, by the share of its target that it misses."""

@@ -565,15 +565,29 @@ MUTATIONS: Final = (
     Mutation(
         "targets: a rank that misses its target may be raised",
         "training/state/targets.py",
-        "return tf.where(excess < 0, tf.maximum(excess / left, FREE), PACE * excess)",
+        "return tf.where(excess < 0, tf.maximum(excess / left, FREE), pace * excess)",
         "return tf.minimum(tf.maximum(excess / left, FREE), 0.0)",
         TARGETS,
     ),
     Mutation(
+        "targets: a rank that is missed for long asks for no more than at first",
+        "training/state/targets.py",
+        "pace = PACE + (1.0 - PACE) * self._missed.value() / PATIENCE",
+        "pace = PACE * tf.ones_like(excess)",
+        TARGETS,
+    ),
+    Mutation(
+        "attacks in training see averages that lag behind",
+        "training/step/batch_statistics.py",
+        "variable.assign(old if share is None else old + (variable.value - old) / share)",
+        "variable.assign(old)",
+        ("tests/training/test_batch_statistics.py",),
+    ),
+    Mutation(
         "targets: a rank that has met its target keeps its weight",
         "training/step/training_step.py",
-        "self.alphas = alphas if targets is None else shared_alphas(alphas, targets.targets)",
-        "self.alphas = alphas",
+        "alphas = tf.stack(shared_alphas(alphas, self.targets.targets, kept))",
+        "alphas = tf.constant(alphas, tf.float64)",
         TARGETS,
     ),
     Mutation(

@@ -325,7 +325,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
         seed = self.seed_generator.next()
         starts, shares = ([], []) if self._starts is None else self._starts.read(given)
         batch, starts, undo = self._augmentation.of_batch(given, starts, self.bounds)
-        inputs, others = self._perturb_in_training(batch, seed, starts or None)
+        with self._training_step.as_trained(batch, starts or None):
+            inputs, others = self._perturb_in_training(batch, seed, starts or None)
         losses = self._training_step.losses(batch, inputs, training=True)
         result, scores = self._training_step.update(losses)
         losses.commit_state()

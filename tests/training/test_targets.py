@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust.training.objectives import Batch
+from lexirobust.training.state import targets
 from lexirobust.training.state.targets import FREE, Target, bound_of
 from tests.helpers import mirrored_strategy
 from tests.training.by_hand import ATTACK, compiled, network, weights
@@ -177,7 +179,62 @@ def test_a_target_that_does_not_bind_leaves_the_last_rank_alone():
 def test_bounds_demand_descent_above_the_target_and_free_the_rank_far_below():
     excess = tf.constant([1.0, 0.3, 0.0, -0.5, -0.75, -1.0], tf.float64)
     expected = [0.5, 0.15, 0.0, -1.0, -3.0, FREE]
-    np.testing.assert_allclose(bound_of(excess), expected)
+    np.testing.assert_allclose(bound_of(excess, tf.constant(0.5, tf.float64)), expected)
+
+
+def test_a_rank_asks_for_more_the_longer_it_misses_its_target(monkeypatch):
+    """Half its own speed at first, all of it in the end; once it was met for long, half again."""
+    monkeypatch.setattr(targets, "PATIENCE", 4)
+    model = model_of([Target(loss=1e-3)], keras.optimizers.SGD(0.0))
+    asked = []
+
+    def note(batch, logs):
+        asked.append(float(model._targets._missed[0]))
+
+    note_each = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    train(model, batch_size=len(X), epochs=6, callbacks=[note_each])
+    assert asked == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
+    np.testing.assert_allclose(model._targets.update(*seen(model)).bounds, [1, 0, 0])
+    model._targets.targets[0] = Target(loss=1e3)
+    for _ in range(4):
+        model._targets.update(*seen(model))
+    model._targets.targets[0] = Target(loss=1e-3)
+    bounds = model._targets.update(*seen(model)).bounds
+    np.testing.assert_allclose(bounds, [0.5 + 0.5 / 4, 0, 0])
+
+
+def test_far_above_its_target_a_rank_keeps_its_weight():
+    """Of twice the target on all of it, of one and a half times half, below it nothing."""
+    model = model_of([Target(loss=1.0)], keras.optimizers.SGD(0.0))
+    losses, scores = seen(model)
+    measured = float(scores[0].data_loss)
+    for times, kept in ((3.0, 1.0), (2.0, 1.0), (1.5, 0.5), (1.1, 0.1), (0.9, 0.0)):
+        model._targets.targets[0] = Target(loss=measured / times)
+        np.testing.assert_allclose(model._targets.update(losses, scores).kept[0], kept, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]),
+        ([1.0, 1.0, 0.0, 0.0], [0.4, 0.2, 0.2, 0.2]),
+        ([0.5, 1.0, 0.0, 0.0], [0.2, 0.2 + 0.2 / 3, 0.2 + 0.2 / 3, 0.2 + 0.2 / 3]),
+        ([0.0, 0.5, 0.0, 0.0], [0.0, 1 / 6, 5 / 12, 5 / 12]),
+    ],
+)
+def test_what_a_rank_does_not_keep_is_shared_below_it(kept, expected):
+    wanted = [Target(loss=1.0), Target(loss=1.0), None, None]
+    found = targets.shared_alphas([0.4, 0.2, 0.2, 0.2], wanted, kept)
+    assert found == pytest.approx(expected)
+    assert targets.shared_alphas([1.0, 0.0, 0.0], wanted[1:], [0.0] * 3) == [0.0, 0.5, 0.5]
+
+
+def seen(model):
+    """What the estimates are updated by: one batch and every rank's scores on it."""
+    step = model._training_step
+    batch = Batch(tf.constant(X), tf.constant(Y))
+    losses = step.losses(batch, step.perturb(batch, tf.zeros([2], tf.int32)), training=False)
+    return losses, [losses.scores(rank, training=False) for rank in range(len(step.objectives))]
 
 
 NATURAL = [Target(accuracy=0.7)]

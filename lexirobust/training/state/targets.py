@@ -31,6 +31,11 @@ PACE: Final = 0.5
 A rank that goes first all the way leaves the ranks below behind, who then have the rest of the
 training to catch up in.
 """
+PATIENCE: Final = 400
+"""After how many training steps that missed its target a rank asks for all of its own speed.
+
+At half of it a rank might not reach what it can reach before the learning rate has fallen.
+"""
 FREE: Final = -1e6
 """A bound that no step reaches: the rank does not constrain those below it."""
 
@@ -39,11 +44,11 @@ FREE: Final = -1e6
 class Target:
     """The loss or the accuracy at which a rank is good enough.
 
-    While a rank misses its target, the ranks below it must let it descend, half as fast as it would
-    alone or faster. Once it has met it, they may spend what is left: as much as brings it back to
-    its target, and no more. The rank asks for nothing else: its alpha is shared by the ranks below
-    it. So a model with `Target(accuracy=0.99)` for its natural rank is as robust as training finds
-    at 99 % accuracy.
+    While a rank misses its target, the ranks below it must let it descend: half as fast as it would
+    alone at first, and the faster the longer it misses it. Once it has met it, they may spend what
+    is left: as much as brings it back to its target, and no more. Far above its target it keeps its
+    alpha, which is shared by the ranks below it the more, the nearer it comes. So a model with
+    `Target(accuracy=0.99)` for its natural rank is as robust as training finds at 99 % accuracy.
 
     What is compared with the target is a running mean over about 20 training steps, or, with
     `callbacks.HeldOutTargets`, what held-out data say. A target that cannot be reached leaves the
@@ -172,8 +177,11 @@ class TargetEstimates(FixedState):
         zeros = tf.zeros([len(self.targets)], tf.float64)
         self._means, self._offsets = replicated(zeros), replicated(zeros)
         self._drift, self._spread = replicated(zeros), replicated(zeros)
+        self._missed = replicated(zeros)
         self._count = replicated(tf.zeros([], tf.int64))
-        super().__init__([self._means, self._offsets, self._drift, self._spread, self._count])
+        super().__init__(
+            [self._means, self._offsets, self._drift, self._spread, self._missed, self._count]
+        )
 
     def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> RankTargets:
         """Adds one batch to the estimates.
@@ -193,13 +201,17 @@ class TargetEstimates(FixedState):
         ]
         means = self._smoothed(tf.stack(values))
         estimates = means + self._offsets
-        excess = [
-            tf.zeros([], tf.float64)
-            if target is None
-            else tf.clip_by_value((estimates[rank] / target.error - 1.0) / TOLERANCE, -1.0, 1.0)
-            for rank, target in enumerate(self.targets)
-        ]
-        return RankTargets(tf.stack([*map(bound_of, excess)]), estimates)
+        misses = tf.stack(
+            [
+                tf.zeros([], tf.float64) if target is None else estimate / target.error - 1.0
+                for target, estimate in zip(self.targets, tf.unstack(estimates), strict=True)
+            ]
+        )
+        excess = tf.clip_by_value(misses / TOLERANCE, -1.0, 1.0)
+        # Steps that missed a target, less those that met it.
+        self._missed.assign(tf.clip_by_value(self._missed + excess, 0.0, PATIENCE))
+        pace = PACE + (1.0 - PACE) * self._missed.value() / PATIENCE
+        return RankTargets(bound_of(excess, pace), estimates, tf.clip_by_value(misses, 0.0, 1.0))
 
     def _smoothed(self, now: tf.Tensor) -> tf.Tensor:
         """Updates the running means, which follow the faster the more they lag behind.
@@ -257,49 +269,55 @@ class TargetEstimates(FixedState):
         return measured
 
 
-def shared_alphas(alphas: Sequence[float], targets: Sequence[Target | None]) -> list[float]:
+def shared_alphas(
+    alphas: Sequence[float], targets: Sequence[Target | None], kept: Sequence[Any]
+) -> list[Any]:
     """Gives the weight of each rank with a target to the ranks below it, by their own.
 
     Args:
         alphas: Weights of the ranks, summing to 1.
         targets: A target for each rank, or `None`, as for the last.
+        kept: The share of its weight that each rank with a target keeps.
 
     Returns:
         One weight a rank, summing to 1.
 
     Example:
 
-    >>> shared_alphas([0.5, 0.25, 0.25], [Target(loss=0.1), None, None])
+    >>> shared_alphas([0.5, 0.25, 0.25], [Target(loss=0.1), None, None], [0.0, 0.0, 0.0])
     [0.0, 0.5, 0.5]
     """
-    shared = list(alphas)
+    shared: list[Any] = list(alphas)
     for rank, target in enumerate(targets):
-        if target is not None:
-            below = shared[rank + 1 :]
-            left = sum(below)
-            parts = [alpha / left if left else 1.0 / len(below) for alpha in below]
-            shared[rank + 1 :] = [a + p * shared[rank] for a, p in zip(below, parts, strict=True)]
-            shared[rank] = 0.0
+        if target is None:
+            continue
+        given = (1.0 - kept[rank]) * shared[rank]
+        shared[rank] = kept[rank] * shared[rank]
+        left = sum(alphas[rank + 1 :])
+        for low in range(rank + 1, len(alphas)):
+            part = alphas[low] / left if left else 1.0 / (len(alphas) - rank - 1)
+            shared[low] += part * given
     return shared
 
 
-def bound_of(excess: tf.Tensor) -> tf.Tensor:
+def bound_of(excess: tf.Tensor, pace: tf.Tensor) -> tf.Tensor:
     """Tells how fast a rank is to descend at least.
 
     Args:
         excess: How far it misses its target, from -1 to 1, both ends included.
+        pace: How fast it is to descend at an excess of 1.
 
     Returns:
-        As a share of how fast it would alone: from 0 at the target to `PACE` if it misses it; below
+        As a share of how fast it would alone: from 0 at the target to `pace` if it misses it; below
         0 it may be spent, the more the farther it is from its target, at -1 without a limit.
 
     Example:
 
-    >>> [float(bound_of(tf.constant(e, tf.float64))) for e in (1.0, 0.5, 0.0, -0.5)]
+    >>> [float(bound_of(tf.constant(e, tf.float64), PACE)) for e in (1.0, 0.5, 0.0, -0.5)]
     [0.5, 0.25, 0.0, -1.0]
     """
     left = tf.maximum(1.0 + excess, -1.0 / FREE)
-    return tf.where(excess < 0, tf.maximum(excess / left, FREE), PACE * excess)
+    return tf.where(excess < 0, tf.maximum(excess / left, FREE), pace * excess)
 
 
 def _measured(

@@ -1,5 +1,6 @@
 """One training step on a batch: perturb, differentiate every rank, rank and apply."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from lexirobust.training.objectives.base import Score
 from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.state.gradient_means import GradientMeans, averages_taken
 from lexirobust.training.state.targets import TargetEstimates, shared_alphas
+from lexirobust.training.step.batch_statistics import normalized_by
 from lexirobust.training.step.gradients import (
     MeanGradients,
     RankedGradients,
@@ -40,7 +42,7 @@ class TrainingStep:
         optimizer: Built on the classifier's trainable variables.
         score: The compiled loss.
         memory: The mean gradients by which ranks are compared, or `None`.
-        targets: Running estimates of the ranks' targets, whose alphas go below, or `None`.
+        targets: Running estimates of the ranks' targets, or `None`.
         named: Turns the outputs of a classifier with several into a dict.
     """
 
@@ -60,7 +62,7 @@ class TrainingStep:
         self.classifier = classifier
         self.trained = trained
         self.objectives = objectives
-        self.alphas = alphas if targets is None else shared_alphas(alphas, targets.targets)
+        self.alphas = alphas
         self.settings = settings
         self.optimizer = optimizer
         self.score = score
@@ -68,6 +70,24 @@ class TrainingStep:
         self.targets = targets
         self.named = named
         self._free = settings.warm_start is not None and settings.warm_start.free
+
+    def as_trained(
+        self, batch: Batch, initial: Sequence[tf.Tensor] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Has attacks inside it see the classifier normalized as training normalizes it.
+
+        Args:
+            batch: The clean batch.
+            initial: As of `perturb`.
+        """
+        if self._attacks_later(initial):
+            return contextlib.nullcontext()
+        # Of what one pass sees.
+        return normalized_by(self.trained, batch.x[: self.settings.micro_batch_size])
+
+    def _attacks_later(self, initial: Sequence[tf.Tensor] | None) -> bool:
+        # Free steps are taken along gradients that the step computes anyway.
+        return initial is not None and self._free
 
     def perturb(
         self, batch: Batch, seed: tf.Tensor, initial: Sequence[tf.Tensor] | None = None
@@ -88,8 +108,7 @@ class TrainingStep:
             batch,
             seed,
             initial,
-            # Free steps are taken later, along gradients that the step computes anyway.
-            take_steps=initial is None or not self._free,
+            take_steps=not self._attacks_later(initial),
             micro_batch_size=self.settings.micro_batch_size,
         )
 
@@ -127,7 +146,9 @@ class TrainingStep:
         Returns:
             One gradient a rank.
         """
-        losses = self.losses(batch, self.perturb(batch, tf.zeros([2], tf.int32)), training=False)
+        with self.as_trained(batch):
+            inputs = self.perturb(batch, tf.zeros([2], tf.int32))
+        losses = self.losses(batch, inputs, training=False)
         return [losses.gradient(rank)[0] for rank in range(len(self.objectives))]
 
     def update(self, losses: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
@@ -151,8 +172,12 @@ class TrainingStep:
         scores, own = gradients.scores, gradients.known()
         if self.memory is not None:
             gradients = MeanGradients(gradients, self.memory.update(own))
-        targets = None if self.targets is None else self.targets.update(losses, scores)
-        result = self._apply(losses, gradients, self.alphas, targets=targets)
+        targets, alphas = None, self.alphas
+        if self.targets is not None:
+            targets = self.targets.update(losses, scores)
+            kept = tf.unstack(targets.kept)
+            alphas = tf.stack(shared_alphas(alphas, self.targets.targets, kept))
+        result = self._apply(losses, gradients, alphas, targets=targets)
         if self.memory is not None:
             self.memory.commit_state(averages_taken(self.optimizer))
             if self.settings.detailed_logs:
@@ -164,7 +189,7 @@ class TrainingStep:
         self,
         losses: ObjectiveLosses,
         gradients: RankedGradients,
-        alphas: Sequence[float],
+        alphas: Sequence[float] | tf.Tensor,
         share: float = 1.0,
         targets: RankTargets | None = None,
     ) -> StepResult:

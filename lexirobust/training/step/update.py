@@ -20,10 +20,12 @@ class RankTargets(NamedTuple):
     Attributes:
         bounds: `[T]` float64: how fast each rank is to descend at least, as of `gem.solve_dual`.
         estimates: `[T]` loss or error rate of each rank; 0 without a target.
+        kept: `[T]` float64: the share of its weight that each rank keeps from those below it.
     """
 
     bounds: tf.Tensor
     estimates: tf.Tensor
+    kept: tf.Tensor
 
 
 class StepResult(NamedTuple):
@@ -48,7 +50,7 @@ def apply_update(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     gradients: RankedGradients,
-    alphas: Sequence[float],
+    alphas: Sequence[float] | tf.Tensor,
     share: float,
     margin: float,
     in_metric: bool,
@@ -120,7 +122,7 @@ class _Descent(NamedTuple):
 def _metric(
     optimizer: keras.optimizers.Optimizer,
     gradients: RankedGradients,
-    alphas: Sequence[float],
+    alphas: Sequence[float] | tf.Tensor,
     share: float,
     margin: float,
     bounds: tf.Tensor | None,
@@ -133,7 +135,7 @@ def _metric(
     metric_of = preconditioner(getattr(optimizer, "inner_optimizer", optimizer))
     if metric_of is None:
         return None
-    metric = metric_of(gradients.combined([share * alpha for alpha in alphas]))
+    metric = metric_of(gradients.combined(share * tf.convert_to_tensor(alphas, tf.float64)))
     weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin, bounds)
     return metric_of(gradients.combined(share * weights))
 
