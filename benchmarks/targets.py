@@ -104,7 +104,7 @@ class Experiment:
                 for c in some
             },
             **{f"Bloop {w:g}": bloop(w) for w in (0.5, 0.8)},
-            **({"without issues, memory 0.5": ranked(lr.RunningMean())} if self.noise else {}),
+            **({"without issues: memory 0.5": ranked(lr.RunningMean())} if self.noise else {}),
         }
 
 

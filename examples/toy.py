@@ -63,6 +63,14 @@ METHODS = {
     "olgrc": lambda classifier, d: lr.OLGRC(classifier, attack=ATTACK, magnitudes=d),
 }
 
+TITLES = {
+    "standard": "standard training",
+    "adversarial": "adversarial training",
+    "trades": "TRADES",
+    "olsrc": "OLSRC",
+    "olgrc": "OLGRC",
+}
+
 EXPERIMENT = flags.DEFINE_enum("experiment", "all", [*EXPERIMENTS, "all"], "Which experiment.")
 METHOD_NAMES = flags.DEFINE_list("methods", list(METHODS), "Methods to train.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the data and the weights.")
@@ -167,11 +175,11 @@ def draw(experiment: Experiment, runs: dict[str, Run], out: pathlib.Path) -> Non
     """Draws one experiment's figures, named as in the paper."""
     pictures = {
         experiment.figure: plotting.classifiers_and_curves(
-            {name: (run.model.classifier, run.curves) for name, run in runs.items()}
+            {TITLES[name]: (run.model.classifier, run.curves) for name, run in runs.items()}
         )
     }
     if experiment.figure == "figure10":
-        histories = {name: run.history for name, run in runs.items()}
+        histories = {TITLES[name]: run.history for name, run in runs.items()}
         pictures["figure9"] = plotting.training_curves(histories)
     elif "olgrc" in runs:
         pictures["figure11"] = discriminator_figure(runs["olgrc"])

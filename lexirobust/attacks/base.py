@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lexirobust import progress
 from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.compiled_attack import CompiledAttack
-from lexirobust.attacks.inputs import as_float, batches, one_per_input, progress
+from lexirobust.attacks.inputs import as_float, batches, one_per_input
 from lexirobust.checks import check_magnitudes
 from lexirobust.geometry import balls
 from lexirobust.geometry.norms import NORMS
@@ -82,7 +83,7 @@ class Attack(CompiledAttack):
             check_magnitudes(np.ravel(magnitude), ranked=False, name="magnitude")
         magnitude = one_per_input("magnitude", magnitude, x)
         parts = batches(batch_size, x, y, magnitude)
-        x_adv = [self._run(classifier, *part) for part in progress(parts, len(parts))]
+        x_adv = [self._run(classifier, *part) for part in progress.bar(parts, "attack", delay=3.0)]
         return tf.concat(x_adv, axis=0)
 
     def sweep(
@@ -123,7 +124,7 @@ class Attack(CompiledAttack):
             for x, y, scale in parts
             for x_adv in self._sweep(classifier, x, y, scale, ascending.tolist())
         )
-        x_adv = list(progress(perturbed, len(parts) * len(ascending)))
+        x_adv = list(progress.bar(perturbed, "attack", len(parts) * len(ascending), 3.0))
         columns = [tf.concat(x_adv[i :: len(ascending)], axis=0) for i in range(len(ascending))]
         order = np.searchsorted(ascending, magnitudes)
         return tf.stack([columns[index] for index in order])

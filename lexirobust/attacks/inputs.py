@@ -1,12 +1,10 @@
-"""Inputs of attacks: tensors of their types, in batches, with a progress bar."""
+"""Inputs of attacks: tensors of their types, in batches."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm.auto
 
 from lexirobust.tensors import of_dtype
 
@@ -17,11 +15,6 @@ def batches(batch_size: int | None, *tensors: tf.Tensor) -> list[tuple[tf.Tensor
         return [tensors]
     starts = range(0, len(tensors[0]), batch_size)
     return [tuple(each[start : start + batch_size] for each in tensors) for start in starts]
-
-
-def progress(parts: Iterable[Any], count: int) -> Iterable[Any]:
-    """Shows a bar once a run has taken a few seconds."""
-    return tqdm.auto.tqdm(parts, "attack", count, leave=False, disable=None, delay=3.0)
 
 
 def one_per_input(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tqdm.auto
 
+from lexirobust import progress
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient.pgd import PGD
@@ -91,7 +91,7 @@ def run_stages(
         What was found, `[N]`.
     """
     batch = _Batch(stages, classifier, x, y, magnitude, np.random.default_rng(seed))
-    bar = tqdm.auto.tqdm(stages, "AutoAttack", leave=False, disable=None, delay=3.0)
+    bar = progress.bar(stages, "AutoAttack", delay=3.0)
     for number, stage in enumerate(bar):
         batch.show = bar.set_postfix_str
         for _ in range(stage.rounds):

@@ -13,7 +13,7 @@ class HeldOutTargets(keras.callbacks.Callback):
 
     At the end of each epoch every objective is measured on the data, perturbed as in training. In
     the epochs after it, the model's running estimates are moved by the difference between that and
-    the training data at that time: by about how much worse the model generalizes.
+    the training data: by about how much worse the model generalizes.
 
     The logs hold `held_out@NAME` for each rank with a target: its loss, or its accuracy.
 

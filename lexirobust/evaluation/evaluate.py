@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm.auto
 
+from lexirobust import progress
 from lexirobust.attacks import (
     Attack,
     AutoAttack,
@@ -178,12 +178,12 @@ def evaluate_robustness(
             digest.add(inputs, labels)
             yield functools.partial(measure, number, inputs, labels, digest.hex())
 
-    progress = tqdm.auto.tqdm(None, "evaluate", count, leave=False, disable=None, delay=1.0)
+    shown = progress.bar(None, "evaluate", count, delay=1.0)
     parts = []
-    with progress:
+    with shown:
         for part in on_devices(tasks()):
             parts.append(part)
-            progress.update()
+            shown.update()
     if not first:
         raise ValueError("`x` must hold at least one sample. Received: an empty dataset.")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tqdm.auto
 
+from lexirobust import progress
 from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.geometry.balls import check_norm
@@ -101,7 +101,7 @@ def _nearest(x: Any, y: Any, norm: str) -> tuple[np.ndarray, np.ndarray]:
         for a, b in itertools.combinations(range(classes), 2)
         for block in _blocks(members[a], members[b], size)
     ]
-    for a, b, (rows, columns) in tqdm.auto.tqdm(work, desc="distances", leave=False, disable=None):
+    for a, b, (rows, columns) in progress.bar(work, "distances"):
         found = _nearest_of_block(x, centered, rows, columns, norm, distances[a, b])
         if found is not None:
             distance, row, column = found

@@ -367,6 +367,24 @@ def test_held_out_data_move_the_estimates():
     assert logs["estimate@l2=1"][1] == pytest.approx(logs["held_out@l2=1"][0], rel=1e-5)
 
 
+@pytest.mark.parametrize("late", [0.3, -0.3])
+def test_held_out_data_are_compared_with_the_less_of_an_epoch_and_its_end(late):
+    """What the last steps measure may be above the epoch, or, while much is learned, below."""
+    model = model_of([Target(loss=1.0)])
+    estimates = model._targets
+    zeros = tf.zeros([3], tf.float64)
+    for value in (*[1.0] * 60, *[1.0 + late] * 60):
+        estimates._smoothed(zeros + value)
+    mean, end = 1.0 + late / 2, 1.0 + late
+    estimates.hold_to({"loss@natural": 2.0})
+    assert estimates._offsets[0] == pytest.approx(2.0 - min(mean, end), abs=0.01)
+    # The next epoch is compared anew.
+    for _ in range(60):
+        estimates._smoothed(zeros + 5.0)
+    estimates.hold_to({"loss@natural": 5.5})
+    assert estimates._offsets[0] == pytest.approx(0.5, abs=0.02)
+
+
 def test_held_out_data_need_targets():
     model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
     with pytest.raises(ValueError, match="`HeldOutTargets` needs"):

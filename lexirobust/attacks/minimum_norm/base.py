@@ -7,10 +7,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from lexirobust import progress
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.compiled_attack import CompiledAttack
 from lexirobust.attacks.gradient.gradient_ascent import choose
-from lexirobust.attacks.inputs import batches, progress
+from lexirobust.attacks.inputs import batches
 from lexirobust.attacks.losses import most_likely
 from lexirobust.geometry import balls
 from lexirobust.graphs import or_else
@@ -117,7 +118,10 @@ class MinimumNormAttack(CompiledAttack):
         """
         x, y = self._checked(classifier, x, y, batch_size)
         parts = batches(batch_size, x, y)
-        found = [self._compiled(classifier, x=x, y=y) for x, y in progress(parts, len(parts))]
+        found = [
+            self._compiled(classifier, x=x, y=y)
+            for x, y in progress.bar(parts, "attack", delay=3.0)
+        ]
         return _with_infinity(*(tf.concat(each, axis=0) for each in zip(*found, strict=True)))
 
     def search(

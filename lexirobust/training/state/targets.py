@@ -179,9 +179,10 @@ class TargetEstimates(FixedState):
         self._drift, self._spread = replicated(zeros), replicated(zeros)
         self._missed = replicated(zeros)
         self._count = replicated(tf.zeros([], tf.int64))
-        super().__init__(
-            [self._means, self._offsets, self._drift, self._spread, self._missed, self._count]
-        )
+        # Of all steps since held-out data were measured.
+        self._sums, self._summed = replicated(zeros), replicated(tf.zeros([], tf.int64))
+        means = [self._means, self._offsets, self._drift, self._spread]
+        super().__init__([*means, self._missed, self._count, self._sums, self._summed])
 
     def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> RankTargets:
         """Adds one batch to the estimates.
@@ -234,6 +235,8 @@ class TargetEstimates(FixedState):
             (self._drift, tf.where(finite, drift, self._drift)),
             (self._spread, tf.where(finite, spread, self._spread)),
             (self._count, count),
+            (self._sums, self._sums + tf.where(finite, now, tf.zeros_like(now))),
+            (self._summed, self._summed + tf.cast(finite, tf.int64)),
         ):
             variable.assign(value)
         return means
@@ -247,6 +250,10 @@ class TargetEstimates(FixedState):
     def hold_to(self, results: dict[str, float]) -> dict[str, float]:
         """Moves estimates to what was measured elsewhere, from here on by as much.
 
+        By how much is what was measured less the mean of the last steps, or of all steps since the
+        last time, whichever is more. At the end of an epoch samples were seen longest ago, and the
+        last steps say too much of them; while much is learned, all steps do.
+
         Args:
             results: The logs of an evaluation.
 
@@ -254,6 +261,8 @@ class TargetEstimates(FixedState):
             The loss or the accuracy of each rank with a target, by its name.
         """
         offsets, measured = self._offsets.numpy(), {}
+        whole = self._sums.numpy() / max(1, int(self._summed))
+        least = np.minimum(self._means.numpy(), whole)
         for rank, target in enumerate(self.targets):
             if target is None:
                 continue
@@ -264,8 +273,10 @@ class TargetEstimates(FixedState):
             else:
                 measured[name] = results[f"accuracy@{terms[0][1].name}"]
                 error = 1.0 - measured[name]
-            offsets[rank] = error - float(self._means[rank])
+            offsets[rank] = error - least[rank]
         self._offsets.assign(offsets)
+        self._sums.assign(np.zeros_like(whole))
+        self._summed.assign(0)
         return measured
 
 
