@@ -377,12 +377,12 @@ def test_held_out_data_are_compared_with_the_less_of_an_epoch_and_its_end(late):
         estimates._smoothed(zeros + value)
     mean, end = 1.0 + late / 2, 1.0 + late
     estimates.hold_to({"loss@natural": 2.0})
-    assert estimates._offsets[0] == pytest.approx(2.0 - min(mean, end), abs=0.01)
+    assert float(estimates._offsets[0]) == pytest.approx(2.0 - min(mean, end), abs=0.01)
     # The next epoch is compared anew.
     for _ in range(60):
         estimates._smoothed(zeros + 5.0)
     estimates.hold_to({"loss@natural": 5.5})
-    assert estimates._offsets[0] == pytest.approx(0.5, abs=0.02)
+    assert float(estimates._offsets[0]) == pytest.approx(0.5, abs=0.02)
 
 
 def test_held_out_data_need_targets():
