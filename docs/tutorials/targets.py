@@ -101,9 +101,8 @@ target, history = train("target", [held_out], targets=[lr.Target(accuracy=0.84)]
 print_natural_accuracy(target)
 
 # %% [markdown]
-# It ends at 83.7 % on the held-out images, 0.3 percentage points short of its target; 4,000 images
-# tell an accuracy to about one point. On the test images it has 82.7 %, and 86.5 % without a
-# target.
+# It ends at 84.2 % on the held-out images, where its target was to hold; 4,000 images tell an
+# accuracy to about one point. On the test images it has 83.2 %, and 86.4 % without a target.
 #
 # The picture shows, above, how accuracy comes to its target: what steps go by (`estimate`), and
 # what the held-out images say after each epoch. Below, how fast steps descend the first loss, as a
@@ -129,8 +128,8 @@ for name, curve in curves.items():
 plotting.accuracy_curves(curves)
 
 # %% [markdown]
-# For 3.0 percentage points of natural accuracy on these images there are 5.2 more of robust
-# accuracy at magnitude 1: 66.0 in place of 60.8 %. At 0.5 the two are about equal. Intervals
+# For 1.8 percentage points of natural accuracy on these images there are 4.0 more of robust
+# accuracy at magnitude 1: 64.6 in place of 60.6 %. At 0.5 the two are about equal. Intervals
 # overlap, but both were measured on the same images, so it is those on which they differ that tell:
 
 # %%
@@ -139,7 +138,7 @@ print("right at l2 1 with the target alone:", np.sum(first & ~second))
 print("right at l2 1 without it alone:", np.sum(second & ~first))
 
 # %% [markdown]
-# Were the two equally robust, 34 against 8 would be very unlikely. It is one seed, though.
+# Were the two equally robust, 29 against 9 would be very unlikely. It is one seed, though.
 #
 # ## Next
 #
