@@ -51,7 +51,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
     The first rank carries the classifier's own regularization losses, unless `Regularization` is
     among the objectives, and its pass alone (in a weighted sum, those of its terms) updates batch
     normalization and other state: the ranks below see the same dropout mask and leave no trace.
-    Attacks see the classifier as it is in use (`training=False`).
+    Attacks see the classifier as it is in use (`training=False`), but in training they see batch
+    normalization by the batch's statistics.
 
     Random augmentation runs once a batch, before anything is attacked, and all ranks see the same
     draw: random layers at the classifier's head, and `augmentation`. A warning names random layers
