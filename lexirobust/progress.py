@@ -7,7 +7,7 @@ from typing import Any
 import tqdm
 
 with warnings.catch_warnings():
-    # A notebook without ipywidgets gets no bars, and need not be told so by each import.
+    # A notebook without ipywidgets gets no bars; a warning at each import would help nobody.
     warnings.simplefilter("ignore", tqdm.TqdmWarning)
     import tqdm.auto
 

@@ -98,7 +98,7 @@ def export(
     unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     old = unfinished.with_name(f"{unfinished.name}.old")
     try:
-        with _told(verbose):
+        with _quiet_unless(verbose):
             archive.write_out(unfinished, verbose=verbose)
         unfinished.chmod(0o755)  # As any folder; a temporary one is the owner's alone.
         if replaced:
@@ -115,8 +115,8 @@ def export(
 
 
 @contextlib.contextmanager
-def _told(verbose: bool) -> Iterator[None]:
-    """Keeps TensorFlow, unless asked, from telling the name of a folder that is renamed."""
+def _quiet_unless(verbose: bool) -> Iterator[None]:
+    """Keeps TensorFlow, unless asked, from logging the name of a folder that is renamed."""
     logger = tf.get_logger()
     level = logger.level
     if not verbose:

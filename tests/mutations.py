@@ -577,6 +577,13 @@ MUTATIONS: Final = (
         TARGETS,
     ),
     Mutation(
+        "targets: held-out data are compared with the last steps alone",
+        "training/state/targets.py",
+        "least = np.minimum(self._means.numpy(), whole)",
+        "least = self._means.numpy()",
+        TARGETS,
+    ),
+    Mutation(
         "attacks in training see averages that lag behind",
         "training/step/batch_statistics.py",
         "variable.assign(old if share is None else old + (variable.value - old) / share)",

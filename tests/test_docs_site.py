@@ -5,7 +5,6 @@ import functools
 import html.parser
 import http.server
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -20,6 +19,7 @@ import pytest
 
 import lexirobust as lr
 import lexirobust.plotting  # An attribute of the package from here on.
+from tests.training.by_hand import run_python
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -51,14 +51,13 @@ def test_code_of_pages_runs(page: str, tmp_path: pathlib.Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     # A process of its own: no page may lean on what other tests made.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", script.name],
+    done = run_python(
+        "-W",
+        "error::DeprecationWarning:__main__",
+        script.name,
         cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        timeout=1200,
+        TF_CPP_MIN_LOG_LEVEL="2",
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

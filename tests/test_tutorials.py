@@ -2,10 +2,10 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
+
+from tests.training.by_hand import run_python
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
@@ -69,19 +69,14 @@ def test_source_runs(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = data_folder(used)
     if folder is None:
         pytest.skip(f"{used} is in none of TFDS_DATA_DIR, ../shared/tfds, ~/tensorflow_datasets")
-    environment = {
-        **os.environ,
-        "MPLBACKEND": "Agg",
-        "PYTHONPATH": str(ROOT),
-        "TFDS_DATA_DIR": str(folder),
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(source)],
+    done = run_python(
+        "-W",
+        "error::DeprecationWarning:__main__",
+        source,
         cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        timeout=1200,
+        MPLBACKEND="Agg",
+        TFDS_DATA_DIR=str(folder),
+        TF_CPP_MIN_LOG_LEVEL="2",
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -196,12 +196,12 @@ def cosine(one, two):
     return one @ two / np.linalg.norm(one) / np.linalg.norm(two)
 
 
-def run_python(*arguments, timeout=300, **environment):
+def run_python(*arguments, timeout=300, cwd=ROOT, **environment):
     """Runs Python in a process of its own that finds this repository."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,

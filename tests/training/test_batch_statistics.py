@@ -66,6 +66,29 @@ def test_what_was_changed_comes_back_where_an_attack_fails():
         np.testing.assert_array_equal(new, old)
 
 
+class Counted(L.BatchNormalization):
+    """Notes how often it normalizes by batches; run eagerly."""
+
+    passes = 0
+
+    def call(self, inputs, training=False):
+        self.passes += bool(training)
+        return super().call(inputs, training=training)
+
+
+@pytest.mark.parametrize(
+    ("make", "passes"),
+    [(lambda c: lr.Standard(c), 1), (lambda c: lr.OLSRC(c, ATTACK, [1.0]), 3)],
+    ids=["Standard", "OLSRC"],
+)
+def test_a_step_has_one_more_pass_if_something_is_attacked(make, passes):
+    layer = Counted()
+    model = compiled(make(network(layer)))
+    layer.passes = 0
+    model.fit(X, Y, batch_size=len(X), verbose=0)
+    assert layer.passes == passes
+
+
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "graph"])
 def test_averages_that_lag_do_not_weaken_the_attack_of_training(eager):
     """The worst point at the batch's statistics, by hand; the averages have another one."""

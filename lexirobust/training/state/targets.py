@@ -250,9 +250,10 @@ class TargetEstimates(FixedState):
     def hold_to(self, results: dict[str, float]) -> dict[str, float]:
         """Moves estimates to what was measured elsewhere, from here on by as much.
 
-        By how much is what was measured less the mean of the last steps, or of all steps since the
-        last time, whichever is more. At the end of an epoch samples were seen longest ago, and the
-        last steps say too much of them; while much is learned, all steps do.
+        The shift is what was measured minus the mean of the last steps, or minus the mean of all
+        steps since the last time, whichever is larger. At the end of an epoch samples were seen
+        longest ago, so that the last steps' mean is too high; while the model still learns fast,
+        that of all steps is.
 
         Args:
             results: The logs of an evaluation.

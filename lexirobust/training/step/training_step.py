@@ -80,7 +80,8 @@ class TrainingStep:
             batch: The clean batch.
             initial: As of `perturb`.
         """
-        if self._attacks_later(initial):
+        attacked = any(term.attack for rank in self.objectives for _, term in rank.terms)
+        if not attacked or self._attacks_later(initial):
             return contextlib.nullcontext()
         # Of what one pass sees.
         return normalized_by(self.trained, batch.x[: self.settings.micro_batch_size])
