@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import gradient_check, graph_cache
+from lexirobust.attacks import graph_cache
 from lexirobust.checks import logits_problem, randomness_problem
 from lexirobust.data_forms import check_one_input
 from lexirobust.tensors import wide
@@ -69,7 +69,7 @@ def logits_of(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
             f"Received: {classifier!r}; of a SavedModel take a function, such as `serve`."
         )
     check_one_input(classifier)
-    return gradient_check.watched(lambda x: _logits(classifier, x), x)
+    return _logits(classifier, x)
 
 
 def known_classes(classifier: Classifier, x: tf.Tensor) -> int:

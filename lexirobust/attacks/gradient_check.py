@@ -5,7 +5,7 @@ import contextvars
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import tensorflow as tf
@@ -16,50 +16,38 @@ from lexirobust.attacks import graph_cache
 _OWN: Final = (str(pathlib.Path(__file__).resolve().parents[1]), contextlib.__file__)
 
 
-class _Gradients:
-    """Gradients of one trace: asked for at the logits, and arrived at the inputs."""
+class _Trace:
+    """Remembers of one trace whether a gradient was asked for that is not there."""
 
     def __init__(self) -> None:
-        self.asked = self.reached = False
+        self.misses_gradient = False
 
 
-_WATCHED: Final[contextvars.ContextVar[_Gradients | None]] = contextvars.ContextVar(
-    "gradients", default=None
-)
+_TRACE: Final[contextvars.ContextVar[_Trace | None]] = contextvars.ContextVar("trace", default=None)
 
 
-def watched(classify: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    """Calls a classifier; while an attack is traced, notes which gradients are taken.
+def gradient_by(
+    x: tf.Tensor, tape: tf.GradientTape, values: tf.Tensor, weights: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Takes a gradient through a classifier; while an attack is traced, notes where there is none.
 
     Args:
-        classify: Maps inputs to logits.
-        x: `[N, ...]` tensor.
+        x: `[N, ...]` tensor, which the tape watches.
+        tape: Has seen how `values` come from `x`.
+        values: Tensor of what is differentiated. Only the classifier leads from `x` to it.
+        weights: Tensor shaped like `values`, by which they are weighted; `None`: 1.
 
     Returns:
-        The logits.
+        The gradient of the weighted values' sum, shaped like `x`: zeros where nothing leads back.
     """
-    gradients = _WATCHED.get()
-    if gradients is None:
-        return classify(x)
-
-    @tf.custom_gradient
-    def entered(x: tf.Tensor) -> Any:
-        def back(gradient: tf.Tensor) -> tf.Tensor:
-            gradients.reached = True
-            return gradient
-
-        return tf.identity(x), back
-
-    @tf.custom_gradient
-    def left(logits: tf.Tensor, x: tf.Tensor) -> Any:
-        # The inputs are there so that this is asked also where nothing else leads to them.
-        def back(gradient: tf.Tensor) -> Any:
-            gradients.asked = True
-            return gradient, None
-
-        return tf.identity(logits), back
-
-    return left(classify(entered(x)), x)
+    gradient = tape.gradient(values, x, output_gradients=weights)
+    if gradient is None:
+        if (trace := _TRACE.get()) is not None:
+            trace.misses_gradient = True
+        return tf.zeros_like(x)
+    gradient = tf.convert_to_tensor(gradient)
+    gradient.set_shape(x.shape)  # `tf.py_function` does not know it.
+    return gradient
 
 
 @contextlib.contextmanager
@@ -71,13 +59,13 @@ def warn_without_gradient(classifier: Any) -> Iterator[None]:
     Args:
         classifier: Maps inputs to logits.
     """
-    gradients = _Gradients()
-    token = _WATCHED.set(gradients)
+    trace = _Trace()
+    token = _TRACE.set(trace)
     try:
         yield
     finally:
-        _WATCHED.reset(token)
-    if gradients.asked and not gradients.reached:
+        _TRACE.reset(token)
+    if trace.misses_gradient:
         graph_cache.keep(classifier, "no gradient", (), _warn)
 
 

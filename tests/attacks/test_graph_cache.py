@@ -496,6 +496,21 @@ def test_few_graphs_are_kept():
     assert not any(reference() for reference in gone)
 
 
+@pytest.mark.parametrize("kind", [PGD, DeepFool])
+def test_a_graph_that_is_forgotten_is_gone(kind):
+    """Nothing in it is among what TensorFlow keeps for good, as it does custom gradients."""
+    attack, (x, y) = kind(norm="l2", steps=1, bounds=None), samples()
+    graph_cache.clear()
+    attack(Attribute(), x, y, *([] if kind is DeepFool else [0.1]))
+    made = [kept[-1] for kept in graph_cache._KEPT.values()]
+    graphs = [weakref.ref(each.graph) for each in made if hasattr(each, "graph")]
+    assert graphs
+    del made
+    graph_cache.clear()
+    gc.collect()
+    assert not any(graph() for graph in graphs)
+
+
 def test_large_array_that_cannot_change_is_not_read():
     weights = WEIGHTS.copy()
     snapshot = graph_cache.Snapshot(weights)

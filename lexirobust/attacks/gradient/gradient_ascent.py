@@ -11,6 +11,7 @@ from lexirobust.attacks.gradient.step_size import (
     initial_step_size_state,
     is_better,
 )
+from lexirobust.attacks.gradient_check import gradient_by
 from lexirobust.geometry import balls
 from lexirobust.tensors import of_dtype, wide
 
@@ -289,9 +290,8 @@ def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor]
         tape.watch(x)
         values = [goal(x) for goal in goals]
     zero = tf.UnconnectedGradients.ZERO
-    gradients = [tape.gradient(value, x, unconnected_gradients=zero) for value in values]
-    for gradient in gradients:
-        gradient.set_shape(x.shape)  # `tf.py_function` does not know it.
+    above = [tape.gradient(value, x, unconnected_gradients=zero) for value in values[:-1]]
+    gradients = [*above, gradient_by(x, tape, values[-1])]  # The last goal is the classifier's.
     return [tf.cast(value, wide(x.dtype)) for value in values], gradients
 
 

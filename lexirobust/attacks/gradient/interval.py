@@ -8,6 +8,7 @@ import tensorflow as tf
 from lexirobust.attacks.bounds import relax
 from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.gradient.pgd import PGD
+from lexirobust.attacks.gradient_check import gradient_by
 from lexirobust.attacks.losses import most_likely
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
@@ -131,5 +132,5 @@ class IntervalAttack(PGD):
             ahead = tf.where(rival, known.line, 0.0) - tf.where(own, known.line, 0.0)
             ahead = tf.reduce_sum(ahead, axis=-1)
             gain = tf.where(targeted, -ahead, ahead)
-        gradient = tape.gradient(gain, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return tf.not_equal(tf.reduce_max(lead, axis=-1) > 0, targeted), gradient
+        undecided = tf.not_equal(tf.reduce_max(lead, axis=-1) > 0, targeted)
+        return undecided, gradient_by(x, tape, gain)

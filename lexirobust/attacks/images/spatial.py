@@ -9,6 +9,7 @@ import tensorflow as tf
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient.gradient_ascent import AscentSettings, gradient_ascent, ranked
+from lexirobust.attacks.gradient_check import gradient_by
 from lexirobust.attacks.inputs import as_float
 from lexirobust.attacks.losses import cross_entropy, most_likely
 from lexirobust.checks import check_flag, check_steps
@@ -220,8 +221,11 @@ class Flow(ImageAttack):
         """Perturbs a batch inside a graph; see `Attack.perturb`."""
         _check_images(x)
 
+        def loss_of(field: tf.Tensor) -> tf.Tensor:
+            return _log_odds(logits_of(classifier, image_warps.flow(x, field)), y)
+
         def goal(field: tf.Tensor) -> tf.Tensor:
-            loss = _log_odds(logits_of(classifier, image_warps.flow(x, field)), y)
+            loss = loss_of(field)
             return loss - self.smoothness * tf.cast(image_warps.total_variation(field), loss.dtype)
 
         settings = AscentSettings(
@@ -236,6 +240,10 @@ class Flow(ImageAttack):
         )
         still = tf.zeros((tf.shape(x)[0], *x.shape[1:3], 2), x.dtype)
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(still)
+            loss = loss_of(still)
+        gradient_by(still, tape, loss)  # Of the goal there is always one, by the total variation.
         field = gradient_ascent(goal, still, magnitude, seed, settings)
         unmoved = self._worse(classifier, y, x, None)
         worst, *_ = self._worse(classifier, y, image_warps.flow(x, field), unmoved)

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import Classifier, logits_of
+from lexirobust.attacks.gradient_check import gradient_by
 from lexirobust.geometry.hyperplanes import Boundaries
 
 
@@ -49,7 +50,7 @@ def linearize(
 
     def slope(column: tf.Tensor) -> tf.Tensor:
         alone = tf.broadcast_to(tf.one_hot(column, columns, dtype=logits.dtype), size)
-        return _gradient(tape, logits, x, alone)
+        return gradient_by(x, tape, logits, alone)
 
     # In a loop: graphs are made and kept for one pass back, however many there are.
     slopes = tf.map_fn(
@@ -82,18 +83,8 @@ def linearize_toward(
         tape.watch(x)
         logits = logits_of(classifier, x)
         gaps = tf.gather(logits, labels, batch_dims=1) - tf.gather(logits, targets, batch_dims=1)
-    normals = -_gradient(tape, gaps, x)
+    normals = -gradient_by(x, tape, gaps)
     return _boundaries(normals[:, None], gaps[:, None], (labels != targets)[:, None])
-
-
-def _gradient(
-    tape: tf.GradientTape, values: tf.Tensor, x: tf.Tensor, weights: tf.Tensor | None = None
-) -> tf.Tensor:
-    """The gradient of weighted values, 0 where there is none."""
-    zero = tf.UnconnectedGradients.ZERO
-    gradient = tape.gradient(values, x, output_gradients=weights, unconnected_gradients=zero)
-    gradient.set_shape(x.shape)  # `tf.py_function` does not know it.
-    return gradient
 
 
 def _boundaries(normals: tf.Tensor, gaps: tf.Tensor, others: tf.Tensor) -> Boundaries:
