@@ -420,7 +420,8 @@ def in_policy(policy, method, tolerance):
 
 @feature("`mixed_bfloat16`")
 def bfloat16(method):
-    in_policy("mixed_bfloat16", method, 0.02)
+    # Of 8 bits: how sums are rounded differs between processors, by .024 at most so far.
+    in_policy("mixed_bfloat16", method, 0.04)
 
 
 @feature("`mixed_float16`")

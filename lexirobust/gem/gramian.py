@@ -20,6 +20,8 @@ _BLOCK = 2**19
 # converts on the way. Below, its compilation costs more than it saves; above, there are too many
 # pairs, and blocks are multiplied as matrices.
 _FEW, _LONG = 8, 2**16
+# Variables of at most so many elements are one vector: operations cost more than numbers there.
+_SHORT = 2**12
 # Sums that run side by side, as a processor adds several numbers at a time.
 _LANES = 8
 
@@ -94,7 +96,7 @@ def inner_products(
                 f"{len(lefts)} variables."
             )
     total = tf.zeros((count(lefts[0]), count(rights[0])), tf.float64)
-    long = []
+    long, short = [], []
     for rows, columns, diagonal in zip(lefts, rights, diagonals, strict=True):
         shape = _shape(rows)
         if columns is not rows:
@@ -111,8 +113,12 @@ def inner_products(
             diagonal = _as_vector(diagonal, _size(flat), rule)
         if _is_long(flat) and _is_few(flat) and _is_few(others):
             long.append((flat, None if others is flat else others, diagonal))
+        elif _is_short(flat) and isinstance(others, list):
+            short.append((flat, others, diagonal))
         else:
             total += _variable_products(flat, others, diagonal)
+    if short:
+        total += _variable_products(*_joined(short))
     return total + _pairwise(long) if long else total
 
 
@@ -189,6 +195,28 @@ def _is_long(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
     return isinstance(size, int) and size >= _LONG
 
 
+def _is_short(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
+    size = _size(vectors)
+    return isinstance(vectors, list) and isinstance(size, int) and size <= _SHORT
+
+
+def _joined(variables: list[Any]) -> tuple[Any, Any, tf.Tensor | None]:
+    """Vectors of one set and of the other, and the metric, of several variables as of one."""
+    if len(variables) == 1:
+        return variables[0]
+    lefts, rights, diagonals = zip(*variables, strict=True)
+    rows = [_joined_vectors(parts) for parts in zip(*lefts, strict=True)]
+    same = all(left is right for left, right in zip(lefts, rights, strict=True))
+    columns = rows if same else [_joined_vectors(parts) for parts in zip(*rights, strict=True)]
+    return rows, columns, None if diagonals[0] is None else _joined_vectors(diagonals)
+
+
+def _joined_vectors(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    if len({part.dtype for part in parts}) > 1:
+        parts = [tf.cast(part, tf.float64) for part in parts]
+    return tf.concat(parts, axis=0)
+
+
 def _is_few(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
     number = count(vectors)
     return isinstance(number, int) and number <= _FEW
@@ -244,15 +272,15 @@ def _variable_products(
         return tf.linalg.matmul(_block(rows), _block(columns), transpose_b=True)
     width = _BLOCK // max(counts) + 1
 
-    def products(start: Any, number: Any) -> tf.Tensor:
+    def products(start: Any = None, number: Any = None) -> tf.Tensor:
         left = _block(rows, start, number)
         right = left if columns is rows else _block(columns, start, number)
         if diagonal is not None:
-            right *= tf.cast(tf.slice(diagonal, [start], [number]), tf.float64)
+            right *= tf.cast(_part(diagonal, start, number), tf.float64)
         return tf.linalg.matmul(left, right, transpose_b=True)
 
     if isinstance(size, int) and size <= width:
-        return products(0, size)
+        return products()
     if not isinstance(size, int):
         # XLA compiles the loop for fewer elements, too, none of whose rounds it takes.
         width = tf.minimum(width, tf.maximum(size, 1))
@@ -265,11 +293,20 @@ def _variable_products(
     return tf.while_loop(lambda index, _: index < whole, step, (tf.constant(0), rest))[1]
 
 
-def _block(vectors: tf.Tensor | list[tf.Tensor], start: Any = 0, number: Any = -1) -> tf.Tensor:
-    """Elements `start` to `start + number` of T vectors, -1 is all, as `[T, number]` float64."""
+def _part(vector: tf.Tensor, start: Any, number: Any) -> tf.Tensor:
+    """Elements `start` to `start + number`; all where no start is given."""
+    return vector if start is None else tf.slice(vector, [start], [number])
+
+
+def _block(
+    vectors: tf.Tensor | list[tf.Tensor], start: Any = None, number: Any = None
+) -> tf.Tensor:
+    """Elements `start` to `start + number` of T vectors, or all, as `[T, number]` float64."""
     if tf.is_tensor(vectors):
-        return tf.cast(tf.slice(vectors, [0, start], [count(vectors), number]), tf.float64)
-    parts = [tf.slice(vector, [start], [number]) for vector in vectors]
+        if start is not None:
+            vectors = tf.slice(vectors, [0, start], [count(vectors), number])
+        return tf.cast(vectors, tf.float64)
+    parts = [_part(vector, start, number) for vector in vectors]
     if len({part.dtype for part in parts}) > 1:
         parts = [tf.cast(part, tf.float64) for part in parts]
     return tf.cast(tf.stack(parts), tf.float64)

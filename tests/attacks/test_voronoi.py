@@ -62,7 +62,7 @@ def test_in_the_plane_the_worst_allowed_point_is_found(constraint):
     """Against a grid of all points at the norm, or within it."""
     points, y = points_of(60, 2), np.arange(30) % 3
     x, classifier, magnitude = points[:30], linear(2), 0.3
-    attack = attack_in(points, "l2", constraint=constraint, steps=60)
+    attack = attack_in(points, "l2", constraint=constraint, steps=200)
     moved = attack(classifier, x, y, magnitude)
     angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -84,7 +84,7 @@ def test_in_the_plane_the_worst_allowed_point_is_found(constraint):
     has = allowed.any(axis=1)
     # An arc that a grid of half a degree misses may be found; what it sees must be.
     assert counted[has].all()
-    assert np.mean(losses(moved.numpy(), y)[has] >= worst[has] - 0.01) > 0.98
+    assert np.all(losses(moved.numpy(), y)[has] >= worst[has] - 0.01)
 
 
 @pytest.mark.parametrize("norm", NORMS)

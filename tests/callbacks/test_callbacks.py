@@ -414,8 +414,8 @@ def started(*arguments):
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("method", ["OLSRC", "OLGRC"])
-def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(method, tmp_path):
+def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
+    method = "OLGRC"  # A discriminator is part of its state besides.
     whole = started(method, tmp_path / "whole", tmp_path / "whole.npz")
     assert len(whole.communicate()[0].split()) == 40
     seen = 0
