@@ -238,6 +238,20 @@ MUTATIONS: Final = (
         GRAMIAN,
     ),
     Mutation(
+        "gem: metric forgotten for short variables",
+        "gem/gramian.py",
+        "return rows, columns, None if diagonals[0] is None else _joined_vectors(diagonals)",
+        "return rows, columns, None",
+        GRAMIAN,
+    ),
+    Mutation(
+        "gem: of short variables, products with another set are those of the first with itself",
+        "gem/gramian.py",
+        "columns = rows if same else [_joined_vectors(parts)",
+        "columns = rows if True else [_joined_vectors(parts)",
+        GRAMIAN,
+    ),
+    Mutation(
         "gem: last elements of long gradients left out",
         "gem/gramian.py",
         "return tf.reduce_sum(functools.reduce(operator.add, lanes)) + tf.reduce_sum(rest)",
@@ -979,6 +993,13 @@ MUTATIONS: Final = (
         "labels = tf.tile(y, tf.concat([[times], tf.ones_like(tf.shape(y)[1:])], axis=0))",
         "labels = tf.repeat(y, times, axis=0)",
         (*SWEEP, "tests/training/test_methods.py"),
+    ),
+    Mutation(
+        "attacks: a gradient that is not there is not noted",
+        "attacks/gradient_check.py",
+        "trace.misses_gradient = True",
+        "pass",
+        ("tests/test_data_forms.py",),
     ),
     Mutation(
         "PGD: a target that is reached is no success",
