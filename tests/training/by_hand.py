@@ -196,7 +196,7 @@ def cosine(one, two):
     return one @ two / np.linalg.norm(one) / np.linalg.norm(two)
 
 
-def run_python(*arguments, timeout=300, cwd=ROOT, **environment):
+def run_python(*arguments, timeout=1200, cwd=ROOT, **environment):
     """Runs Python in a process of its own that finds this repository."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
