@@ -544,8 +544,8 @@ MUTATIONS: Final = (
     Mutation(
         "targeted FAB: the boundary is crossed backward",
         "attacks/minimum_norm/linearization.py",
-        "normals = -_gradient(tape, gaps, x)",
-        "normals = _gradient(tape, gaps, x)",
+        "normals = -gradient_by(x, tape, gaps)",
+        "normals = gradient_by(x, tape, gaps)",
         AUTO_ATTACK,
     ),
     Mutation(
