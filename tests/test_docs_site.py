@@ -60,7 +60,6 @@ def test_code_of_pages_runs(page: str, tmp_path: pathlib.Path) -> None:
         "error::DeprecationWarning:__main__",
         script.name,
         cwd=tmp_path,
-        timeout=1200,
         TF_CPP_MIN_LOG_LEVEL="2",
     )
     assert done.returncode == 0, done.stderr[-3000:]

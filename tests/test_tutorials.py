@@ -86,7 +86,6 @@ def test_source_runs(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
         "error::DeprecationWarning:__main__",
         script.name,
         cwd=tmp_path,
-        timeout=1200,
         MPLBACKEND="Agg",
         TFDS_DATA_DIR=str(folder),
         TF_CPP_MIN_LOG_LEVEL="2",

@@ -212,9 +212,13 @@ def _joined(variables: list[Any]) -> tuple[Any, Any, tf.Tensor | None]:
 
 
 def _joined_vectors(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    if len({part.dtype for part in parts}) > 1:
-        parts = [tf.cast(part, tf.float64) for part in parts]
-    return tf.concat(parts, axis=0)
+    return tf.concat(_of_one_dtype(parts), axis=0)
+
+
+def _of_one_dtype(parts: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """The same tensors, in float64 where their types differ."""
+    mixed = len({part.dtype for part in parts}) > 1
+    return [tf.cast(part, tf.float64) for part in parts] if mixed else parts
 
 
 def _is_few(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
@@ -307,9 +311,7 @@ def _block(
             vectors = tf.slice(vectors, [0, start], [count(vectors), number])
         return tf.cast(vectors, tf.float64)
     parts = [_part(vector, start, number) for vector in vectors]
-    if len({part.dtype for part in parts}) > 1:
-        parts = [tf.cast(part, tf.float64) for part in parts]
-    return tf.cast(tf.stack(parts), tf.float64)
+    return tf.cast(tf.stack(_of_one_dtype(parts)), tf.float64)
 
 
 def cosines(gram: Any) -> tf.Tensor:

@@ -53,7 +53,7 @@ def is_picture(path):
 def toy(tmp_path_factory):
     """One short run of both experiments: what it printed, and where it wrote."""
     folder = tmp_path_factory.mktemp("toy")
-    methods = "--methods=standard,olgrc"
+    methods = "--methods=adversarial,olgrc"
     return run(TOY, "--experiment=all", methods, "--epochs=300", f"--out={folder}"), folder
 
 
@@ -62,9 +62,8 @@ def test_toy_writes_results_and_draws(toy):
     shown, folder = toy
     found = results(folder)
     assert [(result["experiment"], result["method"]) for result in found] == [
-        (1, "standard"),
+        (1, "adversarial"),
         (1, "olgrc"),
-        (2, "standard"),
         (2, "olgrc"),
     ]
     for result in found:
