@@ -357,12 +357,13 @@ def test_a_warm_start_that_never_is_one_is_told_of(data):
         warm(sequential(), samples=12).fit(numbered.map(noisy), epochs=2, verbose=0)
 
 
+# Made in the test: layers that are made on import would draw from another seed in every run.
 MOVED = {
-    "flip": ([flip()], 1e-6),
-    "rescaled flip": ([L.Rescaling(1 / 3, 0.5), flip()], 1e-5),
-    "shift": ([L.RandomTranslation(0.1, 0.1, fill_mode="constant")], 0.5),
-    "turn": ([L.RandomRotation(0.05)], 0.5),
-    "own": ([Noisy()], 1e-6),
+    "flip": (lambda: [flip()], 1e-6),
+    "rescaled flip": (lambda: [L.Rescaling(1 / 3, 0.5), flip()], 1e-5),
+    "shift": (lambda: [L.RandomTranslation(0.1, 0.1, fill_mode="constant")], 0.5),
+    "turn": (lambda: [L.RandomRotation(0.05)], 0.5),
+    "own": (lambda: [Noisy()], 1e-6),
 }
 
 
@@ -373,7 +374,7 @@ def test_perturbations_are_moved_along_and_back(head, apart, graph):
     x = tf.constant(rng.uniform(0.2, 0.8, (6, *SHAPE)), tf.float32)
     coarse = rng.normal(size=(6, 2, 2, 1)) * np.eye(2)[None, :, :, None]
     perturbation = tf.constant(np.kron(coarse, np.ones((1, 4, 4, 1))), tf.float32)
-    augmentation = find_augmentation(sequential(*head))
+    augmentation = find_augmentation(sequential(*head()))
 
     def moved(x, perturbation):
         augmented, (start, none), back = augmentation.along(x, [perturbation, 0.0 * x])
