@@ -226,7 +226,7 @@ MUTATIONS: Final = (
     Mutation(
         "gem: products with another set are those of the first with itself",
         "gem/gramian.py",
-        "others = flat if columns is rows else _flat(columns, shape)",
+        "others = flat if columns is rows else as_vectors(columns, shape)",
         "others = flat",
         GRAMIAN,
     ),

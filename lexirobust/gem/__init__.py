@@ -4,7 +4,8 @@ Tensors in, tensors out; nothing here knows Keras models or attacks.
 """
 
 from lexirobust.gem.dual import DualSolution, solve_dual
-from lexirobust.gem.gramian import Gradients, cosines, gramian, inner_products
+from lexirobust.gem.gradients import Gradients
+from lexirobust.gem.gramian import cosines, gramian, inner_products
 from lexirobust.gem.onestep import Onestep, combine, onestep, onestep_weights, project
 
 __all__ = [

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.gem.gramian import count
+from lexirobust.gem.gradients import count
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Added to the diagonal of K while multipliers are searched for, in units in which every gradient

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.gem.active_set import RIDGE, SOLVERS, active_set, residuals
-from lexirobust.gem.gramian import as_floats, cosines, count
+from lexirobust.gem.gradients import as_floats, count
+from lexirobust.gem.gramian import cosines
 from lexirobust.graphs import traced_once
 
 _EPSILON = float(np.finfo(np.float64).eps)

@@ -3,15 +3,22 @@
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from lexirobust.gem.gradients import (
+    Gradients,
+    as_floats,
+    as_vector,
+    as_vectors,
+    common_shape,
+    count,
+    merged,
+    per_variable,
+    size_of,
+)
 from lexirobust.graphs import compiled
-
-Gradients: TypeAlias = Any
-"""`[T, p]` tensor, or a list (per loss) of lists (per variable) of tensors, `None` allowed."""
 
 # Elements that are held in float64 at a time. 4 MiB stay in a processor's cache, so that the
 # gradients are read once and no copy of them is written back to memory.
@@ -98,19 +105,21 @@ def inner_products(
     total = tf.zeros((count(lefts[0]), count(rights[0])), tf.float64)
     long, short = [], []
     for rows, columns, diagonal in zip(lefts, rights, diagonals, strict=True):
-        shape = _shape(rows)
+        shape = common_shape(rows)
         if columns is not rows:
-            shape = _merged(shape, _shape(columns), "`left` and `right` must be of the same shapes")
+            shape = merged(
+                shape, common_shape(columns), "`left` and `right` must be of the same shapes"
+            )
         if diagonal is not None:
             diagonal = tf.convert_to_tensor(diagonal)
-            _merged(shape, diagonal.shape, "`metric` must be shaped like one gradient")
-        flat = _flat(rows, shape)
-        others = flat if columns is rows else _flat(columns, shape)
+            merged(shape, diagonal.shape, "`metric` must be shaped like one gradient")
+        flat = as_vectors(rows, shape)
+        others = flat if columns is rows else as_vectors(columns, shape)
         if flat is None or others is None:
             continue
         if diagonal is not None:
             rule = "`metric` must be shaped like one gradient."
-            diagonal = _as_vector(diagonal, _size(flat), rule)
+            diagonal = as_vector(diagonal, size_of(flat), rule)
         if _is_long(flat) and _is_few(flat) and _is_few(others):
             long.append((flat, None if others is flat else others, diagonal))
         elif _is_short(flat) and isinstance(others, list):
@@ -122,81 +131,13 @@ def inner_products(
     return total + _pairwise(long) if long else total
 
 
-def count(vectors: tf.Tensor | list[Any]) -> int | tf.Tensor:
-    """The number of vectors, an integer if it is known statically."""
-    if isinstance(vectors, list):
-        return len(vectors)
-    known = vectors.shape[0]
-    return tf.shape(vectors)[0] if known is None else int(known)
-
-
-def _shape(column: tf.Tensor | list[Any]) -> tf.TensorShape:
-    """The static shape of one variable's gradients, which all of them have."""
-    if not isinstance(column, list):
-        return column.shape[1:]
-    shape = tf.TensorShape(None)
-    for gradient in column:
-        if gradient is not None:
-            same = "`gradients` must have one shape for each variable"
-            shape = _merged(shape, _static(gradient), same)
-    return shape
-
-
-def _static(gradient: Any) -> tf.TensorShape:
-    return tf.TensorShape(gradient.shape if hasattr(gradient, "shape") else np.shape(gradient))
-
-
-def _merged(one: tf.TensorShape, other: tf.TensorShape, rule: str) -> tf.TensorShape:
-    """The static shape that two tensors must share."""
-    if not one.is_compatible_with(other):
-        raise ValueError(f"{rule}. Received: shapes {one} and {other}.")
-    return one.merge_with(other)
-
-
-def _flat(
-    column: tf.Tensor | list[Any], shape: tf.TensorShape
-) -> tf.Tensor | list[tf.Tensor] | None:
-    """One variable's gradients as vectors, a missing one as zeros; `None` where all are missing."""
-    if not isinstance(column, list):
-        known = column.shape[1:].is_fully_defined()
-        return column if known else tf.ensure_shape(column, [column.shape[0], *shape])
-    present = [g for g in column if g is not None]
-    if not present:
-        return None
-    size = shape.num_elements()
-    size = tf.size(present[0]) if size is None else size
-    rule = "`gradients` must have one shape for each variable."
-    present = [_as_vector(g, size, rule) for g in present]
-    blank, remaining = tf.zeros_like(present[0]), iter(present)
-    return [blank if g is None else next(remaining) for g in column]
-
-
-def _as_vector(values: Any, size: int | tf.Tensor, rule: str) -> tf.Tensor:
-    """Numbers in a row; where a graph does not know how many, what are others fails as it runs."""
-    if isinstance(size, int):
-        return tf.reshape(values, [size])
-    # XLA leaves assertions out and compares the shapes; TensorFlow leaves out the reshaping.
-    values = tf.convert_to_tensor(values)
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.size(values), size, rule)]):
-        return tf.reshape(values, [size])
-
-
-def _size(vectors: tf.Tensor | list[tf.Tensor]) -> int | tf.Tensor:
-    """The number of elements of each vector, an integer if it is known statically."""
-    if not isinstance(vectors, list):
-        known = vectors.shape[1]
-        return tf.shape(vectors)[1] if known is None else int(known)
-    known = vectors[0].shape[0]
-    return tf.size(vectors[0]) if known is None else int(known)
-
-
 def _is_long(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
-    size = _size(vectors)
+    size = size_of(vectors)
     return isinstance(size, int) and size >= _LONG
 
 
 def _is_short(vectors: tf.Tensor | list[tf.Tensor]) -> bool:
-    size = _size(vectors)
+    size = size_of(vectors)
     return isinstance(vectors, list) and isinstance(size, int) and size <= _SHORT
 
 
@@ -269,7 +210,7 @@ def _variable_products(
     diagonal: tf.Tensor | None,
 ) -> tf.Tensor:
     """`[S, T]` inner products over one variable of n elements, a block of elements at a time."""
-    size, counts = _size(rows), (count(rows), count(columns))
+    size, counts = size_of(rows), (count(rows), count(columns))
     if not all(isinstance(number, int) for number in counts):
         # Of how many vectors is unknown, nothing says how many elements are a block.
         columns = columns if diagonal is None else _block(columns) * tf.cast(diagonal, tf.float64)
@@ -337,82 +278,3 @@ def cosines(gram: Any) -> tf.Tensor:
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     # One division at a time: the product of two tiny norms would underflow first.
     return tf.math.divide_no_nan(tf.math.divide_no_nan(gram, norms[:, None]), norms[None, :])
-
-
-def as_floats(values: Any) -> tf.Tensor:
-    """Numbers as a tensor: of their own type where that is a floating one, otherwise float64.
-
-    Python's own numbers are float64, too: float32 would lose what is far from 1.
-    """
-    if _are_numbers(values):
-        return tf.constant(np.asarray(values, np.float64))
-    values = tf.convert_to_tensor(values)
-    return values if values.dtype.is_floating else tf.cast(values, tf.float64)
-
-
-def per_variable(gradients: Gradients) -> list[Any]:
-    """Transposes gradients from `[loss][variable]` to `[variable][loss]`.
-
-    A `[T, p]` tensor is one variable and stays whole.
-    """
-    if not _is_per_variable(gradients):
-        return [matrix_of(gradients)]
-    counts = {len(row) for row in gradients}
-    if len(counts) != 1 or counts == {0}:
-        raise ValueError(
-            "`gradients` must hold the same number of variables, at least one, for every loss. "
-            f"Received: {[len(row) for row in gradients]} variables."
-        )
-    columns = [list(column) for column in zip(*gradients, strict=True)]
-    for column in columns:
-        _shape(column)
-        for gradient in column:
-            _check_real(gradient)
-    return columns
-
-
-def matrix_of(gradients: Any) -> tf.Tensor:
-    """A `[T, p]` tensor, as it is or of a list of vectors or of numbers."""
-    try:
-        numbers = _are_numbers(gradients)
-        matrix = as_floats(gradients) if numbers else tf.convert_to_tensor(gradients)
-    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(
-            "`gradients` must be a [T, p] tensor, or vectors of one length. Received: "
-            f"{gradients!r}."
-        ) from error
-    if matrix.shape.rank is None:
-        matrix = tf.ensure_shape(matrix, [None, None])
-    if matrix.shape.rank != 2 or matrix.shape[0] == 0:
-        raise ValueError(
-            "`gradients` must be a [T, p] tensor, T at least 1, or a list (per loss) of lists (per "
-            f"variable). Received: shape {matrix.shape}."
-        )
-    _check_real(matrix)
-    return matrix
-
-
-def _check_real(gradient: Any) -> None:
-    if gradient is None or isinstance(gradient, int | float):
-        return
-    own = gradient.dtype if hasattr(gradient, "dtype") else np.asarray(gradient).dtype
-    dtype = tf.as_dtype(own)
-    if not (dtype.is_floating or dtype.is_integer):
-        raise ValueError(f"`gradients` must be real numbers. Received: {dtype.name}.")
-
-
-def _are_numbers(values: Any) -> bool:
-    """Tells if values are nested lists of Python numbers, or one number."""
-    if isinstance(values, list | tuple):
-        return all(_are_numbers(value) for value in values)
-    return isinstance(values, int | float)
-
-
-def _is_per_variable(gradients: Gradients) -> bool:
-    """Tells lists of tensors per variable from a matrix, nested lists of numbers among them."""
-    if not isinstance(gradients, list | tuple):
-        return False
-    if not all(isinstance(row, list | tuple) for row in gradients):
-        return False
-    values = [value for row in gradients for value in row]
-    return not values or not all(isinstance(value, int | float) for value in values)

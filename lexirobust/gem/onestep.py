@@ -8,16 +8,8 @@ import tensorflow as tf
 
 from lexirobust.checks import check_alphas
 from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_and_cap, solve_dual
-from lexirobust.gem.gramian import (
-    Gradients,
-    as_floats,
-    cosines,
-    count,
-    gramian,
-    inner_products,
-    matrix_of,
-    per_variable,
-)
+from lexirobust.gem.gradients import Gradients, as_floats, count, matrix_of, per_variable
+from lexirobust.gem.gramian import cosines, gramian, inner_products
 from lexirobust.graphs import compiled
 
 _EPSILON = float(np.finfo(np.float64).eps)

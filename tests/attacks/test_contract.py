@@ -574,6 +574,7 @@ ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.Worst
         attacks.Spatial,
         attacks.Flow,
         attacks.WorstCase,
+        attacks.AutoAttack,
     ],
 )
 def test_compiles_with_magnitudes_of_unknown_number(kind):
