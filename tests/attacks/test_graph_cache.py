@@ -348,7 +348,10 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("run", ATTACKS.values(), ids=ATTACKS)
-@pytest.mark.parametrize("make", [added, functools.partial(of_object, Attribute)])
+@pytest.mark.parametrize(
+    "make",
+    [functools.partial(of_object, Attribute), pytest.param(added, marks=pytest.mark.release)],
+)
 def test_everything_that_attacks_sees_the_change(run, make):
     x, y = samples()
     check_change(lambda classifier: run(classifier, x, y), *make())

@@ -57,7 +57,10 @@ def test_ways_to_take_a_step_agree_to_rounding(method, options):
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(method, marks=[pytest.mark.release] * (method in ("nearest", "avg", "mix")))
+        pytest.param(
+            method,
+            marks=[pytest.mark.release] * (method in ("trades", "max", "nearest", "avg", "mix")),
+        )
         for method in METHODS
     ],
 )

@@ -320,7 +320,9 @@ def test_a_callback_inside_a_loop_would_be_found(hidden):
     assert all_ops(outer.get_concrete_function(tf.constant(0.0))) & HOST_CALLBACKS
 
 
-@pytest.mark.parametrize("method", ["adversarial", "olgrc"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("adversarial", marks=pytest.mark.release), "olgrc"]
+)
 def test_not_a_number_passes_through_and_the_weights_before_it_are_kept(data, method, tmp_path):
     factor = tf.Variable(1.0, trainable=False)
     exact = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -69,13 +69,13 @@ def losses(classifier, x, y):
 @pytest.mark.parametrize(
     ("free", "keep_gradients", "micro_batch_size"),
     [
-        (False, True, None),
         (False, False, 7),
-        (True, True, 7),
-        (True, False, None),
+        (True, True, None),
+        pytest.param(False, True, None, marks=pytest.mark.release),
+        pytest.param(True, True, 7, marks=pytest.mark.release),
+        pytest.param(True, False, None, marks=pytest.mark.release),
         pytest.param(False, True, 7, marks=pytest.mark.release),
         pytest.param(False, False, None, marks=pytest.mark.release),
-        pytest.param(True, True, None, marks=pytest.mark.release),
         pytest.param(True, False, 7, marks=pytest.mark.release),
     ],
 )
