@@ -156,7 +156,7 @@ class ToyClassifier(keras.Model):
     >>> classifier(np.array([[-1.5], [0.0], [1.0]], "float32")).numpy().argmax(axis=-1).tolist()
     [0, 1, 1]
 
-    Reference: sections 2 and 9.1, Figures 6 and 14 of the paper.
+    Reference: sections 2, 3.1 and 9.1, Figures 6 and 14 of the paper.
     """
 
     def __init__(self, rule: str, **kwargs: Any) -> None:

@@ -137,7 +137,7 @@ def rank(
     [3, 1, 2, 1]
 
     Reference:
-        Section 2 of the paper.
+        Sections 3.1 and 3.2 of the paper.
     """
     curves = [*curves]
     if not curves:

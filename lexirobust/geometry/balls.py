@@ -95,7 +95,8 @@ def project_ball(
     [[0.6 0.8]]
 
     Reference:
-        Duchi et al., "Efficient projections onto the l1-ball", 2008, for the case without a box.
+        Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions", ICML
+        2008, for the case without a box.
     """
     flat, radius, low, high = _prepare(perturbation, radius, norm, box)
     point = in_ball(flat, radius, low, high, norm)

@@ -45,8 +45,8 @@ def class_distances(x: Any, y: Any, norm: str = "l2") -> np.ndarray:
            [ 3., inf]])
 
     Reference:
-        Section 2 and Figure 2 of the paper; Yang et al., arXiv 2003.02460, call half of it the
-        separation of a data set.
+        Section 1.2 and Figure 2 of the paper; Yang et al., arXiv 2003.02460: a data set is
+        r-separated where the least of them is at least 2 r.
     """
     return _nearest(x, y, norm)[0]
 

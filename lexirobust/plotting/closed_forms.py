@@ -39,7 +39,7 @@ def toy_closed_forms(
     >>> len(toy_closed_forms().axes), len(toy_closed_forms(["supplement"], ["standard"]).axes)
     (13, 1)
 
-    Reference: sections 2 and 9.1, Figures 5 to 8, 13 and 14 of the paper.
+    Reference: sections 2, 3.1 and 9.1, Figures 5 to 8, 13 and 14 of the paper.
     """
     check_not_empty("names", names)
     if not parts or not set(parts) <= {"densities", *_COLUMNS}:

@@ -575,6 +575,7 @@ ALIKE = {attacks.FGSM, attacks.BIM, attacks.Spatial, attacks.Flow, attacks.Worst
         attacks.Flow,
         attacks.WorstCase,
         attacks.AutoAttack,
+        attacks.WithinMagnitude,
     ],
 )
 def test_compiles_with_magnitudes_of_unknown_number(kind):
@@ -603,7 +604,7 @@ def test_compiles_with_magnitudes_of_unknown_number(kind):
                 np.testing.assert_allclose(size, magnitude, rtol=1e-5)
 
 
-@kinds(MINIMAL, release=[attacks.BoundaryAttack, attacks.HopSkipJump])
+@kinds(MINIMAL, release=[attacks.BoundaryAttack, attacks.HopSkipJump, attacks.FAB])
 def test_search_compiles(kind):
     attack, (x, y) = make(kind), images()
 

@@ -159,7 +159,13 @@ def test_in_the_plane_the_worst_allowed_point_is_found():
 
 # In one dimension the norms are one.
 @pytest.mark.parametrize(
-    ("norm", "dimensions"), [("l2", 1), *((norm, size) for norm in NORMS for size in (2, 784))]
+    ("norm", "dimensions"),
+    [
+        ("l2", 1),
+        *((norm, 2) for norm in NORMS),
+        ("l2", 784),
+        *(pytest.param(norm, 784, marks=pytest.mark.release) for norm in ("l1", "linf")),
+    ],
 )
 def test_nearest_neighbors_are_never_fooled_outside(norm, dimensions):
     points, labels = points_of(40, dimensions), np.arange(40) % 2

@@ -291,7 +291,7 @@ def test_regularization_is_no_part_of_a_target():
     "options",
     [
         {"micro_batch_size": 4},
-        {"run_eagerly": False},
+        pytest.param({"run_eagerly": False}, marks=pytest.mark.release),
         pytest.param({"jit_compile": True}, marks=pytest.mark.release),
     ],
     ids=str,
