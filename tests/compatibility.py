@@ -420,7 +420,8 @@ def in_policy(policy, method, tolerance):
 
 @feature("`mixed_bfloat16`")
 def bfloat16(method):
-    # Of 8 bits: how sums are rounded differs between processors, by .024 at most so far.
+    # Of 8 bits. In MixTrain a weight crosses zero, where the kink of interval bounds is: rounding,
+    # which differs between processors, decides at which step. Off by .024 at most so far.
     in_policy("mixed_bfloat16", method, 0.04)
 
 
