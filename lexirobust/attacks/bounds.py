@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 import keras
 import tensorflow as tf
 
+__all__ = ["LAYERS", "MONOTONE", "Relaxation", "interval_bounds", "relax"]
+
 
 class Relaxation(NamedTuple):
     """Bounds of one layer's outputs over a box of inputs.
