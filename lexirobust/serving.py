@@ -16,6 +16,7 @@ import tensorflow as tf
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
+from lexirobust.probabilities import probability_layer
 
 
 def export(
@@ -85,6 +86,13 @@ def export(
             f"`dtype` must name a floating-point or integer type, as 'uint8'. Received: {dtype!r}."
         )
     classifier = classifier_of(model)
+    layer = probability_layer(classifier)
+    if layer is not None:
+        raise ValueError(
+            "`model` must give logits, of which the served probabilities are made. Received: one "
+            f"that ends in probabilities, layer {layer.name!r}; lexirobust.logits(model) takes "
+            "them off."
+        )
     endpoints = _endpoints(model, classifier, _input_spec(classifier), attack)
     if kind != tf.float32:
         endpoints = {name: _cast(*each, kind) for name, each in endpoints.items()}

@@ -378,6 +378,10 @@ def test_bad_input_is_named(tmp_path):
         lr.export(lambda x: x, tmp_path / "1")
     with pytest.raises(TypeError, match="`attack` must be an attack or None"):
         lr.export(classifier, tmp_path / "1", "pgd")
+    for layer in (keras.layers.Dense(3, activation="softmax"), keras.layers.Softmax()):
+        odds = keras.Sequential([keras.Input((2,)), layer])
+        with pytest.raises(ValueError, match=r"must give logits.*lexirobust\.logits"):
+            lr.export(odds, tmp_path / "1")
     with pytest.raises(ValueError, match="`model` must be built"):
         lr.export(keras.Sequential([keras.layers.Dense(2)]), tmp_path / "1")
     images = keras.Sequential(

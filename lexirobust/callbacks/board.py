@@ -13,6 +13,10 @@ import tensorflow as tf
 from lexirobust.checks import check_count
 
 
+class Repeated(float):
+    """A number in the logs of an epoch in which it was not measured: the last one again."""
+
+
 class Periodic(keras.callbacks.Callback):
     """Does something after every so many epochs, and tells TensorBoard of it.
 
@@ -57,7 +61,8 @@ class Periodic(keras.callbacks.Callback):
             self._logged = {name: logs[name] for name in self.names}
             if self._writer is not None:
                 self._writer.flush()
-        logs.update(self._logged)
+        else:
+            logs.update({name: Repeated(value) for name, value in self._logged.items()})
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Knows nothing yet, and looks for names that the logs will hold otherwise."""

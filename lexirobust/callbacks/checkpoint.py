@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from lexirobust.atomic_files import write_json, write_whole
+from lexirobust.callbacks.board import Repeated
 from lexirobust.checks import check_count
 
 
@@ -22,8 +23,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     higher rank falls short by more than that of the most that was reached there. So what rank 1
     loses to the tolerance does not add up.
 
-    Epochs whose logs hold none of the ranks, as those that a `RobustnessCurve` did not measure, are
-    passed over. It must come before this in `callbacks`.
+    Epochs that a `RobustnessCurve` did not measure, or whose logs hold none of the ranks, are
+    passed over, and do not count for `patience`. It must come before this in `callbacks`.
 
     Where `fit` begins after epoch 0, as it does after a `Backup`, what was the best is known again:
     a file beside the model, with `.json` after its name, says so. At epoch 0 all begins anew. A
@@ -164,6 +165,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             return
         if missing:
             raise ValueError(f"`ranks` must be in the logs: {missing} are not. There: {[*logs]}.")
+        if any(isinstance(logs[name], Repeated) for name in self.ranks):
+            return
         if self.improves(logs):
             self.best_epoch, self._others = epoch, []
             self._save()

@@ -59,6 +59,30 @@ class Backup:
             write_json(self._settings, self._content)
         return self._content["seeds"]
 
+    def check_classifier(self, logits: Any, again: Any) -> None:
+        """Checks that it is the classifier that was measured; weights alone do not tell.
+
+        Args:
+            logits: The classifier's logits of some samples.
+            again: Those of a second call, which differ of randomized classifiers: nothing can be
+                said of these.
+
+        Raises:
+            ValueError: If it is another one.
+        """
+        now = np.asarray(logits, np.float64)
+        if not np.isfinite(now).all() or not np.array_equal(now, again):
+            return
+        kept = self._content.setdefault("logits", now.tolist())
+        near = 0.01 * np.abs(now).max()  # Other machines and more devices round differently.
+        if np.shape(kept) != now.shape or not np.allclose(kept, now, rtol=0.0, atol=near):
+            raise ValueError(
+                f"`backup` must be of the same evaluation. Received: {str(self.folder)!r}, whose "
+                "classifier gave other logits for the first samples. Finish that evaluation, "
+                "remove the folder, or name another one."
+            )
+        write_json(self._settings, self._content)
+
     def read(self, number: int, digest: str) -> list[dict[str, np.ndarray]] | None:
         """The results of a batch under each attack, or `None`."""
         path = self._path(number)

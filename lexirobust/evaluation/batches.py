@@ -64,7 +64,10 @@ def _dataset_batches(
 def _as_batch(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     check_one_label(y)
     labels = flat_labels(tf.constant(y)).numpy()
-    return (x if x.dtype.kind in "fO" else x.astype(keras.config.floatx())), labels
+    # An attack in fewer bits would not keep to its norm.
+    narrow = x.dtype.kind == "f" and x.dtype.itemsize < 4
+    whole = x.dtype.kind in "fO" and not narrow
+    return (x if whole else x.astype(keras.config.floatx())), labels
 
 
 def check_one_label(y: Any) -> None:

@@ -272,7 +272,7 @@ class AccuracyCurve:
 
 
 def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
-    """Checks that two curves are of the same samples, magnitudes and priors.
+    """Checks that two curves are of the same samples, magnitudes, priors and kind.
 
     Args:
         first: A curve.
@@ -306,6 +306,32 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
         raise ValueError(
             "Curves must have the same priors, by which magnitudes are scaled. Received: "
             f"{priors[0]} and {priors[1]}."
+        )
+    cells = [curve.settings.get("genuine") for curve in (first, second)]
+    if cells[0] != cells[1]:
+        raise ValueError(
+            "Curves must be of the same kind: of accuracy, or of genuine accuracy in the cells of "
+            f"the same points. Received: cells of digests {cells[0]} and {cells[1]}."
+        )
+
+
+def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
+    """Checks that two curves may be compared: as `check_pair`, and of the same norm.
+
+    Args:
+        first: A curve.
+        second: Another.
+
+    Raises:
+        ValueError: If they may not.
+        TypeError: If one is no curve.
+    """
+    check_pair(first, second)
+    norms = [first.norm, second.norm]
+    if None not in norms and norms[0] != norms[1]:
+        raise ValueError(
+            "Curves must be of the same norm: magnitudes of different norms are not comparable. "
+            f"Received: {norms[0]} and {norms[1]}."
         )
 
 

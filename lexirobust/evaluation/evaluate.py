@@ -168,6 +168,9 @@ def evaluate_robustness(
             if not first:
                 classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
                 first.append((inputs[:_PROBED], labels[:_PROBED]))
+                if store is not None:
+                    few = tf.constant(inputs[:8])
+                    store.check_classifier(*(logits_of(classifier, few) for _ in range(2)))
                 if priors is not None:
                     check_priors(priors, classes)
                 if y is not None:

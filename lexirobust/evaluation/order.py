@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from lexirobust.evaluation.curve import AccuracyCurve, check_pair
+from lexirobust.evaluation.curve import AccuracyCurve, check_comparable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,8 @@ def compare(
         An `Order`.
 
     Raises:
-        ValueError: If the curves are not of the same samples, magnitudes and priors, or a number is
-            not as above.
+        ValueError: If the curves are not of the same samples, magnitudes, priors, kind and norm, or
+            a number is not as above.
         TypeError: If one is no curve.
 
     Example: the paper's third classifier is more robust than the first one, by what happens at the
@@ -79,7 +79,7 @@ def compare(
     Reference:
         Definitions 6 and 7 of the paper, the first without its misprint.
     """
-    check_pair(first, second)
+    check_comparable(first, second)
     if not 0 <= tolerance <= 1:
         raise ValueError(f"`tolerance` must be from 0 to 1. Received: {tolerance!r}.")
     if significance is not None and not 0 < significance < 1:
@@ -89,7 +89,8 @@ def compare(
     p_values = _holm(_mcnemar(first, second))
     # NaN, where one is undefined, is not above anything.
     apart = first.accuracy - second.accuracy
-    decides = np.abs(apart) > tolerance
+    # Accuracies are ratios: their differences are rounded.
+    decides = np.abs(apart) > tolerance + 1e-9
     if significance is not None:
         decides &= p_values <= significance
     ascending = np.argsort(first.magnitudes, kind="stable")

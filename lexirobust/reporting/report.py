@@ -12,7 +12,7 @@ import numpy as np
 
 from lexirobust.atomic_files import write_whole
 from lexirobust.evaluation import AccuracyCurve
-from lexirobust.evaluation.curve import check_pair
+from lexirobust.evaluation.curve import check_comparable
 from lexirobust.reporting.content import (
     attacks_in_words,
     attacks_of,
@@ -124,7 +124,7 @@ def _check_curves(curves: Any) -> None:
                 f"{type(curve).__name__}."
             )
     for one, other in itertools.combinations(curves.values(), 2):
-        check_pair(one, other)
+        check_comparable(one, other)
 
 
 def _check_place(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -94,6 +94,17 @@ def test_versions_have_the_stages_of_the_paper():
     assert fab == ("FAB, targeted", 5)
 
 
+def test_in_a_graph_rounds_are_repeated_toward_every_class(monkeypatch):
+    calls, perturb = [], TargetedPGD.perturb
+    monkeypatch.setattr(
+        TargetedPGD, "perturb", lambda *given: calls.append(given[-1]) or perturb(*given)
+    )
+    magnitude = 0.01 * threshold("l1").min()  # All resist.
+    AutoAttack("l1", **FEW).perturb(LINEAR, tf.constant(X), tf.constant(Y), magnitude, [1, 2])
+    assert len(calls) == 5 * 3
+    assert len({tuple(seed.numpy()) for seed in calls}) == len(calls)
+
+
 def test_each_stage_sees_what_still_resists():
     """Passes are the most that the classifier saw, the looks between the stages aside."""
     (magnitude,) = between(threshold("linf"), 3)

@@ -211,6 +211,16 @@ def told(ranks, *values, **settings):
     return [keeper.improves(dict(zip(ranks, row, strict=True))) for row in values]
 
 
+def test_epochs_that_were_not_measured_do_not_count_for_patience(tmp_path):
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]), rate=0.0)
+    watch = RobustnessCurve(X, Y, ATTACK, [0, 0.5], every=3)
+    keeper = LexicographicCheckpoint(tmp_path / "best.keras", watch.names, patience=2)
+    history = trained(model, watch, keeper, epochs=12).history
+    # Measured in epochs 0, 2, 5: nothing is learned, so that none is better than the first.
+    assert (keeper.best_epoch, len(history["loss"])) == (0, 6)
+    assert len(history[watch.names[0]]) == 6
+
+
 def test_ties_by_the_first_rank_go_to_the_second():
     rows = [(0.9, 0.1), (0.9, 0.2), (0.8, 0.9), (0.95, 0.0), (0.95, 0.0)]
     # What is not a number is no better, wherever it is, and does not stay.

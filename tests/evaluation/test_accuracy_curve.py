@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import operator
 import pathlib
 
 import hypothesis
@@ -246,6 +247,29 @@ def test_curves_of_other_priors_are_not_compared():
         with pytest.raises(ValueError, match="same priors"):
             lr.compare(*pair)
     assert lr.compare(other, other).order == 0
+
+
+def test_curves_of_another_kind_are_neither_compared_nor_added():
+    one = curve()
+    other = dataclasses.replace(one, settings={**one.settings, "genuine": "cells"})
+    for pair in ((one, other), (other, one)):
+        for combine in (lr.compare, operator.add, lambda *pair: lr.rank(pair)):
+            with pytest.raises(ValueError, match="same kind"):
+                combine(*pair)
+    assert lr.compare(other, other).order == 0
+
+
+def test_curves_of_other_norms_are_added_and_not_compared():
+    one, other = (
+        dataclasses.replace(
+            curve(), settings={"attacks": [{"class_name": "PGD", "config": {"norm": norm}}]}
+        )
+        for norm in ("l2", "linf")
+    )
+    for combine in (lr.compare, lambda *pair: lr.rank(pair)):
+        with pytest.raises(ValueError, match="same norm"):
+            combine(one, other)
+    assert (one + other).norm is None
 
 
 def test_a_plot_has_each_curve_its_interval_and_its_gap():

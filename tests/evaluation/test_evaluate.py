@@ -178,6 +178,25 @@ def test_a_backup_of_another_evaluation_is_refused(
     assert len(list(folder.glob("batch_*.npz"))) == 2  # Nothing is lost.
 
 
+def test_inputs_of_half_precision_are_attacked_in_single(classifier, samples):
+    x, y = samples
+    half = x.astype(np.float16)
+    assert_equal(measure(classifier, half, y), measure(classifier, half.astype(np.float32), y))
+
+
+def test_a_backup_of_another_callable_is_refused(classifier, samples, tmp_path, interrupt):
+    """Weights do not tell them apart: there are none, or the same under another last layer."""
+    folder = tmp_path / "backup"
+    with pytest.raises(Interrupted):
+        measure(classifier, *samples, backup=folder)
+    interrupt.undo()
+    softmax = keras.Sequential([classifier, keras.layers.Softmax()])
+    with pytest.raises(ValueError, match="gave other logits"):
+        measure(softmax, *samples, backup=folder)
+    resumed = measure(classifier, *samples, backup=folder)
+    assert_equal(resumed, measure(classifier, *samples))
+
+
 def test_a_folder_of_other_things_is_no_backup(classifier, samples, tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
     with pytest.raises(ValueError, match="`backup` must be a new or empty folder"):

@@ -73,6 +73,15 @@ def test_a_difference_within_the_tolerance_decides_nothing():
     assert lr.compare(first, second, tolerance=0.2).at is None
 
 
+@pytest.mark.parametrize("percent", [40, 80])
+def test_a_difference_of_the_tolerance_is_a_tie_however_it_is_rounded(percent):
+    first, second = (
+        curve(np.arange(100) < np.full((3, 1), right)) for right in (percent, percent - 10)
+    )
+    assert lr.compare(first, second, tolerance=0.1).order == 0
+    assert lr.compare(first, second, tolerance=0.099).order == 1
+
+
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (9, 1), (5, 5), (30, 12)])
 def test_p_values_are_exact_and_corrected_for_their_number(only_first, only_second):
     first, second = np.zeros((2, 3, 60), bool)

@@ -372,6 +372,21 @@ def test_held_out_data_move_the_estimates():
     assert logs["estimate@l2=1"][1] == pytest.approx(logs["held_out@l2=1"][0], rel=1e-5)
 
 
+def test_held_out_losses_weigh_as_in_training():
+    """The same data say the same, in a sum whose weights are shares of losses, too."""
+    both = lr.objectives.BalancedSum(
+        [lr.objectives.Natural(), lr.objectives.Adversarial(ATTACK, 4.0)]
+    )
+    ranks = [both, lr.objectives.Adversarial(ATTACK, 1.0)]
+    model = lr.LexicographicModel(network(), ranks, targets=[1.0])
+    compiled(model, optimizer=keras.optimizers.SGD(0.0))
+    held_out = lr.callbacks.HeldOutTargets(X, Y)
+    logs = train(model, batch_size=len(X), epochs=3, callbacks=[held_out])
+    name = f"estimate@{both.name}"
+    assert logs[name][-1] == pytest.approx(logs[name][0], rel=1e-3)
+    assert logs[f"held_out@{both.name}"][-1] == pytest.approx(logs[name][0], rel=1e-3)
+
+
 @pytest.mark.parametrize("late", [0.3, -0.3])
 def test_held_out_data_are_compared_with_the_less_of_an_epoch_and_its_end(late):
     """What the last steps measure may be above the epoch, or, while much is learned, below."""

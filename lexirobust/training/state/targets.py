@@ -269,7 +269,9 @@ class TargetEstimates(FixedState):
                 continue
             terms, name = self.ranks[rank].terms, self.ranks[rank].name
             if target.accuracy is None:
-                measured[name] = sum(w * results[f"loss@{term.name}"] for w, term in terms)
+                losses = [results[f"loss@{term.name}"] for _, term in terms]
+                weights = self.ranks[rank].weigh(tf.constant(losses, tf.float64))
+                measured[name] = float(np.dot(np.asarray(weights, np.float64), losses))
                 error = measured[name]
             else:
                 measured[name] = results[f"accuracy@{terms[0][1].name}"]
