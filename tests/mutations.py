@@ -626,10 +626,24 @@ MUTATIONS: Final = (
         TARGETS,
     ),
     Mutation(
+        "targets: what nothing is known of is met",
+        "training/state/targets.py",
+        "misses = tf.where(self._count.value() > 0, misses, 0.0)",
+        "misses = misses + 0.0",
+        ("tests/training/test_nearest.py",),
+    ),
+    Mutation(
+        "targets: held-out losses weigh alike in balanced sums",
+        "training/state/targets.py",
+        "weights = self.ranks[rank].weigh(tf.constant(losses, tf.float64))",
+        "weights = [weight for weight, _ in terms]",
+        TARGETS,
+    ),
+    Mutation(
         "targets: regularization counts",
         "training/state/targets.py",
-        "sum_over_replicas([score.data_loss])",
-        "sum_over_replicas([score.total])",
+        "tf.cast(score.data_loss, tf.float64)",
+        "tf.cast(score.total, tf.float64)",
         TARGETS,
     ),
     Mutation(
@@ -761,9 +775,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "model: a last batch that is smaller weighs as much in gradients",
-        "training/data_gradients.py",
-        "share = len(batch[0]) / len(x)",
-        "share = batch_size / len(x)",
+        "training/step/objective_losses.py",
+        "return tf.cast(tf.shape(self.batch.x)[0], tf.float64)",
+        "return tf.ones([], tf.float64)",
         MODEL,
     ),
     Mutation(
@@ -1218,6 +1232,27 @@ MUTATIONS: Final = (
     ),
     # Evaluation.
     Mutation(
+        "curve: genuine accuracy is compared with accuracy",
+        "evaluation/curve.py",
+        "if cells[0] != cells[1]:",
+        "if False:",
+        ("tests/evaluation/test_accuracy_curve.py",),
+    ),
+    Mutation(
+        "evaluate: a backup goes on with another classifier of the same weights",
+        "evaluation/backup.py",
+        "if np.shape(kept) != now.shape or not np.allclose(kept, now, rtol=0.0, atol=near):",
+        "if False:",
+        ("tests/evaluation/test_evaluate.py",),
+    ),
+    Mutation(
+        "AutoAttack: one round toward each class in graphs",
+        "attacks/auto_attack.py",
+        "return (run <= last * stage.rounds)",
+        "return (run <= last)",
+        ("tests/attacks/test_auto_attack.py",),
+    ),
+    Mutation(
         "curve: interval of the error",
         "evaluation/curve.py",
         "stats.binomtest(int(right), int(count))",
@@ -1336,6 +1371,13 @@ MUTATIONS: Final = (
         'write_whole(self.folder / f"epoch-{done}.weights.h5", self.model.save_weights)',
         'self.model.save_weights(self.folder / f"epoch-{done}.weights.h5")',
         CALLBACKS,
+    ),
+    Mutation(
+        "callbacks: epochs that were not measured count for patience",
+        "callbacks/checkpoint.py",
+        "if any(isinstance(logs[name], Repeated) for name in self.ranks):",
+        "if False:",
+        ("tests/callbacks/test_callbacks.py",),
     ),
     Mutation(
         "callbacks: every second epoch begins with the first",

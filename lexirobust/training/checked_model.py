@@ -229,8 +229,15 @@ class CheckedModel(keras.Model):
             self._data_gradients = DataGradients(self.batch_gradients, *roots)
         return self._data_gradients(only_input(x), y, batch_size)
 
-    def batch_gradients(self, data: Any) -> list[Gradient]:
-        """Differentiates every rank's loss on a batch, as `train_step` is given it."""
+    def batch_gradients(self, data: Any) -> list[tuple[Gradient, tf.Tensor]]:
+        """Differentiates every rank's loss on a batch, as `train_step` is given it.
+
+        Args:
+            data: The batch.
+
+        Returns:
+            For each rank its gradient, and the number of samples that it is a mean over.
+        """
         raise NotImplementedError
 
     def _check_compiled(self, method: str) -> None:

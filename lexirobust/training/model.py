@@ -374,8 +374,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
         results = self.compute_metrics(batch.x, *measured)
         return self._of_worker(results)
 
-    def batch_gradients(self, data: Any) -> list[Gradient]:
-        """Differentiates every rank's loss on a batch; nothing is learned."""
+    def batch_gradients(self, data: Any) -> list[tuple[Gradient, tf.Tensor]]:
+        """Differentiates every rank's loss on a batch, with its samples; nothing is learned."""
         return self._training_step.gradients(self._unpacked(data))
 
     @property

@@ -58,6 +58,39 @@ def test_losses_are_means_over_samples_that_have_an_allowed_point(batch_size):
         )
 
 
+@pytest.mark.release
+def test_gradients_on_a_data_set_are_of_that_mean():
+    """Of some batches of six, few samples have an allowed point, or none."""
+    x, y = lr.datasets.toy(24, seed=0)
+    model = compiled(nearest(magnitudes=[0.5]))
+    model.adapt(x)
+    whole, parts = (model.gradients(x, y, batch_size=size) for size in (24, 6))
+    for one, other in zip(tf.nest.flatten(whole), tf.nest.flatten(parts), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_batches_without_an_allowed_point_say_nothing_of_a_target():
+    x, y = lr.datasets.toy(24, seed=0)
+    model = nearest(magnitudes=[0.5, 4.0], targets=[None, lr.Target(loss=0.2)])
+    compiled(model, optimizer=keras.optimizers.SGD(0.0))
+    model.adapt(x)
+    sides = x + 0.5 * np.array([-1.0, 1.0], np.float32)
+    has = (np.abs(sides[..., None] - x[:, 0]).min(axis=-1) >= 0.5).any(axis=1)
+    assert 0 < has.sum() < 24
+    estimates = []
+    for chosen in (~has, has, ~has):
+        model.reset_metrics()
+        logs = model.train_on_batch(x[chosen], y[chosen], return_dict=True)
+        estimates.append(logs["estimate@l2=0_5"])
+        if chosen is has:
+            assert estimates[-1] == pytest.approx(logs["loss@l2=0_5"], rel=1e-5)
+        else:
+            # Neither met nor missed before anything is known of it.
+            assert logs["descent@l2=0_5"] >= -1e-6
+    assert estimates[0] == 0
+    assert estimates[2] == estimates[1] > 0
+
+
 def test_a_step_is_by_the_gradient_of_that_mean():
     x, y = lr.datasets.toy(60, seed=0)
     weight = np.random.default_rng(0).integers(1, 4, size=60).astype(np.float32)

@@ -178,9 +178,10 @@ class TargetEstimates(FixedState):
         self._means, self._offsets = replicated(zeros), replicated(zeros)
         self._drift, self._spread = replicated(zeros), replicated(zeros)
         self._missed = replicated(zeros)
-        self._count = replicated(tf.zeros([], tf.int64))
+        whole = tf.zeros([len(self.targets)], tf.int64)
+        self._count = replicated(whole)
         # Of all steps since held-out data were measured.
-        self._sums, self._summed = replicated(zeros), replicated(tf.zeros([], tf.int64))
+        self._sums, self._summed = replicated(zeros), replicated(whole)
         means = [self._means, self._offsets, self._drift, self._spread]
         super().__init__([*means, self._missed, self._count, self._sums, self._summed])
 
@@ -208,6 +209,8 @@ class TargetEstimates(FixedState):
                 for target, estimate in zip(self.targets, tf.unstack(estimates), strict=True)
             ]
         )
+        # What nothing is known of yet is not spent.
+        misses = tf.where(self._count.value() > 0, misses, 0.0)
         excess = tf.clip_by_value(misses / TOLERANCE, -1.0, 1.0)
         # Steps that missed a target, less those that met it.
         self._missed.assign(tf.clip_by_value(self._missed + excess, 0.0, PATIENCE))
@@ -221,10 +224,11 @@ class TargetEstimates(FixedState):
         would swing about the target. The lag shows: its differences from what comes in are of one
         sign, where those of noise cancel out (Trigg and Leach, 1967).
         """
-        finite = tf.reduce_all(tf.math.is_finite(now))  # Loss scaling skips steps that are not.
+        # Loss scaling skips steps that are not. NaN: no sample of the batch counts for the rank.
+        finite = tf.math.is_finite(now)
         count = self._count + tf.cast(finite, tf.int64)
         old = self._means.value()
-        error = tf.where(finite & (self._count > 0), now - old, tf.zeros_like(now))
+        error = tf.where(finite & (self._count.value() > 0), now - old, tf.zeros_like(now))
         drift = self._drift + (error - self._drift) / DRIFT_STEPS
         spread = self._spread + (tf.abs(error) - self._spread) / DRIFT_STEPS
         lag = tf.square(tf.math.divide_no_nan(drift, spread))
@@ -262,7 +266,7 @@ class TargetEstimates(FixedState):
             The loss or the accuracy of each rank with a target, by its name.
         """
         offsets, measured = self._offsets.numpy(), {}
-        whole = self._sums.numpy() / max(1, int(self._summed))
+        whole = self._sums.numpy() / np.maximum(1, self._summed.numpy())
         least = np.minimum(self._means.numpy(), whole)
         for rank, target in enumerate(self.targets):
             if target is None:
@@ -279,7 +283,7 @@ class TargetEstimates(FixedState):
             offsets[rank] = error - least[rank]
         self._offsets.assign(offsets)
         self._sums.assign(np.zeros_like(whole))
-        self._summed.assign(0)
+        self._summed.assign(np.zeros_like(self._summed.numpy()))
         return measured
 
 
@@ -337,9 +341,11 @@ def bound_of(excess: tf.Tensor, pace: tf.Tensor) -> tf.Tensor:
 def _measured(
     target: Target, losses: ObjectiveLosses, rank: int, score: ObjectiveLoss
 ) -> tf.Tensor:
-    """The loss or the error rate of a rank on a batch, over all replicas."""
+    """The loss or the error rate of a rank on a batch, over all replicas; NaN if none counts."""
     if target.accuracy is None:
-        return tf.cast(sum_over_replicas([score.data_loss])[0], tf.float64)
+        sums = tf.stack([tf.cast(score.data_loss, tf.float64), losses.counted(rank)])
+        total, counted = tf.unstack(sum_over_replicas([sums])[0])
+        return tf.where(counted > 0, total, np.nan)
     batch = losses.batch
     wrong = tf.cast(classes_of(score.logits[0]) != most_likely(batch.y), tf.float64)
     weights = tf.ones_like(wrong)
@@ -348,7 +354,7 @@ def _measured(
             weights *= tf.cast(given, tf.float64)
     sums = tf.stack([tf.reduce_sum(weights * wrong), tf.reduce_sum(weights)])
     total, weight = tf.unstack(sum_over_replicas([sums])[0])
-    return tf.math.divide_no_nan(total, weight)
+    return tf.where(weight > 0, tf.math.divide_no_nan(total, weight), np.nan)
 
 
 def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEstimates) -> None:

@@ -151,6 +151,20 @@ class ObjectiveLosses:
         self._after: list[tf.Tensor] | None = None
         self._weights: dict[int, list[Any]] = {}
 
+    def counted(self, index: int) -> tf.Tensor:
+        """The number of the batch's samples that a rank's loss is a mean over, float64.
+
+        Those that an objective weighs by 0 are no part of it, as where no perturbation is allowed.
+
+        Args:
+            index: The rank, 0 for the first.
+        """
+        weights = [inputs.weight for inputs in self.objective_inputs[index]]
+        if any(weight is None for weight in weights):
+            return tf.cast(tf.shape(self.batch.x)[0], tf.float64)
+        counts = tf.reduce_any(tf.stack([weight != 0 for weight in weights]), axis=0)
+        return tf.reduce_sum(tf.cast(counts, tf.float64))
+
     def gradient(self, index: int) -> tuple[Gradient, ObjectiveLoss]:
         """Differentiates one rank's loss by the classifier's trainable variables.
 

@@ -138,19 +138,20 @@ class TrainingStep:
             by_inputs=training and self._free,
         )
 
-    def gradients(self, batch: Batch) -> list[Gradient]:
+    def gradients(self, batch: Batch) -> list[tuple[Gradient, tf.Tensor]]:
         """Differentiates every rank's loss at the weights as they are; nothing is learned.
 
         Args:
             batch: The clean batch.
 
         Returns:
-            One gradient a rank.
+            For each rank its gradient, and the number of samples that it is a mean over.
         """
         with self.as_trained(batch):
             inputs = self.perturb(batch, tf.zeros([2], tf.int32))
         losses = self.losses(batch, inputs, training=False)
-        return [losses.gradient(rank)[0] for rank in range(len(self.objectives))]
+        ranks = range(len(self.objectives))
+        return [(losses.gradient(rank)[0], losses.counted(rank)) for rank in ranks]
 
     def update(self, losses: ObjectiveLosses) -> tuple[StepResult, list[ObjectiveLoss]]:
         """Updates the weights: one step for all ranks, or one a rank in turn.
