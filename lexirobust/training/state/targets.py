@@ -209,8 +209,6 @@ class TargetEstimates(FixedState):
                 for target, estimate in zip(self.targets, tf.unstack(estimates), strict=True)
             ]
         )
-        # What nothing is known of yet is not spent.
-        misses = tf.where(self._count.value() > 0, misses, 0.0)
         excess = tf.clip_by_value(misses / TOLERANCE, -1.0, 1.0)
         # Steps that missed a target, less those that met it.
         self._missed.assign(tf.clip_by_value(self._missed + excess, 0.0, PATIENCE))
