@@ -123,10 +123,12 @@ def test_what_is_left_out_is_told_and_what_is_undefined_is_called_so(tmp_path):
     counted = np.ones((3, 40), bool)
     counted[0] = False
     counted[2, 10:] = False
-    genuine = curve(seed=1, valid=counted, settings={"genuine": "0123"})
-    (table,) = written({"g": genuine, "all": curve(seed=2)}, tmp_path).tables["accuracy"]
+    own = {"genuine": "0123"}
+    genuine = curve(seed=1, valid=counted, settings=own)
+    both = {"g": genuine, "all": curve(seed=2, settings=own)}
+    (table,) = written(both, tmp_path).tables["accuracy"]
     assert table[0][1].split() == ["g", "genuine"]
-    assert table[0][2].split() == ["all"]
+    assert table[0][2].split() == ["all", "genuine"]
     assert "left out" not in table[1][1]
     assert f"{100 * genuine.accuracy[2]:.1f} %" in table[2][1]
     assert "75.0 % left out" in table[2][1]
@@ -343,9 +345,13 @@ def test_the_summary_holds_the_first_ones_numbers_and_what_speaks_against_them(
         ([{"attacks": [{"class_name": "PGD", "config": {"norm": "l2"}}]}] * 2, "l2 norm"),
         (
             [
-                {"attacks": [{"class_name": "PGD", "config": {"norm": norm}}]}
-                for norm in ("l2", "linf")
-            ],
+                {
+                    "attacks": [
+                        {"class_name": "PGD", "config": {"norm": norm}} for norm in ("l2", "linf")
+                    ]
+                }
+            ]
+            * 2,
             "",
         ),
         ([{"attacks": [{"class_name": "Spatial", "config": {}}]}] * 2, ""),
@@ -561,6 +567,15 @@ def test_a_search_for_the_nearest_example_is_called_by_its_name(tmp_path):
             },
             ValueError,
             "same samples in the same order",
+        ),
+        ({"a": curve(settings={"genuine": "0123"}), "b": curve()}, ValueError, "same kind"),
+        (
+            {
+                norm: curve(settings={"attacks": [{"class_name": "PGD", "config": {"norm": norm}}]})
+                for norm in ("l2", "linf")
+            },
+            ValueError,
+            "same norm",
         ),
     ],
 )
