@@ -47,16 +47,16 @@ def report(
     `report` brings what writing it needs.
 
     Args:
-        curves: Mapping from a classifier's name to its curve, all of the same samples and
-            magnitudes.
+        curves: Mapping from a classifier's name to its curve, all of the same samples, magnitudes
+            and norm, and all of genuine accuracy or none.
         path: The file to write, whole or not at all; one that is there already is replaced.
         class_names: The classes' names, by label, for the samples; `None`: the labels themselves.
         data: What the samples are, such as "test images of MNIST"; `None`: the page does not say.
         date: The day that the page bears; `None`: today.
 
     Raises:
-        ValueError: If there is no curve, they are not of the same samples and magnitudes, `path`
-            is a folder or in none, or a sample's class has no name.
+        ValueError: If there is no curve, they are not of the same samples, magnitudes, norm and
+            kind, `path` is a folder or in none, or a sample's class has no name.
         TypeError: If `curves` does not map names to curves, or another argument is not as above.
         ImportError: If Jinja or Matplotlib is not installed.
 
