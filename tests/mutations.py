@@ -1248,8 +1248,8 @@ MUTATIONS: Final = (
     Mutation(
         "AutoAttack: one round toward each class in graphs",
         "attacks/auto_attack.py",
-        "return (run <= last * stage.rounds)",
-        "return (run <= last)",
+        "return (turn <= last * stage.rounds)",
+        "return (turn <= last)",
         AUTO_ATTACK,
     ),
     Mutation(

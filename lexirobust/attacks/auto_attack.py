@@ -156,17 +156,17 @@ class AutoAttack(Attack):
         def run(number: int, stage: Stage, state: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
             last = min(stage.targets, logits.shape[-1] - 1) if stage.targets else 1
 
-            def going(run: tf.Tensor, x_adv: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
+            def going(turn: tf.Tensor, x_adv: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
                 del x_adv
-                return (run <= last * stage.rounds) & ~tf.reduce_all(wrong)
+                return (turn <= last * stage.rounds) & ~tf.reduce_all(wrong)
 
-            def attack(run: tf.Tensor, x_adv: tf.Tensor, wrong: tf.Tensor) -> tuple[Any, ...]:
-                own = tf.random.experimental.stateless_fold_in(seed, 100 * number + run)
-                aimed = attack_for(stage, logits.shape[-1], (run - 1) % last + 1)
+            def attack(turn: tf.Tensor, x_adv: tf.Tensor, wrong: tf.Tensor) -> tuple[Any, ...]:
+                own = tf.random.experimental.stateless_fold_in(seed, 100 * number + turn)
+                aimed = attack_for(stage, logits.shape[-1], (turn - 1) % last + 1)
                 tried = aimed.perturb(classifier, x, y, magnitude, own)
                 success = classes_of(logits_of(classifier, tried)) != labels
                 taken = ~wrong & (success | (number == 0))
-                return run + 1, choose(taken, tried, x_adv), wrong | success
+                return turn + 1, choose(taken, tried, x_adv), wrong | success
 
             return tf.while_loop(going, attack, (tf.constant(1), *state))[1:]
 
