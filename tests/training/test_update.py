@@ -188,6 +188,7 @@ def losses(model, data, epochs):
     return np.array(history["loss@natural"])
 
 
+@pytest.mark.release  # Of each step: below.
 def test_the_safeguard_keeps_rank_1_from_rising_in_fact(data):
     rises = {}
     for safeguard in (False, True):
@@ -199,6 +200,19 @@ def test_the_safeguard_keeps_rank_1_from_rising_in_fact(data):
         rises[safeguard] = np.mean(np.diff(losses(model, data, 50)) > 0)
     assert rises[False] > 0.1
     assert rises[True] <= 0.02
+
+
+def test_a_step_that_rises_at_half_its_length_too_is_not_taken(data):
+    rises = {}
+    for safeguard in (False, True):
+        model = compiled(
+            lr.OLSRC(right_network(), ATTACK, [4.0], alphas=(0.1, 0.9), safeguard=safeguard),
+            optimizer=keras.optimizers.Adam(3.0),
+        )
+        rises[safeguard] = np.diff(losses(model, data, 4))
+    assert rises[False].max() > 0.1
+    assert rises[True].max() <= 0
+    assert np.any(rises[True] == 0)
 
 
 def test_the_safeguard_leaves_a_good_step_alone(data):
@@ -319,6 +333,21 @@ def test_mixed_precision_keeps_the_promise_and_a_skipped_step_stays_skipped(data
     assert 0 < skipped < 30
     assert np.min(cosines) >= 0
     assert np.all(np.isfinite(before))
+
+
+def test_a_scaled_loss_takes_the_same_steps(data):
+    """Not of Adam, whose steps no scale changes."""
+    ends = []
+    for optimizer in (
+        keras.optimizers.SGD(0.1),
+        keras.optimizers.SGD(0.1, loss_scale_factor=64.0),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**10),
+    ):
+        model = compiled(lr.OLSRC(right_network(), ATTACK, [2.5]), optimizer=optimizer)
+        fit(model, *data)
+        ends.append(weights(model))
+    np.testing.assert_allclose(ends[1], ends[0], atol=1e-6)
+    np.testing.assert_allclose(ends[2], ends[0], atol=1e-6)
 
 
 def test_constraints_hold_after_the_correction(data):
