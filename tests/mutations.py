@@ -739,6 +739,13 @@ MUTATIONS: Final = (
     ),
     # The model: logs, evaluation, saving.
     Mutation(
+        "metrics: batches that a rank does not count are part of `loss`",
+        "training/metrics.py",
+        "counts = tf.stack([losses.counted(rank) for rank in range(len(scores))])",
+        "counts = tf.stack([tf.cast(tf.shape(losses.batch.x)[0], tf.float64) for _ in scores])",
+        NEAREST,
+    ),
+    Mutation(
         "model: batches count alike in the logs, whatever their size",
         "training/metrics.py",
         "count = tf.shape(batch.x)[0]",

@@ -10,8 +10,9 @@ from lexirobust.attacks.losses import most_likely
 from lexirobust.tensors import classes_of
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.step.objective_losses import (
-    ObjectiveInputs,
     ObjectiveLoss,
+    ObjectiveLosses,
+    sum_over_replicas,
     weigh_samples,
 )
 
@@ -24,6 +25,7 @@ class NamedMeans(keras.metrics.Metric):
 
     Args:
         names: What the logs call the scalars.
+        name: The metric's own name.
 
     Example:
 
@@ -34,8 +36,8 @@ class NamedMeans(keras.metrics.Metric):
     {'loss@natural': 2.5, 'loss@l2=1': 3.0}
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(name="means")
+    def __init__(self, names: Sequence[str], name: str = "means") -> None:
+        super().__init__(name=name)
         self.names = tuple(names)
         self.total = self.add_variable((len(names),), "zeros", name="total")
         self.count = self.add_variable((len(names),), "zeros", name="count")
@@ -67,6 +69,42 @@ class NamedMeans(keras.metrics.Metric):
         return dict(zip(self.names, tf.unstack(means), strict=True))
 
 
+class RankedLoss(NamedMeans):
+    """The `loss` of the logs: the weighted sum of the ranks' mean losses.
+
+    Each mean is over the samples that its rank counts: a batch without any has no part in it. A
+    rank that has counted none so far adds nothing.
+
+    Args:
+        names: The ranks' names.
+        alphas: One weight a rank.
+    """
+
+    def __init__(self, names: Sequence[str], alphas: Sequence[float]) -> None:
+        super().__init__(names, name="loss")
+        self.alphas = tuple(alphas)
+
+    def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> None:
+        """Adds one batch.
+
+        Args:
+            losses: What the ranks see of it.
+            scores: The losses of every rank, this replica's part of them.
+        """
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        counts = tf.stack([losses.counted(rank) for rank in range(len(scores))])
+        # Parts add up to a mean over all replicas; here they are averaged, and counts added up.
+        (counts,) = sum_over_replicas([counts])
+        self.update_state(
+            [score.total * replicas for score in scores], tf.unstack(counts / replicas)
+        )
+
+    def result(self) -> tf.Tensor:
+        """Returns the weighted sum, a scalar."""
+        means = tf.math.divide_no_nan(self.total.value, self.count.value)
+        return tf.tensordot(tf.constant(self.alphas, means.dtype), means, 1)
+
+
 class ObjectiveMeans(NamedMeans):
     """The mean loss of every objective, and the accuracy of each that gives logits.
 
@@ -83,28 +121,23 @@ class ObjectiveMeans(NamedMeans):
             ]
         )
 
-    def update(
-        self,
-        batch: Batch,
-        inputs: Sequence[Sequence[ObjectiveInputs]],
-        scores: Sequence[ObjectiveLoss],
-    ) -> None:
+    def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> None:
         """Adds one batch.
 
         Args:
-            batch: The clean batch.
-            inputs: The inputs of each objective, by rank.
+            losses: What the objectives see of it.
             scores: The losses and logits of every rank.
         """
+        batch = losses.batch
         count = tf.shape(batch.x)[0]
         # Keras divides a loss by the number of replicas; the means over replicas do once more.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        weights = [each.weight for inputs_of_rank in inputs for each in inputs_of_rank]
-        losses = [loss * replicas for score in scores for loss in score.losses]
+        weights = [each.weight for inputs in losses.objective_inputs for each in inputs]
+        means = [loss * replicas for score in scores for loss in score.losses]
         # The mean over samples that are valid on this replica; others may have more of them.
-        losses = [
+        means = [
             loss if weight is None else loss * _mean_reciprocal(weight)
-            for loss, weight in zip(losses, weights, strict=True)
+            for loss, weight in zip(means, weights, strict=True)
         ]
         # 1 or 0 a sample: a batch weighs by how many of its samples are valid.
         valid = [None if weight is None else tf.sign(weight) for weight in weights]
@@ -115,7 +148,7 @@ class ObjectiveMeans(NamedMeans):
             for mask, values in zip(scored, logits, strict=True)
         ]
         self.update_state(
-            [*losses, *(accuracy for accuracy, _ in accuracies)],
+            [*means, *(accuracy for accuracy, _ in accuracies)],
             [
                 *(count if mask is None else tf.reduce_sum(mask) for mask in valid),
                 *(weight for _, weight in accuracies),

@@ -12,7 +12,7 @@ from lexirobust.training.augmentation import Augmentation, augmentation_of
 from lexirobust.training.checked_model import CheckedModel
 from lexirobust.training.data import DataFormat, input_shape, sized_inputs
 from lexirobust.training.first_look import look_at
-from lexirobust.training.metrics import ObjectiveMeans
+from lexirobust.training.metrics import ObjectiveMeans, RankedLoss
 from lexirobust.training.objectives import Batch, Forward, Objective, Rank
 from lexirobust.training.outputs import OutputLosses, Outputs, check_one_loss, count_classes
 from lexirobust.training.resumable_model import ResumableModel
@@ -35,7 +35,12 @@ from lexirobust.training.state.warm_start import (
     next_starts,
     warn_of_random_starts,
 )
-from lexirobust.training.step.objective_losses import Gradient, ObjectiveInputs, ObjectiveLoss
+from lexirobust.training.step.objective_losses import (
+    Gradient,
+    ObjectiveInputs,
+    ObjectiveLoss,
+    ObjectiveLosses,
+)
 from lexirobust.training.step.training_step import TrainingStep
 from lexirobust.training.step_means import StepMeans
 
@@ -170,8 +175,10 @@ class LexicographicModel(CheckedModel, ResumableModel):
             trained=lambda: self.classifier.trainable_variables,
         )
         self._objective_means = ObjectiveMeans(self._terms)
+        names = [rank.name for rank in self.objectives]
+        self._ranked_loss = RankedLoss(names, self.alphas)
         self._step_means = StepMeans(
-            [rank.name for rank in self.objectives],
+            names,
             kept=keep_gradients,
             full=detailed_logs,
             averaged=memory is not None,
@@ -192,6 +199,12 @@ class LexicographicModel(CheckedModel, ResumableModel):
     def training_metrics(self) -> list[keras.Metric]:
         """Metrics that only a training step can update."""
         return [self._step_means]
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        """All metrics, with a `loss` that knows of samples that a rank does not count."""
+        others = [metric for metric in super().metrics if metric is not self._ranked_loss]
+        return [self._ranked_loss if m is self._loss_tracker else m for m in others]
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -335,7 +348,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
             ends = [*next_starts(losses, self.classifier), *others]
             self._starts.write(given, [undo(end) for end in ends])
         self._step_means.update(result, shares, batch.x)
-        return self._updated_metrics(batch, inputs, scores)
+        return self._updated_metrics(losses, scores)
 
     def _perturb_in_training(
         self, batch: Batch, seed: tf.Tensor, starts: list[tf.Tensor] | None
@@ -350,20 +363,15 @@ class LexicographicModel(CheckedModel, ResumableModel):
         losses = self._training_step.losses(batch, inputs, training=False)
         scores = [losses.scores(rank, training=False) for rank in range(len(self.objectives))]
         with self._only_evaluating():
-            return self._updated_metrics(batch, inputs, scores)
+            return self._updated_metrics(losses, scores)
 
     def _updated_metrics(
-        self,
-        batch: Batch,
-        inputs: list[list[ObjectiveInputs]],
-        scores: Sequence[ObjectiveLoss],
+        self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]
     ) -> dict[str, Any]:
         """Updates all metrics, and returns their values."""
-        self._objective_means.update(batch, inputs, scores)
-        total = sum(alpha * score.total for alpha, score in zip(self.alphas, scores, strict=True))
-        # Keras divides a loss by the number of replicas; the means over replicas do once more.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._loss_tracker.update_state(total * replicas, sample_weight=tf.shape(batch.x)[0])
+        batch = losses.batch
+        self._objective_means.update(losses, scores)
+        self._ranked_loss.update(losses, scores)
         clean = [outputs for score in scores for outputs in score.clean]
         if not clean:
             named = self._data_format.named

@@ -17,6 +17,7 @@ from tests.training.by_hand import run_python
 OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "ftp")}
 PLANE = "examples/circle_and_line.py"
 TOY, MNIST, DIGITS = "examples/toy.py", "examples/mnist.py", "examples/digits.py"
+PHYSICS, FAIRNESS = "examples/physics_informed.py", "examples/fairness.py"
 FIELDS = {
     "method": str,
     "seed": int,
@@ -101,6 +102,8 @@ BAD_FLAGS = [
     (("examples/report.py", "--samples=5"), "--samples"),
     ((DIGITS, "--methods=ranked,nope"), "--methods"),
     ((DIGITS, "--coefficients=0.1,0"), "--coefficients"),
+    ((PHYSICS, "--steps=30"), "--steps"),
+    ((FAIRNESS, "--targets=0.1,0"), "--targets"),
 ]
 # Imports once, and runs each command in a fork of its own. It prints their exit codes.
 FORKS = """
@@ -369,3 +372,48 @@ def test_digits_ranks_the_main_loss_above_its_regularization(tmp_path):
     for name in ("ranked", "per-rank"):
         assert loss[name] < 0.6 * loss["weighted"]
         assert size[name] < 0.6 * size["none"]
+
+
+@pytest.mark.release
+def test_physics_informed_ranks_the_boundary_above_the_inside(tmp_path):
+    settings = ["--seeds=0", "--steps=1000", "--weights=1"]
+    shown = run(PHYSICS, *settings, f"--out={tmp_path}")
+    weighted, ranked = json.loads((tmp_path / "results.json").read_text())
+    assert (weighted["method"], weighted["weight"]) == ("weighted", 1.0)
+    assert (ranked["method"], ranked["weight"]) == ("ranked", None)
+    assert ranked["error"] < 0.9 * weighted["error"]
+    assert f"{ranked['error']:.3f}" in shown
+    assert is_picture(tmp_path / "physics_informed.png")
+
+
+def adult(rng, count):
+    """Lines as of adult.data: men who work long earn much, and women however long they work."""
+    lines = []
+    for woman, hours in zip(rng.integers(2, size=count), rng.integers(20, 60, count), strict=True):
+        much = rng.random() < (0.4 if woman else 0.9 if hours > 40 else 0.1)
+        sex, income = ("Female" if woman else "Male"), (">50K" if much else "<=50K")
+        kinds = rng.choice(["a", "b"], size=6)
+        age, schooling, gain, loss = rng.integers(1, 50, size=4)
+        lines.append(
+            f"{age}, {kinds[0]}, 1, x, {schooling}, {kinds[1]}, {kinds[2]}, {kinds[3]}, "
+            f"{kinds[4]}, {sex}, {gain}, {loss}, {hours}, {kinds[5]}, {income}"
+        )
+    return lines
+
+
+@pytest.mark.release
+def test_fairness_meets_the_gap_that_is_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "adult.data").write_text("\n".join(adult(rng, 3000)) + "\n\n")
+    test = ["|1x3 Cross validator", *(f"{line}." for line in adult(rng, 200))]
+    (tmp_path / "adult.test").write_text("\n".join(test))
+    settings = ["--seeds=0", "--steps=100", "--weights=0.5", "--targets=0.05", f"--data={tmp_path}"]
+    shown = run(FAIRNESS, *settings, f"--out={tmp_path}")
+    found = json.loads((tmp_path / "results.json").read_text())
+    plain, weighted, target = (abs(run["training"]["gap_of_probabilities"]) for run in found)
+    assert [run["method"] for run in found] == ["plain", "weighted", "target"]
+    assert plain > 0.1
+    assert weighted < 0.05
+    assert target == pytest.approx(0.05, abs=0.01)
+    assert "target 0.05" in shown
+    assert is_picture(tmp_path / "fairness.png")

@@ -56,6 +56,10 @@ def test_losses_are_means_over_samples_that_have_an_allowed_point(batch_size):
         assert logs[f"accuracy@{magnitude_name('l2', magnitude)}"] == pytest.approx(
             right.mean(), rel=1e-5
         )
+    names = ["natural", *(magnitude_name("l2", magnitude) for magnitude in MAGNITUDES)]
+    assert logs["loss"] == pytest.approx(
+        np.dot(model.alphas, [logs[f"loss@{name}"] for name in names]), rel=1e-5
+    )
 
 
 @pytest.mark.release
