@@ -12,6 +12,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Callable
@@ -126,11 +127,16 @@ def _cell(values: np.ndarray) -> str:
     return f"{values.mean():.1f}{spread}"
 
 
-def main(argv: list[str]) -> None:
-    del argv
+@functools.cache
+def load() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and test data, with pixels from 0 to 255."""
     splits = (f"train[:{SAMPLES}]", "test")
     images = [lr.datasets.fashion_mnist(split, data_dir=DATA_DIR.value) for split in splits]
-    data = [(255.0 * x, y) for x, y in images]
+    return [(255.0 * x, y) for x, y in images]
+
+
+def main(argv: list[str]) -> None:
+    del argv
     results = shared.Results(pathlib.Path(OUT.value))
     for seed, method, way in itertools.product(
         map(int, SEEDS.value), CHOSEN.value or METHODS, CHOSEN_WAYS.value or WAYS
@@ -142,8 +148,8 @@ def main(argv: list[str]) -> None:
             "epochs": EPOCHS.value,
             "seed": seed,
         }
-        if results.get(settings) is None:
-            results.add(run(settings, data))
+        if results.is_due(settings):
+            results.add(run(settings, load()))
             print(results.runs[-1])
     rows = table(results.runs)
     shared.show("Robustness with augmentation", rows)

@@ -221,10 +221,10 @@ def main(argv: list[str]) -> None:
     for number, (name, setting) in enumerate(SETTINGS.items()):
         if NETWORKS.value and str(number) not in NETWORKS.value:
             continue
-        x, y = load(setting, f"test[:{SAMPLES.value}]")
         for part in CHOSEN.value:
             settings = {"part": part, "network": name, "samples": SAMPLES.value}
-            if results.get(settings) is None:
+            if results.is_due(settings):
+                x, y = load(setting, f"test[:{SAMPLES.value}]")
                 network = trained(name, setting)
                 results.add({**settings, **RUN[part](network, setting, x, y)})
                 print(results.runs[-1])

@@ -138,7 +138,8 @@ def main(_: list[str]) -> None:
     if "TF_CONFIG" in os.environ:
         work()
         return
-    start()
+    if shared.RUN.value:
+        start()
     counted = json.loads(pathlib.Path(OUT.value).read_text(encoding="utf-8"))["counted"]
     rows = [("weights p", "ranks T", "gradients", "bytes sent a step", "in 4 p", "expected")]
     for case in counted:

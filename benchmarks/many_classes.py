@@ -81,15 +81,13 @@ def main(argv: list[str]) -> None:
         for classes in CLASSES.value
     ]
     # A process that has run TensorFlow may not fork.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for settings in tqdm.tqdm(wanted, "attacks", disable=None):
-            if results.get(settings) is None:
-                name, *others = settings.values()
-                results.add({**settings, **pool.apply(measure, (name, *others))})
+    for settings in tqdm.tqdm(filter(results.is_due, wanted), "attacks", disable=None):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            name, *others = settings.values()
+            results.add({**settings, **pool.apply(measure, (name, *others))})
+    known = [run for run in map(results.get, wanted) if run is not None]
     rows = [["attack", "classes", "first call, s", "next call, s", "memory, GB"]]
-    for settings in wanted:
-        run = results.get(settings)
-        assert run is not None
+    for run in known:
         times = [f"{run[name]:.1f}" for name in ("first call", "next call")]
         rows.append([run["attack"], str(run["classes"]), *times, f"{run['gigabytes']:.2f}"])
     shared.show("by the number of classes", rows)

@@ -486,17 +486,15 @@ def main(_: list[str]) -> None:
         raise app.UsageError(f"Neither parts nor ways: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
     if "epoch" in PART.value:
-        epoch = results.get({"part": "epoch"})
-        if epoch is None:
-            epoch = time_epochs()
-            results.add(epoch)
-        show_epoch(epoch)
+        if results.is_due({"part": "epoch"}):
+            results.add(time_epochs())
+        if (epoch := results.get({"part": "epoch"})) is not None:
+            show_epoch(epoch)
     if "time" in PART.value:
         for steps in (0, ATTACK_STEPS.value):
-            for run in (
-                [] if results.get({"part": "time", "attack_steps": steps}) else time_steps(steps)
-            ):
-                results.add(run)
+            if results.is_due({"part": "time", "attack_steps": steps}):
+                for run in time_steps(steps):
+                    results.add(run)
         show_times([run for run in results.runs if run["part"] == "time"])
     if "train" not in PART.value:
         return
@@ -504,10 +502,10 @@ def main(_: list[str]) -> None:
     for magnitude in map(float, MAGNITUDES.value):
         for way in CHOSEN.value or METHODS:
             settings = {"part": "train", "way": way, "magnitude": magnitude, **common()}
-            known = results.get(settings)
-            runs.append(known or train(settings, results))
-            if known is None:
-                results.add(runs[-1])
+            if results.is_due(settings):
+                results.add(train(settings, results))
+            if (known := results.get(settings)) is not None:
+                runs.append(known)
     show_trained(runs)
     if FIGURE.value:
         draw(runs, pathlib.Path(FIGURE.value))

@@ -10,6 +10,7 @@ import rich.console
 import rich.table
 import tabulate
 import tensorflow as tf
+from absl import flags
 
 import lexirobust as lr
 from lexirobust.atomic_files import write_whole
@@ -166,6 +167,9 @@ def write_table(page: str, name: str, rows: Sequence[Sequence[str]]) -> None:
     file.write_text(f"{before}{start}{table}\n{end}{after}", encoding="utf-8")
 
 
+RUN = flags.DEFINE_bool("run", True, "Makes the runs that are missing; else shows what is known.")
+
+
 class Results:
     """Runs by their settings, in one JSON file that is rewritten whole after each.
 
@@ -182,6 +186,10 @@ class Results:
     def get(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """The run with these settings, or `None`."""
         return next((run for run in self.runs if settings.items() <= run.items()), None)
+
+    def is_due(self, settings: dict[str, Any]) -> bool:
+        """Tells if the run with these settings is to be made."""
+        return RUN.value and self.get(settings) is None
 
     def add(self, run: dict[str, Any]) -> None:
         """Adds a run, and writes all of them: whole or not at all."""

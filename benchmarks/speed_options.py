@@ -1,10 +1,11 @@
 """Keras's options for speed: how fast `fit` is by each, and how far from plain its weights end.
 
-    python benchmarks/speed_options.py --out=docs/results/speed_options.json --page=docs/scaling.md
+    python benchmarks/speed_options.py --page=docs/scaling.md
 
 Turns alternate in one process; ratios are medians of the pairs', with quartiles.
 """
 
+import json
 import os
 import pathlib
 
@@ -25,7 +26,7 @@ from lexirobust.atomic_files import write_json
 TURNS = flags.DEFINE_integer("turns", 7, "Paired turns after the first, untimed one.", 1)
 STEPS = flags.DEFINE_integer("steps", 8, "Training steps in a turn.", 1)
 BATCH = flags.DEFINE_integer("batch", 128, "Batch size.", 1)
-OUT = flags.DEFINE_string("out", None, "Where to write a small JSON, or nowhere.")
+OUT = flags.DEFINE_string("out", "docs/results/speed_options.json", "Where results are kept.")
 PAGE = flags.DEFINE_string("page", None, "The page whose table is written anew, or none.")
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -103,7 +104,10 @@ def measure(network: str) -> list[dict[str, Any]]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    results = [result for network in NETWORKS for result in measure(network)]
+    if shared.RUN.value:
+        results = [result for network in NETWORKS for result in measure(network)]
+    else:
+        results = json.loads(pathlib.Path(OUT.value).read_text(encoding="utf-8"))["options"]
     rows = [("network", "option", "ms a step", "ratio to plain (quartiles)", "weights apart")]
     for result in results:
         low, middle, high = result["ratio_quartiles"]
@@ -118,7 +122,7 @@ def main(_: list[str]) -> None:
         )
     shared.show("Options for speed", rows)
     settings = {"batch": BATCH.value, "steps": STEPS.value, "turns": TURNS.value}
-    if OUT.value:
+    if shared.RUN.value:
         write_json(pathlib.Path(OUT.value), {**shared.versions(), **settings, "options": results})
     if PAGE.value:
         shared.write_table(PAGE.value, "speed_options", rows)
