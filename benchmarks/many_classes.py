@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         for classes in CLASSES.value
     ]
     # A process that has run TensorFlow may not fork.
-    for settings in tqdm.tqdm(filter(results.is_due, wanted), "attacks", disable=None):
+    for settings in tqdm.tqdm([*filter(results.is_due, wanted)], "attacks", disable=None):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             name, *others = settings.values()
             results.add({**settings, **pool.apply(measure, (name, *others))})

@@ -155,8 +155,10 @@ def write_table(page: str, name: str, rows: Sequence[Sequence[str]]) -> None:
         rows: Its cells, the head first.
 
     Raises:
-        ValueError: If the page has no such place.
+        ValueError: If the page has no such place, or there is nothing below the head.
     """
+    if len(rows) < 2:
+        raise ValueError(f"There are no results for the table {name!r}.")
     file = pathlib.Path(page)
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     before, begun, rest = file.read_text(encoding="utf-8").partition(start)
@@ -167,7 +169,9 @@ def write_table(page: str, name: str, rows: Sequence[Sequence[str]]) -> None:
     file.write_text(f"{before}{start}{table}\n{end}{after}", encoding="utf-8")
 
 
-RUN = flags.DEFINE_bool("run", True, "Makes the runs that are missing; else shows what is known.")
+RUN = flags.DEFINE_bool(
+    "run", True, "Makes the runs that are missing; not all scripts know --norun."
+)
 
 
 class Results:

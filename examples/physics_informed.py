@@ -3,9 +3,9 @@
     python examples/physics_informed.py --out=results/physics_informed
     python examples/physics_informed.py --methods=ranked --seeds=0 --steps=2000
 
-Helmholtz's equation on a square: a solution is zero on the boundary, and its second derivatives
-inside add up to what is given. As a sum of two losses, all depends on the weight of the boundary,
-which has to be found by trying (Wang et al., arXiv 2001.04536). Ranked, there is none.
+Helmholtz's equation on a square: the solution is zero on the boundary, and inside, it and its
+second derivatives add up to what is given. As a sum of two losses, all depends on the weight of the
+boundary, which has to be found by trying (Wang et al., arXiv 2001.04536). Ranked, none is tuned.
 """
 
 import os
@@ -38,7 +38,7 @@ OUT = flags.DEFINE_string("out", "results/physics_informed", "Folder for results
 
 INSIDE, ON_EACH_SIDE, AT_A_TIME = 128, 64, 20
 WAVES = np.array([1.0, 4.0])
-"""Half waves of the solution in each direction."""
+"""Waves of the solution in each direction."""
 
 
 def is_positive(text: str) -> bool:
@@ -155,6 +155,11 @@ def network() -> keras.Model:
 def train(method: str, weight: float | None, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     """Trains one method from one seed, and measures it.
 
+    Args:
+        method: `"weighted"` or `"ranked"`.
+        weight: That of the boundary in a weighted sum, or `None`.
+        seed: Of weights and points.
+
     Returns:
         The result, and how far the network is from the solution, `[101, 101]`.
     """
@@ -210,7 +215,7 @@ def draw(results: Results, maps: dict[str, np.ndarray]) -> Figure:
     if ("ranked", None) in groups:
         errors = groups["ranked", None]
         mean = np.exp(np.mean(np.log(errors)))
-        axes.axhline(mean, color=plotting.BLUE, label="ranked: no weight")
+        axes.axhline(mean, color=plotting.BLUE, label="ranked, no weight tuned")
         axes.axhspan(min(errors), max(errors), color=plotting.BLUE, alpha=0.15, lw=0)
     axes.set(xscale="log", yscale="log", title="How far from the solution?")
     axes.set(xlabel="weight of the boundary in the sum", ylabel="relative error (l2)")

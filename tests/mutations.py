@@ -1598,23 +1598,12 @@ class Results:
             write_whole(self._path, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def caught_earlier(path: pathlib.Path | None, root: pathlib.Path) -> dict[str, str]:
-    """The tests that caught mutations in an earlier run, by the mutations' names.
-
-    Args:
-        path: The file of that run, or `None`.
-        root: The repository; tests that are no longer in it are left out.
-    """
+def caught_earlier(path: pathlib.Path | None) -> dict[str, str]:
+    """The tests that caught mutations in an earlier run, by the mutations' names."""
     if path is None:
         return {}
-    known = json.loads(path.read_text(encoding="utf-8"))["mutations"]
-    found = {}
-    for name, result in known.items():
-        file, _, test = (result["caught_by"] or "").partition("::")
-        function = f"def {test.partition('[')[0]}("
-        if test and (root / file).exists() and function in (root / file).read_text("utf-8"):
-            found[name] = result["caught_by"]
-    return found
+    known = json.loads(path.read_text(encoding="utf-8"))["mutations"].items()
+    return {name: result["caught_by"] for name, result in known if result["caught_by"]}
 
 
 def run(
@@ -1627,15 +1616,17 @@ def run(
         return
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         copy = copy_repository(pathlib.Path(folder))
-        likely = caught_earlier(earlier, copy)
+        likely = caught_earlier(earlier)
         for number, mutation in enumerate(waiting, 1):
             start = time.monotonic()
             with applied(mutation, copy):
                 tests = [*mutation.tests, f"lexirobust/{mutation.file}"]
                 tests = [test for test in tests if (copy / test).exists()]
+                caught_by = None
                 if mutation.name in likely:
-                    tests.insert(0, likely[mutation.name])
-                caught_by = first_failure(copy, tests, marker)
+                    with contextlib.suppress(RuntimeError):  # A test that is no longer there.
+                        caught_by = first_failure(copy, [likely[mutation.name]], marker)
+                caught_by = caught_by or first_failure(copy, tests, marker)
             seconds = time.monotonic() - start
             results.add(mutation, caught_by, seconds)
             told = "SURVIVED" if caught_by is None else f"caught by {caught_by}"

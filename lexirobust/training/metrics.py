@@ -93,7 +93,7 @@ class RankedLoss(NamedMeans):
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         counts = tf.stack([losses.counted(rank) for rank in range(len(scores))])
-        # Parts add up to a mean over all replicas; here they are averaged, and counts added up.
+        # A replica's `total` is its part of the mean over all; counts are the same on each of them.
         (counts,) = sum_over_replicas([counts])
         self.update_state(
             [score.total * replicas for score in scores], tf.unstack(counts / replicas)

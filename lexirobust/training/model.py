@@ -202,7 +202,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
 
     @property
     def metrics(self) -> list[keras.Metric]:
-        """All metrics, with a `loss` that knows of samples that a rank does not count."""
+        """All metrics; `loss` is a `RankedLoss` in place of Keras's own."""
         others = [metric for metric in super().metrics if metric is not self._ranked_loss]
         return [self._ranked_loss if m is self._loss_tracker else m for m in others]
 

@@ -1,5 +1,7 @@
 """OLGRC with the explored region as the training set has it, without a discriminator."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust.names import magnitude_name
+from tests.helpers import mirrored_strategy
 from tests.training.by_hand import (
     ATTACK,
     compiled,
@@ -60,6 +63,17 @@ def test_losses_are_means_over_samples_that_have_an_allowed_point(batch_size):
     assert logs["loss"] == pytest.approx(
         np.dot(model.alphas, [logs[f"loss@{name}"] for name in names]), rel=1e-5
     )
+
+
+def test_replicas_with_unequal_counts_report_one_loss():
+    x, y = lr.datasets.toy(24, seed=0)
+    logs = []
+    for scope in (contextlib.nullcontext(), mirrored_strategy().scope()):
+        with scope:
+            model = compiled(nearest(magnitudes=[0.5]), run_eagerly=False)
+        model.adapt(x)
+        logs.append(model.evaluate(x, y, batch_size=12, verbose=0, return_dict=True))
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
 
 
 @pytest.mark.release
