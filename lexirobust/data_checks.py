@@ -303,11 +303,8 @@ def check_dataset(
             for name, own in named(y, "y").items():
                 message = f"`y` of {name!r} must be finite."
                 tests.append(tf.debugging.assert_all_finite(_as_floating(own), message))
-        elif flat_labels(y).dtype.is_integer and classes is not None:
-            message = f"`y` must hold labels from 0 to {classes - 1}."
-            tests += _below(y, classes, message)
-            if y.dtype.is_floating:
-                tests.append(tf.debugging.assert_equal(y, tf.round(y), message))
+        elif classes is not None:
+            tests += label_tests(y, classes)
         for weights in weighed(given[0] if given else None):
             message = f"{weights.argument} must be finite."
             tests.append(tf.debugging.assert_all_finite(_as_floating(weights.values), message))
@@ -347,6 +344,25 @@ def input_tests(x: tf.Tensor, bounds: tuple[float, float] | None) -> list[Any]:
 
 def _shaped_as(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(values, [None, *other.shape[1:]])
+
+
+def label_tests(y: tf.Tensor, classes: int) -> list[Any]:
+    """Tests that labels name classes, unless they are probabilities.
+
+    Args:
+        y: `[N]` or `[N, 1]` labels, or `[N, C]` probabilities.
+        classes: The number of classes.
+
+    Returns:
+        Operations that fail where they do not; `None` where there is nothing to test.
+    """
+    if not flat_labels(y).dtype.is_integer:
+        return []
+    message = f"`y` must hold labels from 0 to {classes - 1}."
+    tests = _below(y, classes, message)
+    if y.dtype.is_floating:
+        tests.append(tf.debugging.assert_equal(y, tf.round(y), message))
+    return tests
 
 
 def _below(values: tf.Tensor, bound: int | None, message: str) -> list[Any]:

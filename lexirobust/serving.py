@@ -16,6 +16,7 @@ import tensorflow as tf
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
+from lexirobust.checks import logits_problem
 from lexirobust.probabilities import probability_layer
 
 
@@ -93,7 +94,9 @@ def export(
             f"that ends in probabilities, layer {layer.name!r}; lexirobust.logits(model) takes "
             "them off."
         )
-    endpoints = _endpoints(model, classifier, _input_spec(classifier), attack)
+    spec = _input_spec(classifier)
+    _check_logits(classifier, spec)
+    endpoints = _endpoints(model, classifier, spec, attack)
     if kind != tf.float32:
         endpoints = {name: _cast(*each, kind) for name, each in endpoints.items()}
 
@@ -169,6 +172,22 @@ def _input_spec(classifier: keras.Model) -> tf.TensorSpec:
             f"{classifier.output_names}; `model.export` writes all of them."
         )
     return tf.TensorSpec([None, *shape[1:]], tf.float32, name="inputs")
+
+
+def _check_logits(classifier: keras.Model, inputs: tf.TensorSpec) -> None:
+    """Checks what the classifier gives for some inputs: of probabilities there would be a softmax.
+
+    Args:
+        classifier: Keras model.
+        inputs: Their specification.
+
+    Raises:
+        ValueError: If it looks like probabilities.
+    """
+    some = tf.random.stateless_uniform([16, *inputs.shape[1:]], seed=[0, 0])
+    problem = logits_problem(logits_of(classifier, some))
+    if problem is not None:
+        raise ValueError(problem.replace("`classifier`", "`model`", 1))
 
 
 def _endpoints(

@@ -57,6 +57,17 @@ def test_training_curves_draw_every_history(tmp_path):
     assert_saves(figure, tmp_path)
 
 
+def test_test_data_are_drawn_at_the_epochs_that_they_were_measured_at():
+    values = history("natural", epochs=8)
+    values = {key: v[:2] if key.startswith("val_") else v for key, v in values.items()}
+    drawn = lines(plotting.training_curves({"a": values}, validation_freq=3).axes[0])
+    assert drawn["val_accuracy@natural"].get_xdata().tolist() == [3, 6]
+    assert drawn["accuracy@natural"].get_xdata().tolist() == [*range(1, 9)]
+    for validation_freq in (1, 2, 5):
+        with pytest.raises(ValueError, match="`validation_freq` must be that of `fit`"):
+            plotting.training_curves({"a": values}, validation_freq)
+
+
 def test_target_curves_draw_the_estimate_the_target_and_held_out_data():
     history = {"loss@natural": [0.5, 0.2]}
     for rank, target in (("natural", 0.1), ("l2=1", 0.8)):

@@ -445,3 +445,14 @@ def test_perturbation_that_is_exported_draws_by_the_seed_of_keras(olgrc, tmp_pat
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one[0], one[1])
     assert not np.allclose(one, more)
+
+
+@pytest.mark.parametrize(
+    "end", [keras.ops.softmax, keras.layers.Activation(tf.nn.softmax)], ids=["operation", "layer"]
+)
+def test_probabilities_of_any_origin_are_refused(end, tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, end(keras.layers.Dense(3)(inputs)))
+    with pytest.raises(ValueError, match="`model` must give logits, but what it gives looks like"):
+        lr.export(model, tmp_path / "1")
+    assert not [*tmp_path.iterdir()]

@@ -8,10 +8,11 @@ from typing import Any, Final
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import PGD
+from lexirobust.attacks import BIM, FGSM, PGD
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count
+from lexirobust.configs import arguments_of
 from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import evaluate_robustness
@@ -107,10 +108,7 @@ class AttackCheck(Periodic):
         """Attacks afresh, and compares."""
         del epoch
         for name, (attack, magnitude) in self._attacked().items():
-            stronger = copy.copy(attack)
-            # A seed of its own, so that checking changes nothing in training.
-            stronger.steps, stronger.step_size, stronger.seed = self.steps, None, 0
-            stronger._generator = None
+            stronger = _stronger(attack, self.steps)
             curve = evaluate_robustness(
                 classifier_of(self.model),
                 self.x,
@@ -133,3 +131,15 @@ class AttackCheck(Periodic):
                     UserWarning,
                     stacklevel=2,
                 )
+
+
+def _stronger(attack: PGD, steps: int) -> PGD:
+    """The attack from a random start, of at least so many steps."""
+    if isinstance(attack, FGSM | BIM):  # Their settings leave no start to choose.
+        attack = PGD(**arguments_of(attack, PGD))
+    stronger = copy.copy(attack)
+    stronger.steps, stronger.step_size = max(steps, attack.steps), None
+    stronger.random_start = True
+    # A seed of its own, so that checking changes nothing in training.
+    stronger.seed, stronger._generator = 0, None
+    return stronger

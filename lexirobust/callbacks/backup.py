@@ -23,7 +23,8 @@ class Backup(keras.callbacks.Callback):
     perturbations, random states. With deterministic operations
     (`tf.config.experimental.enable_op_determinism`) the weights at the end are then those of a run
     that was not killed, to the last bit, if the data come in the same order: with `shuffle=False`,
-    or a dataset that shuffles by the epoch. Keras's own shuffling begins anew.
+    or a dataset that shuffles by the epoch. Keras's own shuffling begins anew. It comes last in the
+    list of `fit`: what callbacks after it change, as `HeldOutTargets` does, it does not hold.
 
     Args:
         folder: Where the backup is kept, one folder for each training. Several workers share it:

@@ -15,7 +15,8 @@ class HeldOutTargets(keras.callbacks.Callback):
     the epochs after it, the model's running estimates are moved by the difference between that and
     the training data: by about how much worse the model generalizes.
 
-    The logs hold `held_out@NAME` for each rank with a target: its loss, or its accuracy.
+    The logs hold `held_out@NAME` for each rank with a target: its loss, or its accuracy. A `Backup`
+    comes after this callback in the list of `fit`, so that it holds what this one has changed.
 
     Args:
         x: `[N, ...]` inputs inside the attacks' bounds.

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from lexirobust.attacks import gradient_check
 from lexirobust.attacks.base import Attack
-from lexirobust.attacks.classifier import Classifier, classifier_of
+from lexirobust.attacks.classifier import Classifier, classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.inputs import as_float
 from lexirobust.checks import check_magnitudes
-from lexirobust.data_checks import flat_labels, input_tests
+from lexirobust.data_checks import flat_labels, input_tests, label_tests
 from lexirobust.data_forms import check_dense, check_one_input, only_input
 from lexirobust.tensors import of_dtype
 
@@ -69,7 +69,8 @@ def perturb(
     def perturbed(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         x, y, *rest = batch
         x = as_float(x)
-        tests = input_tests(x, attack.bounds)
+        classes = logits_of(frozen, x[:1]).shape[-1]
+        tests = [*input_tests(x, attack.bounds), *label_tests(y, classes)]
         with tf.control_dependencies([test for test in tests if test is not None]):
             x = tf.identity(x)
         seed = tf.random.experimental.stateless_fold_in(drawn, number)

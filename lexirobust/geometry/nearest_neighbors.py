@@ -11,6 +11,10 @@ _BLOCK_ENTRIES: Final = 8192
 # What a product may be off by, as a share of the largest there can be: a GPU rounds factors to 10
 # bits.
 _ROUNDING: Final = 2.0**-9
+# The same on a CPU, with what adds up over many entries, and how much of a squared distance it may
+# be: where it is more, distances are computed in float64.
+_FLOAT32_ROUNDING: Final = 2.0**-21
+_DOUBT: Final = 1e-2
 
 
 def nearest(
@@ -22,8 +26,9 @@ def nearest(
 ) -> tf.Tensor:
     """Finds the nearest point of each input.
 
-    For l2 a block is one matrix product, whose rounding can only decide between points that are
-    equally near but for it.
+    For l2 a block is one matrix product. Its rounding can only decide between points whose squared
+    distances differ by less than a hundredth: it grows with the spread of the data, and where it
+    is more, the product is taken in float64.
 
     Args:
         x: `[N, ...]` inputs.
@@ -52,12 +57,21 @@ def nearest(
     def block(start: Any, best: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # The last block looks at some points twice.
         rows = tf.minimum(start + tf.range(tf.minimum(size, count)), count - 1)
-        far = _order(inputs, _flat(tf.cast(tf.gather(points, rows), x.dtype) - center), norm)
-        if weights is not None:
-            factors = tf.cast(tf.gather(weights, rows), x.dtype)
-            far *= tf.square(factors) if norm == "l2" else factors
-        if other_than is not None:
-            far = tf.where(rows == other_than[:, None], far.dtype.max, far)
+        some = _flat(tf.cast(tf.gather(points, rows), x.dtype) - center)
+
+        def distances(dtype: tf.DType) -> tf.Tensor:
+            far = tf.cast(_order(tf.cast(inputs, dtype), tf.cast(some, dtype), norm), x.dtype)
+            if weights is not None:
+                factors = tf.cast(tf.gather(weights, rows), x.dtype)
+                far *= tf.square(factors) if norm == "l2" else factors
+            if other_than is not None:
+                far = tf.where(rows == other_than[:, None], far.dtype.max, far)
+            return far
+
+        far = distances(x.dtype)
+        if norm == "l2" and x.dtype != tf.float64:
+            doubt = tf.reduce_min(far) * _DOUBT < _rounding_of(inputs, some)
+            far = tf.cond(doubt, lambda: distances(tf.float64), lambda: far)
         found = tf.argmin(far, axis=1, output_type=tf.int32)
         value = tf.gather(far, found, batch_dims=1)
         nearer = value < best
@@ -107,6 +121,15 @@ def within(x: tf.Tensor, points: tf.Tensor, norm: str, radius: tf.Tensor) -> tf.
             limit = tf.square(limit) + _ROUNDING * tf.square(longest + other)
         parts.append(tf.reduce_any(_order(inputs, block, norm) <= limit[:, None], axis=0))
     return tf.concat(parts, axis=0)
+
+
+def _rounding_of(inputs: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
+    """What squared distances from a product may be off by: a scalar."""
+    longest = [
+        tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(x), axis=1))) for x in (inputs, points)
+    ]
+    exact = not tf.config.list_physical_devices("GPU")
+    return (_FLOAT32_ROUNDING if exact else _ROUNDING) * tf.square(tf.add_n(longest))
 
 
 def _block_size(points: tf.Tensor, norm: str) -> int:

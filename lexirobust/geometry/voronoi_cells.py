@@ -74,9 +74,10 @@ class VoronoiCells:
         Returns:
             `[N]` int32 numbers of the points that they are; -1 for inputs that are none.
         """
-        same = _fingerprint(x)[:, None] == _fingerprint(self.points)
+        same = tf.reduce_all(_fingerprint(x)[:, None] == _fingerprint(self.points), axis=-1)
         index = tf.argmax(tf.cast(same, tf.int8), axis=1, output_type=tf.int32)
-        apart = balls.norm(self._at(index, x.dtype) - x, self.norm)
+        # In the precision that points are kept in: of others, a point differs from itself.
+        apart = balls.norm(self._at(index, tf.float32) - tf.cast(x, tf.float32), self.norm)
         return tf.where(apart == 0, index, -1)
 
     def depth(self, x: tf.Tensor, x_adv: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
@@ -230,8 +231,12 @@ class VoronoiCells:
 
 
 def _fingerprint(x: tf.Tensor) -> tf.Tensor:
-    """`[N]` int32, equal for equal rows: unlike a product's rounding, whatever else is compared."""
+    """`[N, 2]` int32, equal for equal rows: unlike a product's rounding, whatever is compared."""
     flat = tf.reshape(tf.cast(x, tf.float32), [-1, int(np.prod(x.shape[1:]))])
     words = tf.bitcast(tf.where(flat == 0, 0.0, flat), tf.int32)  # -0 equals 0, and has other bits.
-    odd = 2 * np.random.default_rng(0).integers(-(2**30), 2**30, flat.shape[1]) + 1
-    return tf.reduce_sum(words * tf.constant(odd, tf.int32), axis=1)
+    # Coarse numbers end in zeros, which a product keeps: high bits are brought down before.
+    for shift in (23, 11):
+        words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, shift))
+    odd = 2 * np.random.default_rng(0).integers(-(2**30), 2**30, (2, flat.shape[1])) + 1
+    sums = [tf.reduce_sum(words * tf.constant(each, tf.int32), axis=1) for each in odd]
+    return tf.stack(sums, axis=1)

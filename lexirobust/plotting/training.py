@@ -13,7 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from lexirobust.plotting.style import BLUE, RED, SERIES, check_not_empty
 
 
-def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def training_curves(
+    histories: Mapping[str, Mapping[str, Sequence[float]]], validation_freq: int = 1
+) -> Figure:
     """Draws accuracies and losses by epoch, one row for each training method.
 
     Each rank has a color of its own, and all are drawn alike: training data as solid lines, test
@@ -22,14 +24,15 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     Args:
         histories: mapping from a method's name to its history, as in Keras' `History.history`: a
             list of values per epoch under keys such as "accuracy@natural" or "loss@l2=4", with
-            "val_" before them for test data, which may be measured at every n-th epoch only. Keys
-            without "@" are left out.
+            "val_" before them for test data. Keys without "@" are left out.
+        validation_freq: after how many epochs test data were measured, as `fit` was told.
 
     Returns:
         Figure with a row of two axes, accuracy and loss, for each method.
 
     Raises:
-        ValueError: if there is no history, or a history has no key with "@".
+        ValueError: if there is no history, a history has no key with "@", or as many values of test
+            data as `validation_freq` says.
 
     Example:
 
@@ -47,6 +50,14 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
                 f"`histories[{method!r}]` must have keys such as 'loss@natural'. "
                 f"Received: {sorted(history)}."
             )
+        counts = {prefix: _epochs_of(history, prefix) for prefix in ("", "val_")}
+        expected = counts[""] // validation_freq
+        if counts["val_"] not in (0, expected) and counts[""]:
+            raise ValueError(
+                "`validation_freq` must be that of `fit`. Received: "
+                f"{validation_freq}, and {counts['val_']} values of test data in "
+                f"{counts['']} epochs of {method!r}."
+            )
     ranks = sorted(
         {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
         key=_rank_order,
@@ -63,8 +74,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
             for (prefix, style), rank in itertools.product(styles.items(), reversed(ranks)):
                 values = history.get(f"{prefix}{quantity}@{rank}")
                 if values is not None:
-                    # Test data may be measured every few epochs only (`validation_freq`).
-                    every = max(len(history[key]) for key in history) // len(values)
+                    every = validation_freq if prefix else 1
                     epochs = every * np.arange(1, len(values) + 1)
                     axes.plot(
                         epochs,
@@ -94,6 +104,12 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
     return figure
+
+
+def _epochs_of(history: Mapping[str, Sequence[float]], prefix: str) -> int:
+    """The number of values of training data, or with the prefix "val_" of test data."""
+    kept = [key for key in history if "@" in key and key.startswith("val_") == bool(prefix)]
+    return max((len(history[key]) for key in kept), default=0)
 
 
 def target_curves(history: Mapping[str, Sequence[float]]) -> Figure:

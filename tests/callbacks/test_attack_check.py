@@ -38,7 +38,7 @@ def test_a_sound_attack_is_not_warned_of_and_training_is_the_same(steps):
             logs = fitted(model, *([AttackCheck(*CIRCLE, steps=steps)] if checked else []))
         models.append(model)
     np.testing.assert_array_equal(*map(weights, models))
-    fresh = lr.attacks.PGD(norm="l2", steps=steps, bounds=None, seed=0)
+    fresh = lr.attacks.PGD(norm="l2", steps=max(steps, 3), bounds=None, seed=0)
     curve = lr.evaluate_robustness(model.classifier, *CIRCLE, fresh, [2.0])
     assert logs["fresh_accuracy@l2=2"][-1] == curve.accuracy[0]
 
@@ -50,6 +50,26 @@ def test_an_attack_that_does_nothing_is_told_of_once():
     with pytest.warns(UserWarning, match="The attack that trains is weaker than it looks") as told:
         fitted(model, check)
     assert sum("weaker than it looks" in str(each.message) for each in told) == 1
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lr.attacks.FGSM("l2", bounds=None),
+        lr.attacks.BIM("l2", steps=30, bounds=None),
+        lr.attacks.PGD("l2", steps=2, random_start=False, bounds=None),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_the_check_starts_at_random_and_takes_no_fewer_steps(attack):
+    model = model_of(attack)
+    logs = model.fit(
+        *CIRCLE, batch_size=60, verbose=0, callbacks=[AttackCheck(*CIRCLE, steps=8)]
+    ).history
+    steps = max(attack.steps, 8)
+    fresh = lr.attacks.PGD(norm="l2", steps=steps, bounds=None, seed=0)
+    curve = lr.evaluate_robustness(model.classifier, *CIRCLE, fresh, [2.0], checks=False)
+    assert logs["fresh_accuracy@l2=2"] == [curve.accuracy[0]]
 
 
 def test_every_rank_is_checked():

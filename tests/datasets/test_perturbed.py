@@ -36,6 +36,15 @@ def parts(dataset):
     return [np.concatenate(part) for part in zip(*dataset.as_numpy_iterator(), strict=True)]
 
 
+@pytest.mark.parametrize("label", [3, -1, 0.5, 2.9999])
+def test_labels_that_name_no_class_are_refused(label):
+    y = np.where(np.arange(10) == 5, label, Y)
+    data = tf.data.Dataset.from_tensor_slices((X, y)).batch(4)
+    perturbed = lr.datasets.perturb(data, network(), attack(), 0.5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`y` must hold labels from 0 to 2"):
+        parts(perturbed)
+
+
 def norms(moved):
     return np.linalg.norm((moved - X).reshape(10, -1), axis=1)
 

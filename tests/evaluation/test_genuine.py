@@ -271,3 +271,30 @@ def test_points_outside_the_bounds_are_refused(priors):
                 data=data if priors is None else (data, y),
                 priors=priors,
             )
+
+
+@pytest.mark.parametrize("constraint", ["exact", "maximum"])
+@pytest.mark.parametrize("whole", [2, 256])
+def test_numbers_of_any_kind_are_in_their_cells(constraint, whole):
+    """Bytes over 255 are no numbers of float32; zeros and ones end in many zero bits."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, whole, (40, 12)) / (whole - 1)
+    weights = rng.normal(size=(12, 2))
+    classifier = lambda x: x @ tf.constant(weights, x.dtype)  # noqa: E731
+    y = np.argmax(x @ weights, axis=1)
+    curves = [
+        lr.evaluate_robustness(
+            classifier,
+            x.astype(kind),
+            y,
+            attack(constraint=constraint, steps=10),
+            [0, 0.05, 0.1],
+            genuine=True,
+            checks=False,
+        )
+        for kind in (np.float32, np.float64)
+    ]
+    for curve in curves:
+        assert curve.counts.tolist() == [40, 40, 40]
+        assert curve.accuracy[2] < 1
+    np.testing.assert_allclose(curves[1].accuracy, curves[0].accuracy, atol=0.03)

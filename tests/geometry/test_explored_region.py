@@ -21,6 +21,17 @@ def points_of(count, dimensions, seed=0):
     return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
 
 
+@pytest.mark.parametrize("far", [0.0, 1e3, 1e5])
+def test_data_far_apart_have_the_neighbors_that_they_have(far):
+    near, others = points_of(200, 5), points_of(200, 5, seed=2) + np.float32(far)
+    points = np.concatenate([near, others])
+    x = np.concatenate([near, others]) + points_of(400, 5, seed=3) / 10
+    found = nearest_neighbors.nearest(tf.constant(x), tf.constant(points), "l2").numpy()
+    distances = distance.cdist(x, points)
+    chosen = distances[np.arange(400), found]
+    np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-2)
+
+
 def guided(region, **settings):
     settings = {"bounds": None, "restarts": 4, "steps": 20, "seed": 0, **settings}
     return GuidedPGD(region, norm=region.norm, **settings)

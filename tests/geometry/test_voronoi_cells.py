@@ -94,6 +94,26 @@ def attack_in(x, weights, norm, **settings):
     return VoronoiPGD(cells, norm=norm, bounds=None, seed=0, **settings)
 
 
+def test_points_are_found_whatever_numbers_they_are_made_of():
+    rng = np.random.default_rng(0)
+    for points in (
+        rng.integers(0, 2, (500, 60)),
+        rng.integers(0, 256, (500, 30)),
+        rng.integers(0, 256, (500, 30)) / 255,
+        rng.normal(size=(500, 3)),
+        2.0 ** rng.integers(-8, 8, (500, 6)),
+    ):
+        points = np.unique(points.astype(np.float32), axis=0)
+        cells = VoronoiCells(points)
+        for dtype in (tf.float32, tf.float64):
+            own = cells.own(tf.cast(points, dtype)).numpy()
+            np.testing.assert_array_equal(own, np.arange(len(points)))
+    # As an array of bytes over 255 is, by itself: not what float32 makes of it.
+    shares = np.arange(256)[:, None] / 255
+    own = VoronoiCells(shares).own(tf.constant(shares)).numpy()
+    np.testing.assert_array_equal(own, np.arange(256))
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_attacks_at_a_norm_get_into_weighted_cells(norm):
     x, weights = points_of(80, 2), weights_of(80)

@@ -195,3 +195,23 @@ def test_objectives_come_back_from_their_configuration(rank):
         assert (one.attack is None) == (other.attack is None)
         if one.attack is not None:
             assert one.attack.get_config() == other.attack.get_config()
+
+
+class Toward(lr.objectives.Adversarial):
+    """Perturbed toward a class of its own."""
+
+    def __init__(self, attack, magnitude, name, wanted):
+        super().__init__(attack, magnitude, name)
+        self.wanted = wanted
+
+    def target(self, classifier, batch):
+        return tf.fill(tf.shape(batch.y), tf.constant(self.wanted, batch.y.dtype))
+
+
+def test_objectives_that_share_an_attack_have_their_own_targets(batch):
+    toward = lr.attacks.PGD(norm="l2", steps=3, restarts=2, goal="minimize", bounds=None, seed=0)
+    classifier = right_network()
+    terms = [Toward(toward, 1.0, f"to {wanted}", wanted) for wanted in (0, 1)]
+    for term, moved in zip(terms, perturb(terms, classifier, batch, SEED), strict=True):
+        nearer = classifier(moved).numpy()[:, term.wanted] - classifier(batch.x)[:, term.wanted]
+        assert np.all(nearer > 0)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import PGD, Classifier
 from lexirobust.tensors import of_dtype
-from lexirobust.training.objectives import Batch, Objective, Rank
+from lexirobust.training.objectives import Batch, Divergence, Objective, Rank
 from lexirobust.training.step.micro_batches import map_micro_batches
 from lexirobust.training.step.objective_losses import ObjectiveInputs, average_over
 
@@ -86,7 +86,8 @@ def perturb(
     starts = {} if initial is None else dict(zip(attacked, initial, strict=True))
     groups: dict[tuple[int, Any], list[int]] = {}
     for index in attacked:
-        groups.setdefault((id(terms[index].attack), type(terms[index]).target), []).append(index)
+        key = (id(terms[index].attack), _target_key(terms[index]))
+        groups.setdefault(key, []).append(index)
     for number, indices in enumerate(groups.values()):
         own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
         term = terms[indices[0]]
@@ -115,3 +116,9 @@ def perturb(
         for index, inputs in zip(indices, tf.unstack(swept), strict=True):
             perturbed[index] = inputs
     return perturbed
+
+
+def _target_key(term: Objective) -> Any:
+    """Equal where targets are: one that a subclass has written may depend on its settings."""
+    target = type(term).target
+    return target if target in (Objective.target, Divergence.target) else id(term)
