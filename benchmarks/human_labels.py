@@ -317,7 +317,7 @@ def draw_examples(
     shares = np.array([agreement(group, labels.humans) for group in groups.values()])
     order = np.argsort(-shares.var(axis=0), kind="stable")
     halves = [order[labels.changed[order]][:5], order[~labels.changed[order]][:5]]
-    figure, axes = plt.subplots(2, 5, figsize=(11, 7.6), layout="constrained")
+    figure, axes = plt.subplots(2, 5, figsize=(11, 8.6), layout="constrained")
     for index, panel in zip(np.concatenate(halves), axes.ravel(), strict=True):
         panel.imshow(images[index, :, :, 0], cmap="gray_r", vmin=0, vmax=1)
         panel.set(xticks=[], yticks=[])

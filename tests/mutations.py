@@ -877,8 +877,8 @@ MUTATIONS: Final = (
     Mutation(
         "checks: a label one above the last class passes in later batches",
         "data_checks.py",
-        "tests += _below(y, classes, message)",
-        "tests += _below(y, classes + 1, message)",
+        "tests = _below(y, classes, message)",
+        "tests = _below(y, classes + 1, message)",
         CHECKS,
     ),
     Mutation(
@@ -1134,6 +1134,34 @@ MUTATIONS: Final = (
         "x_adv = choose(region.holds(x_adv), x_adv, x)",
         "x_adv = tf.identity(x_adv)",
         ("tests/attacks/test_voronoi.py", "tests/geometry/test_voronoi_cells.py"),
+    ),
+    Mutation(
+        "nearest: products of float32 decide, however far apart the data are",
+        "geometry/nearest_neighbors.py",
+        "doubt = tf.reduce_min(far) * _DOUBT < _rounding_of(inputs, some)",
+        "doubt = tf.constant(False)",
+        ("tests/geometry/test_explored_region.py",),
+    ),
+    Mutation(
+        "cells: samples of doubles are in none",
+        "geometry/voronoi_cells.py",
+        "apart = balls.norm(self._at(index, tf.float32) - tf.cast(x, tf.float32), self.norm)",
+        "apart = balls.norm(self._at(index, x.dtype) - x, self.norm)",
+        CELLS,
+    ),
+    Mutation(
+        "cells: samples of zeros and ones are mistaken for others",
+        "geometry/voronoi_cells.py",
+        "for shift in (23, 11):",
+        "for shift in ():",
+        CELLS,
+    ),
+    Mutation(
+        "objectives that share an attack share the first one's target",
+        "training/step/perturbation.py",
+        "return target if target in (Objective.target, Divergence.target) else id(term)",
+        "return target",
+        OBJECTIVES,
     ),
     Mutation(
         "nearest: squared distances are weighed by plain weights",
