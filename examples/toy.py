@@ -194,7 +194,9 @@ def draw(experiment: Experiment, runs: dict[str, Run], out: pathlib.Path) -> Non
     }
     if experiment.figure == "figure10":
         histories = {TITLES[name]: run.history for name, run in runs.items()}
-        pictures["figure9"] = plotting.training_curves(histories)
+        # Test data were measured after as many steps as `by_epoch` has repeated.
+        every = math.gcd(next(iter(runs.values())).result["epochs"], STEPS)
+        pictures["figure9"] = plotting.training_curves(histories, validation_freq=every)
     elif "olgrc" in runs:
         pictures["figure11"] = discriminator_figure(runs["olgrc"])
     for name, figure in pictures.items():
