@@ -66,6 +66,9 @@ def test_test_data_are_drawn_at_the_epochs_that_they_were_measured_at():
     for validation_freq in (1, 2, 5):
         with pytest.raises(ValueError, match="`validation_freq` must be that of `fit`"):
             plotting.training_curves({"a": values}, validation_freq)
+    mixed = values | {"val_loss@natural": [0.1] * 8}
+    with pytest.raises(ValueError, match=r"2 and 8 values of test data in 8 epochs of 'a'"):
+        plotting.training_curves({"a": mixed}, validation_freq=3)
 
 
 def test_target_curves_draw_the_estimate_the_target_and_held_out_data():
@@ -343,14 +346,6 @@ def test_training_curves_rank_by_magnitude_whatever_the_order_of_the_keys():
     assert names == ["natural", "l2=0_5", "l2=2_5", "l2=10", "discriminator", "train", "test"]
     solid = lines(figure.axes[0])["accuracy@natural"]
     assert solid.get_linestyle() == "-"
-
-
-def test_training_curves_place_test_values_at_the_epochs_they_were_measured_at():
-    values = history("natural", epochs=20)
-    values["val_accuracy@natural"] = [0.5, 0.6, 0.7, 0.8]
-    drawn = lines(plotting.training_curves({"OLSRC": values}).axes[0])
-    assert drawn["val_accuracy@natural"].get_xdata().tolist() == [5, 10, 15, 20]
-    assert drawn["accuracy@natural"].get_xdata().tolist() == list(range(1, 21))
 
 
 def test_explanations_have_captions_and_a_color_scale(tmp_path):

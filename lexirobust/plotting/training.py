@@ -50,13 +50,13 @@ def training_curves(
                 f"`histories[{method!r}]` must have keys such as 'loss@natural'. "
                 f"Received: {sorted(history)}."
             )
-        counts = {prefix: _epochs_of(history, prefix) for prefix in ("", "val_")}
-        expected = counts[""] // validation_freq
-        if counts["val_"] not in (0, expected) and counts[""]:
+        counts = {prefix: _counts(history, prefix) for prefix in ("", "val_")}
+        epochs = max(counts[""], default=0)
+        if epochs and not counts["val_"] <= {epochs // validation_freq}:
             raise ValueError(
-                "`validation_freq` must be that of `fit`. Received: "
-                f"{validation_freq}, and {counts['val_']} values of test data in "
-                f"{counts['']} epochs of {method!r}."
+                f"`validation_freq` must be that of `fit`. Received: {validation_freq}, and "
+                f"{' and '.join(map(str, sorted(counts['val_'])))} values of test data in "
+                f"{epochs} epochs of {method!r}."
             )
     ranks = sorted(
         {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
@@ -106,10 +106,10 @@ def training_curves(
     return figure
 
 
-def _epochs_of(history: Mapping[str, Sequence[float]], prefix: str) -> int:
-    """The number of values of training data, or with the prefix "val_" of test data."""
+def _counts(history: Mapping[str, Sequence[float]], prefix: str) -> set[int]:
+    """The numbers of values of training data, or with the prefix "val_" of test data."""
     kept = [key for key in history if "@" in key and key.startswith("val_") == bool(prefix)]
-    return max((len(history[key]) for key in kept), default=0)
+    return {len(history[key]) for key in kept}
 
 
 def target_curves(history: Mapping[str, Sequence[float]]) -> Figure:
