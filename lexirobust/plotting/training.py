@@ -51,12 +51,12 @@ def training_curves(
                 f"Received: {sorted(history)}."
             )
         counts = {prefix: _counts(history, prefix) for prefix in ("", "val_")}
-        epochs = max(counts[""], default=0)
-        if epochs and not counts["val_"] <= {epochs // validation_freq}:
+        trained = max(counts[""], default=0)
+        if trained and not counts["val_"] <= {trained // validation_freq}:
             raise ValueError(
                 f"`validation_freq` must be that of `fit`. Received: {validation_freq}, and "
                 f"{' and '.join(map(str, sorted(counts['val_'])))} values of test data in "
-                f"{epochs} epochs of {method!r}."
+                f"{trained} epochs of {method!r}."
             )
     ranks = sorted(
         {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
