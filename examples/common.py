@@ -45,6 +45,19 @@ class Seconds(keras.callbacks.Callback):
         self.last = now
 
 
+def is_positive(text: str) -> bool:
+    """Tells if a flag's text is a finite number above 0."""
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def are_seeds(texts: list[str]) -> bool:
+    """Tells if a flag's texts are one integer of at least 0, or more."""
+    return bool(texts) and all(text.isdigit() for text in texts)
+
+
 def begin(out: pathlib.Path, settings: dict[str, Any]) -> None:
     """Makes the folder of a run, unless it holds the backup of a run with other settings.
 

@@ -48,16 +48,9 @@ METHODS = {
 }
 
 
-def is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False
-
-
 flags.register_validator(
     "coefficients",
-    lambda values: bool(values) and all(is_positive(value) for value in values),
+    lambda values: bool(values) and all(common.is_positive(value) for value in values),
     message="numbers above 0",
 )
 flags.register_validator(
@@ -67,7 +60,7 @@ flags.register_validator(
 )
 flags.register_validator(
     "seeds",
-    lambda seeds: bool(seeds) and all(seed.isdigit() for seed in seeds),
+    common.are_seeds,
     message="integers of at least 0",
 )
 

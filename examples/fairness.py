@@ -81,7 +81,7 @@ for flag in ("targets", "weights"):
     )
 flags.register_validator(
     "seeds",
-    lambda seeds: bool(seeds) and all(seed.isdigit() for seed in seeds),
+    common.are_seeds,
     message="integers of at least 0",
 )
 

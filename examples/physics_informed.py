@@ -41,16 +41,9 @@ WAVES = np.array([1.0, 4.0])
 """Waves of the solution in each direction."""
 
 
-def is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False
-
-
 flags.register_validator(
     "weights",
-    lambda values: bool(values) and all(is_positive(value) for value in values),
+    lambda values: bool(values) and all(common.is_positive(value) for value in values),
     message="numbers above 0",
 )
 flags.register_validator(
@@ -60,7 +53,7 @@ flags.register_validator(
 )
 flags.register_validator(
     "seeds",
-    lambda seeds: bool(seeds) and all(seed.isdigit() for seed in seeds),
+    common.are_seeds,
     message="integers of at least 0",
 )
 flags.register_validator(

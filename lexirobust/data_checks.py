@@ -354,7 +354,7 @@ def label_tests(y: tf.Tensor, classes: int) -> list[Any]:
         classes: The number of classes.
 
     Returns:
-        Operations that fail where they do not; `None` where there is nothing to test.
+        Assertions, which are operations in a graph and `None` where they were made eagerly.
     """
     if not flat_labels(y).dtype.is_integer:
         return []

@@ -128,8 +128,9 @@ def _rounding_of(inputs: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
     longest = [
         tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(x), axis=1))) for x in (inputs, points)
     ]
-    exact = not tf.config.list_physical_devices("GPU")
-    return (_FLOAT32_ROUNDING if exact else _ROUNDING) * tf.square(tf.add_n(longest))
+    # A GPU may take products in TensorFloat-32.
+    rounding = _ROUNDING if tf.config.list_physical_devices("GPU") else _FLOAT32_ROUNDING
+    return rounding * tf.square(tf.add_n(longest))
 
 
 def _block_size(points: tf.Tensor, norm: str) -> int:

@@ -25,14 +25,14 @@ def training_curves(
         histories: mapping from a method's name to its history, as in Keras' `History.history`: a
             list of values per epoch under keys such as "accuracy@natural" or "loss@l2=4", with
             "val_" before them for test data. Keys without "@" are left out.
-        validation_freq: after how many epochs test data were measured, as `fit` was told.
+        validation_freq: after how many epochs test data were measured: the argument of `fit`.
 
     Returns:
         Figure with a row of two axes, accuracy and loss, for each method.
 
     Raises:
-        ValueError: if there is no history, a history has no key with "@", or as many values of test
-            data as `validation_freq` says.
+        ValueError: if there is no history, a history has no key with "@", or test data were not
+            measured as often as `validation_freq` says.
 
     Example:
 
