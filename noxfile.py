@@ -46,3 +46,12 @@ def smoke(session: nox.Session, keras: str, tensorflow: str) -> None:
     """Some of them."""
     install(session, keras, tensorflow)
     session.run("pytest", "-n", "2", "-m", "not release", *SMOKE)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches that the tests of the README's command run: half an hour of one core."""
+    session.install("-e", ".[plots,test]", "coverage")
+    plugin = ("-p", "tests.unconverted")
+    session.run("coverage", "run", "-m", "pytest", *plugin, "-m", "not release")
+    session.run("coverage", "report")

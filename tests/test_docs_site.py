@@ -19,7 +19,7 @@ import pytest
 
 import lexirobust as lr
 import lexirobust.plotting  # An attribute of the package from here on.
-from tests.training.by_hand import run_python
+from tests.forks import run_forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -43,25 +43,18 @@ CODE = {
 }
 
 
-@pytest.mark.release  # A process each: minutes together.
+@pytest.mark.release  # Minutes together.
 @pytest.mark.parametrize("page", [page for page, blocks in CODE.items() if blocks])
 def test_code_of_pages_runs(page: str, tmp_path: pathlib.Path) -> None:
     """All blocks of a page, in turn, after the data and the network of the first page."""
     blocks = CODE[page] if page == "start.md" else [CODE["start.md"][0], *CODE[page]]
     script = tmp_path / "page.py"
     # Whether it runs is asked, and not how well what is trained here does.
-    code = re.sub(r"\bepochs=\d+", "epochs=2", "\n".join(blocks)).replace(
-        "_test[:100]", "_test[:20]"
-    )
+    code = re.sub(r"\bepochs=\d+", "epochs=2", "\n".join(blocks))
+    code = re.sub(r"_test\[:\d+\]", "_test[:10]", code)
     script.write_text(code, encoding="utf-8")
     # A process of its own: no page may lean on what other tests made.
-    done = run_python(
-        "-W",
-        "error::DeprecationWarning:__main__",
-        script.name,
-        cwd=tmp_path,
-        TF_CPP_MIN_LOG_LEVEL="2",
-    )
+    done = run_forked(script.name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.training.by_hand import run_python
+from tests.forks import run_forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
@@ -64,11 +64,13 @@ def data_folder(name: str) -> pathlib.Path | None:
 
 
 def shortened(code: str) -> str:
-    """The same code with less training: whole, notebooks were made of it, and hold the outputs."""
+    """The same code with less data: whole, notebooks were made of it, and hold the outputs."""
     code, images = re.subn(r'"train\[:\d+\]"', '"train[:1000]"', code)
     code, epochs = re.subn(r"\bepochs=\d+", "epochs=2", code)
+    code, tested = re.subn(r"test\[:\d{3}\]", "test[:20]", code)
     assert images == 1
     assert epochs == 1
+    assert tested >= 1
     return code
 
 
@@ -81,13 +83,5 @@ def test_source_runs(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = data_folder(used)
     if folder is None:
         pytest.skip(f"{used} is in none of TFDS_DATA_DIR, ../shared/tfds, ~/tensorflow_datasets")
-    done = run_python(
-        "-W",
-        "error::DeprecationWarning:__main__",
-        script.name,
-        cwd=tmp_path,
-        MPLBACKEND="Agg",
-        TFDS_DATA_DIR=str(folder),
-        TF_CPP_MIN_LOG_LEVEL="2",
-    )
+    done = run_forked(script.name, cwd=tmp_path, TFDS_DATA_DIR=str(folder))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -64,6 +64,7 @@ class Square(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
+    values: ClassVar[tuple[str, ...]] = ("max_queries",)
 
     def __init__(
         self,
@@ -96,8 +97,9 @@ class Square(Attack):
         self.early_stop = check_flag("early_stop", early_stop)
 
     def structure(self) -> Hashable:
-        """All settings but the seed; see `Attack.structure`."""
-        return type(self), repr(sorted({**self.get_config(), "seed": None}.items()))
+        """All settings but the seed and the number of queries; see `Attack.structure`."""
+        given = {"seed": None, "max_queries": None}
+        return type(self), repr(sorted({**self.get_config(), **given}.items()))
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
@@ -152,8 +154,9 @@ class Square(Attack):
 
     def _area(self, number: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """The share of the image that a square covers at a query."""
-        ends = tf.constant([part * self.max_queries for part in _HALVED_AT], dtype)
-        passed = tf.reduce_sum(tf.cast(tf.cast(number, dtype) > ends, dtype))
+        # In doubles: in single precision 0.002 of 5000 queries is less than 10.
+        ends = tf.constant(_HALVED_AT, tf.float64) * tf.cast(self.max_queries, tf.float64)
+        passed = tf.reduce_sum(tf.cast(tf.cast(number, tf.float64) > ends, dtype))
         return self.p_init * tf.pow(tf.constant(0.5, dtype), passed)
 
 

@@ -201,7 +201,7 @@ def test_goal_of_a_randomized_classifier_is_a_mean_over_draws():
 
     def random(x):
         slopes = tf.constant([1.0, 0.0]) + tf.random.normal(tf.shape(x), stddev=3.0)
-        return tf.stack([tf.zeros(len(x)), tf.reduce_sum(x * slopes, axis=1)], axis=1)
+        return tf.stack([tf.zeros(tf.shape(x)[0]), tf.reduce_sum(x * slopes, axis=1)], axis=1)
 
     x, y = tf.zeros((200, 2)), tf.zeros(200, tf.int32)
     best = {}

@@ -63,6 +63,39 @@ def test_more_queries_lose_nothing(norm):
     assert losses[0] < losses[1] < losses[2]
 
 
+@BOTH
+def test_one_graph_serves_every_number_of_queries(norm):
+    x, traced = linear.samples().reshape(-1, 5, 4), []
+
+    def noted():
+        weights = linear.Linear()
+
+        def classifier(x):
+            if not tf.executing_eagerly():
+                traced.append(None)
+            return weights(x)
+
+        return classifier
+
+    y, shared = linear.Linear().labels(x.reshape(-1, 20)), noted()
+    for max_queries in (30, 7):
+        attack = Square(norm, max_queries, seed=0)
+        found = attack(shared, x, y, 0.1)
+        passes = len(traced)
+        # As one that has never been asked for another number.
+        np.testing.assert_array_equal(found, Square(norm, max_queries, seed=0)(noted(), x, y, 0.1))
+        traced.clear()
+    assert passes == 0
+
+
+def test_squares_shrink_at_shares_of_all_queries():
+    attack = Square(max_queries=5000, p_init=0.8)
+    areas = [
+        float(attack._area(tf.constant(number), tf.float32)) for number in (5, 6, 10, 100, 101)
+    ]
+    assert areas == pytest.approx([0.8, 0.4, 0.4, 0.2, 0.1])
+
+
 def test_compiled_by_xla_pyramids_are_as_large():
     """XLA draws other numbers from the same seed."""
     like, magnitude = tf.zeros((6, 5, 4, 2)), tf.linspace(0.5, 1.0, 6)

@@ -153,7 +153,9 @@ def test_an_interrupted_evaluation_gives_the_same_numbers(
     assert_equal(resumed, measure(classifier, *samples, PGD("linf", steps=2, seed=seeds[0])))
 
 
-@pytest.mark.parametrize("changed", ["data", "steps", "batch_size", "weights", "magnitudes"])
+@pytest.mark.parametrize(
+    "changed", ["data", "labels", "steps", "batch_size", "weights", "magnitudes"]
+)
 def test_a_backup_of_another_evaluation_is_refused(
     classifier, samples, tmp_path, interrupt, changed
 ):
@@ -165,6 +167,8 @@ def test_a_backup_of_another_evaluation_is_refused(
     attack, options, magnitudes = PGD("linf", steps=2, seed=3), {"batch_size": 5}, MAGNITUDES
     if changed == "data":
         x = x[::-1]
+    elif changed == "labels":
+        y = (y + 1) % (y.max() + 1)
     elif changed == "steps":
         attack = PGD("linf", steps=4, seed=3)
     elif changed == "batch_size":

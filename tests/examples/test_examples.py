@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import lexirobust
 from lexirobust import datasets
+from tests.forks import run_forked
 from tests.helpers import store_mnist
 from tests.training.by_hand import run_python
 
@@ -29,7 +30,7 @@ FIELDS = {
 
 
 def run(*arguments):
-    finished = run_python(*arguments, **OFFLINE)
+    finished = run_forked(*arguments, **OFFLINE)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished.stdout
 
@@ -134,7 +135,7 @@ def test_bad_flags_give_a_usage_error(tmp_path):
         folder.mkdir()
     pairs = zip(BAD_FLAGS, folders, strict=True)
     commands = [[*arguments, f"--out={folder}"] for (arguments, _), folder in pairs]
-    codes = json.loads(run("-c", FORKS, json.dumps(commands)).splitlines()[-1])
+    codes = json.loads(run_python("-c", FORKS, json.dumps(commands)).splitlines()[-1])
     for command, code, folder, (_, named) in zip(commands, codes, folders, BAD_FLAGS, strict=True):
         shown = (folder / "shown.txt").read_text()
         assert code == 1, command
@@ -145,7 +146,7 @@ def test_bad_flags_give_a_usage_error(tmp_path):
 
 @pytest.mark.release
 def test_mnist_that_cannot_be_had_is_one_line(tmp_path):
-    finished = run_python(MNIST, f"--data_dir={tmp_path}", f"--out={tmp_path}", **OFFLINE)
+    finished = run_forked(MNIST, f"--data_dir={tmp_path}", f"--out={tmp_path}", **OFFLINE)
     assert finished.returncode != 0
     assert "Traceback" not in finished.stderr
     (line,) = [line for line in finished.stderr.splitlines() if "MNIST" in line]

@@ -30,15 +30,17 @@ def by_scipy(x, y, norm):
     seed=st.integers(0, 2**32 - 1),
     shift=st.sampled_from([0.0, 1e3]),
     spread=st.sampled_from([1e-6, 1.0]),
+    clusters=st.sampled_from([3, 300]),
     dtype=st.sampled_from(["float32", "float64"]),
     block=st.sampled_from([3, 2**11]),
 )
 @settings(max_examples=40, deadline=None)
-def test_distances_and_pairs_are_exact(norm, seed, shift, spread, dtype, block):
+def test_distances_and_pairs_are_exact(norm, seed, shift, spread, clusters, dtype, block):
     rng = np.random.default_rng(seed)
     y = rng.integers(4, size=30)
     # Near each other and far from zero: the matrix product alone would lose all digits.
-    x = (shift + spread * rng.normal(size=(30, 5, 2)) + rng.normal(size=(30, 1, 1))).astype(dtype)
+    centers = shift + rng.normal(size=(clusters, 1, 1))[rng.integers(clusters, size=30)]
+    x = (centers + spread * rng.normal(size=(30, 5, 2))).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(class_distances, "_BLOCK_ENTRIES", block**2)
         patch.setattr(class_distances, "_DIFFERENCE_ENTRIES", 10 * block**2)

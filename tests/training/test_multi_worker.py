@@ -10,14 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from tests.training.by_hand import ROOT, run_python
+from tests.forks import ROOT, run_forked
 
 SCRIPT = "examples/multi_worker.py"
 
 
 def trained(out, *settings):
     """Weights and last logs of each worker."""
-    finished = run_python(SCRIPT, *settings, f"--out={out}")
+    finished = run_forked(SCRIPT, *settings, f"--out={out}")
     assert finished.returncode == 0, finished.stderr[-3000:]
     return results(out)
 

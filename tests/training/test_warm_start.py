@@ -159,14 +159,13 @@ def test_samples_start_at_random_again_after_so_many_visits(data):
         assert continued == (visit not in (1, 4))
 
 
-@pytest.mark.release
 @pytest.mark.parametrize(
     ("free", "micro_batch_size"),
     [
         (False, None),
-        (True, 7),
-        (False, 7),
-        (True, None),
+        pytest.param(True, 7, marks=pytest.mark.release),
+        pytest.param(False, 7, marks=pytest.mark.release),
+        pytest.param(True, None, marks=pytest.mark.release),
     ],
 )
 def test_what_a_discriminator_is_shown_begins_where_it_ended(data, free, micro_batch_size):
