@@ -92,4 +92,12 @@ def _without(model: keras.Model, end: keras.Layer) -> keras.Model:
             return keras.layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
         return layer.__class__.from_config({**layer.get_config(), "activation": "linear"})
 
-    return keras.models.clone_model(model, clone_function=copied)
+    def called(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        # A `Softmax` in a functional model was called with a mask, which `Activation` knows not.
+        if layer.name == end.name and kwargs.get("mask", end) is None:
+            del kwargs["mask"]
+        return layer(*args, **kwargs)
+
+    # The layers of a sequential model are not called as it is cloned.
+    call = None if isinstance(model, keras.Sequential) else called
+    return keras.models.clone_model(model, clone_function=copied, call_function=call)

@@ -27,6 +27,11 @@ def nested():
     return keras.Model(given, chain(layers.Dense(3, "softmax"))(layers.Rescaling(2.0)(given)))
 
 
+def functional():
+    given = keras.Input((4,))
+    return keras.Model(given, layers.Softmax()(layers.Dense(3)(given)))
+
+
 class Subclassed(keras.Model):
     """No one knows its last layer."""
 
@@ -44,6 +49,7 @@ ENDING = {
     "activation layer": lambda: chain(layers.Dense(3), layers.Activation("softmax")),
     "normalized": lambda: chain(layers.BatchNormalization(), layers.Dense(3, "softmax")),
     "branches": branches,
+    "functional": functional,
     "nested": nested,
 }
 

@@ -251,12 +251,12 @@ def test_figures_are_drawn(digits, tmp_path):
 
 @pytest.mark.release
 def test_circle_and_line_measures_against_the_parabola(tmp_path, monkeypatch):
-    options = PLANE, "--methods=nearest,olsrc", f"--out={tmp_path}"
+    options = PLANE, "--methods=olsrc", f"--out={tmp_path}"
     shown = run(*options, "--epochs=2")
     assert is_picture(tmp_path / "figure3.png")
     kept = tmp_path / "results.json"
     first = json.loads(kept.read_text())
-    assert [result["method"] for result in first] == ["nearest", "olsrc", "neighbor"]
+    assert [result["method"] for result in first] == ["olsrc", "neighbor"]
     assert "1-nearest-neighbor" in shown
     # Neighbors come close to it without training; what is there already is not done again.
     assert first[-1]["mean_distance"] < 0.05 < first[0]["mean_distance"]

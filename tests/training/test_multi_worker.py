@@ -15,14 +15,8 @@ from tests.forks import ROOT, run_forked
 SCRIPT = "examples/multi_worker.py"
 
 
-def trained(out, *settings):
-    """Weights and last logs of each worker."""
-    finished = run_forked(SCRIPT, *settings, f"--out={out}")
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return results(out)
-
-
 def results(out):
+    """Weights and last logs of each worker."""
     found = []
     for path in sorted(out.glob("weights-*.npz")):
         logs = json.loads(path.with_name(f"logs-{path.stem.split('-')[1]}.json").read_text())
@@ -32,20 +26,12 @@ def results(out):
 
 
 @pytest.mark.release
-def test_two_workers_end_where_one_process_does(tmp_path):
-    settings = ["--method=olgrc", "--epochs=10"]
-    ((alone, logs),) = trained(tmp_path / "one", *settings)
-    workers = trained(tmp_path / "two", *settings, "--workers=2", "--restarts=0")
-    assert len(workers) == 2
-    for weights, told in workers:
-        np.testing.assert_allclose(weights, alone, atol=1e-5)
-        assert told == pytest.approx(logs, abs=1e-5)
-
-
-@pytest.mark.release
 def test_a_worker_that_dies_is_replaced(tmp_path):
-    settings = ["--method=olsrc", "--epochs=30"]
-    ((alone, _),) = trained(tmp_path / "one", *settings)
+    """Both end where one process does. Without a death: tests/compatibility.py, by every method."""
+    settings = ["--method=olgrc", "--epochs=20"]
+    finished = run_forked(SCRIPT, *settings, f"--out={tmp_path / 'one'}")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    ((alone, logs),) = results(tmp_path / "one")
     out = tmp_path / "two"
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *settings, "--workers=2", f"--out={out}"],
@@ -67,6 +53,9 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
     shown, _ = process.communicate()
     assert process.returncode == 0, shown
     assert "a worker has died" in shown
-    for weights, _ in results(out):
+    workers = results(out)
+    assert len(workers) == 2
+    for weights, told in workers:
         np.testing.assert_allclose(weights, alone, atol=1e-4)
+        assert told == pytest.approx(logs, abs=1e-4)
     assert not (out / "backup").exists()
