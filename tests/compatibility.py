@@ -24,7 +24,7 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust.training.state.targets import PACE
-from tests.helpers import mirrored_strategy
+from tests.helpers import leave_pipelines_untuned, mirrored_strategy
 from tests.training.by_hand import METHODS, compiled, network
 
 DATA = lr.datasets.toy(20, seed=0)
@@ -501,6 +501,7 @@ def work(path):
 
 
 def main(asked, *path):
+    leave_pipelines_untuned()
     if asked == WORKER:
         work(*path)
         return

@@ -23,7 +23,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from lexirobust.attacks import graph_cache
-from tests.helpers import mirrored_strategy
+from tests.helpers import leave_pipelines_untuned, mirrored_strategy
 
 # Results are held against closed forms; a GPU would round the factors of products to 10 bits.
 tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -34,6 +34,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
 )
+
+leave_pipelines_untuned()
 
 keras.utils.set_random_seed(0)
 

@@ -13,6 +13,8 @@ import tempfile
 import warnings
 from typing import Final
 
+from tests.helpers import leave_pipelines_untuned
+
 ROOT: Final = pathlib.Path(__file__).parents[1]
 SERVER: Final = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["lexirobust.plotting"])
@@ -58,6 +60,7 @@ def _run(
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
     os.environ.update(environment)
     os.chdir(cwd)
+    leave_pipelines_untuned()
     sys.argv[:] = command
     sys.path.insert(0, str(pathlib.Path(command[0]).resolve().parent))
     warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
