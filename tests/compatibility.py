@@ -24,7 +24,8 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust.training.state.targets import PACE
-from tests.helpers import leave_pipelines_untuned, mirrored_strategy
+from tests.helpers import mirrored_strategy
+from tests.pipelines import leave_pipelines_untuned
 from tests.training.by_hand import METHODS, compiled, network
 
 DATA = lr.datasets.toy(20, seed=0)

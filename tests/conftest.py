@@ -23,7 +23,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from lexirobust.attacks import graph_cache
-from tests.helpers import leave_pipelines_untuned, mirrored_strategy
+from tests.helpers import mirrored_strategy
+from tests.pipelines import leave_pipelines_untuned
 
 # Results are held against closed forms; a GPU would round the factors of products to 10 bits.
 tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from typing import Final
 
-from tests.helpers import leave_pipelines_untuned
+from tests.pipelines import leave_pipelines_untuned
 
 ROOT: Final = pathlib.Path(__file__).parents[1]
 SERVER: Final = multiprocessing.get_context("forkserver")
