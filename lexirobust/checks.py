@@ -253,6 +253,31 @@ def logits_problem(outputs: Any) -> str | None:
     )
 
 
+def scale_problem(magnitude: float, norm: str, bounds: tuple[float, float] | None) -> str | None:
+    """Says what is wrong with a magnitude that is next to nothing beside the bounds.
+
+    Args:
+        magnitude: The largest that is asked for, above 0.
+        norm: What it is of: `"l1"`, `"l2"` or `"linf"`.
+        bounds: Lowest and highest value of an input, or `None`.
+
+    Returns:
+        What is wrong and what to do, or `None`.
+    """
+    if bounds is None:
+        return None
+    # One gray level of images of 8 bits, of every pixel in linf and of a single one else: that is
+    # what 1 / 255 is of images from 0 to 1, and 8 / 255 is less of images from 0 to 255.
+    level = (bounds[1] - bounds[0]) / 255
+    if magnitude > level or (norm == "linf" and magnitude > level * (1 - 1e-6)):
+        return None
+    return (
+        f"An {norm} norm of {magnitude:g} is next to nothing where inputs go from {bounds[0]:g} to "
+        f"{bounds[1]:g}: a 255th of that range or less. Magnitudes are in the units of the inputs: "
+        "what is 8 / 255 of images from 0 to 1 is 8 of images from 0 to 255."
+    )
+
+
 def randomness_problem(first: Any, second: Any) -> str | None:
     """Says what is wrong with a classifier that answers the same inputs in two ways.
 

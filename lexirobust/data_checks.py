@@ -54,7 +54,8 @@ def check_inputs(x: Any, bounds: tuple[float, float] | None = None, argument: st
     if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
         raise ValueError(
             f"{argument} must lie inside the attack's `bounds` {bounds}. Received: values from "
-            f"{x.min()} to {x.max()}."
+            f"{x.min()} to {x.max()}. Give the attack the range of the inputs: `bounds=(0, 255)`, "
+            "or `bounds=None` where there is none."
         )
 
 

@@ -310,6 +310,17 @@ def test_a_circle_is_called_one(tmp_path, monkeypatch):
             "Warnings speak against these numbers : attack too weak.",
         ),
         (
+            {
+                name: dataclasses.replace(
+                    right(30, 20, 9),
+                    settings={"attacks": [{"class_name": name, "config": {"norm": "l2"}}]},
+                )
+                for name in ("PGD", "Square")
+            },
+            "at magnitude 1. The classifiers were measured with different attacks , or with "
+            "different settings of one: what a weaker attack leaves is no robustness",
+        ),
+        (
             {"A": right(40, 9, 9), "B": dataclasses.replace(right(9, 9, 9), flags=(WEAK,))},
             "No warnings speak against these numbers. There are warnings about B .",
         ),

@@ -205,7 +205,8 @@ class Attack(CompiledAttack):
         if magnitude > longest * (1.0 + 1e-6):
             raise ValueError(
                 f"A magnitude must be at most {longest:g}: by more of the {self.norm} norm no "
-                f"input moves inside the attack's `bounds` {self.bounds}. Received: {magnitude:g}."
+                f"input moves inside the attack's `bounds` {self.bounds}. Received: {magnitude:g}. "
+                "For inputs of another range, give the attack theirs: `bounds=(0, 255)`."
             )
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:

@@ -42,7 +42,8 @@ def gradient_by(
     """
     gradient = tape.gradient(values, x, output_gradients=weights)
     if gradient is None:
-        if (trace := _TRACE.get()) is not None:
+        trace = _TRACE.get()  # Apart: autograph, in a user's pipeline, cannot read `:=`.
+        if trace is not None:
             trace.misses_gradient = True
         return tf.zeros_like(x)
     gradient = tf.convert_to_tensor(gradient)

@@ -179,7 +179,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Warns if nothing was kept."""
+        """Warns if nothing was kept, or nothing that meets the targets."""
         del logs
         if not self._started and self.best is None and self._record.exists():
             self._resume(math.inf)  # No epoch was left to be made.
@@ -188,6 +188,18 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             warnings.warn(
                 f"`ranks` {self.ranks} were in no epoch's logs, or were no numbers: nothing was "
                 f"written to {str(self.path)!r}.",
+                stacklevel=2,
+            )
+            return
+        sign = 1.0 if self.mode == "max" else -1.0
+        missed = [
+            f"{name!r} is {value:.4g}, asked {target:.4g}"
+            for name, value, target in zip(self.ranks, self.best, self.targets, strict=False)
+            if target is not None and sign * value < sign * target
+        ]
+        if missed:
+            warnings.warn(
+                f"No epoch met all `targets`. In the best one, which is kept, {', '.join(missed)}.",
                 stacklevel=2,
             )
 

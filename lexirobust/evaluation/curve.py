@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ class ExampleInputs:
     decisions: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class AccuracyCurve:
     """The accuracy of a classifier at each magnitude, sample by sample.
 
@@ -82,6 +83,16 @@ class AccuracyCurve:
                     f"shape {np.shape(self.magnitudes)}, `{name}` of "
                     f"{np.shape(getattr(self, name))}."
                 )
+
+    def __repr__(self) -> str:
+        """The accuracies and the names of warnings: all arrays would be a thousand lines."""
+        pairs = zip(self.magnitudes, self.accuracy, strict=True)
+        accuracies = ", ".join(f"{accuracy:.1%} at {magnitude:g}" for magnitude, accuracy in pairs)
+        warned = ", ".join(flag.name for flag in self.flags) or "none"
+        return (
+            f"<AccuracyCurve of {self.correct.shape[1]} samples, {self.norm or 'magnitude'}: "
+            f"{accuracies}; warnings: {warned}>"
+        )
 
     @property
     def norm(self) -> str | None:
@@ -318,6 +329,8 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
 def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
     """Checks that two curves may be compared: as `check_pair`, and of the same norm.
 
+    Warns if they are of different attacks, or of different settings of them.
+
     Args:
         first: A curve.
         second: Another.
@@ -333,6 +346,39 @@ def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
             "Curves must be of the same norm: magnitudes of different norms are not comparable. "
             f"Received: {norms[0]} and {norms[1]}."
         )
+    if not under_same_attacks(first, second):
+        warnings.warn(
+            "The curves are of different attacks, or of different settings of one: what a weaker "
+            "attack leaves is no robustness. Measure all classifiers with the same.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def under_same_attacks(first: AccuracyCurve, second: AccuracyCurve) -> bool:
+    """Tells if two curves were measured with the same attacks, as far as is known.
+
+    Args:
+        first: A curve.
+        second: Another.
+
+    Returns:
+        Whether their attacks differ in seeds alone, or one curve does not say what they were.
+    """
+    one, other = (curve.settings.get("attacks") for curve in (first, second))
+    return one is None or other is None or _kinds_of(one) == _kinds_of(other)
+
+
+def _kinds_of(attacks: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Attacks' classes and settings without their seeds, in any order."""
+
+    def seedless(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: seedless(inner) for name, inner in value.items() if name != "seed"}
+        return [seedless(inner) for inner in value] if isinstance(value, list) else value
+
+    kinds = [[each.get("class_name"), seedless(each.get("config"))] for each in attacks]
+    return sorted(kinds, key=repr)
 
 
 def _worse_shown(

@@ -36,7 +36,14 @@ from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.batches import evaluation_batches
 from lexirobust.evaluation.curve import AccuracyCurve, ExampleInputs
 from lexirobust.evaluation.devices import on_devices
-from lexirobust.evaluation.flags import Flag, Probe, find_flags, infeasible, not_finite
+from lexirobust.evaluation.flags import (
+    Flag,
+    Probe,
+    find_flags,
+    infeasible,
+    not_finite,
+    of_another_scale,
+)
 from lexirobust.evaluation.genuine import cell_points, check_own, inside_cells
 from lexirobust.tensors import classes_of
 from lexirobust.version import __version__
@@ -97,7 +104,8 @@ def evaluate_robustness(
     Raises:
         ValueError: If the data, the magnitudes, the batch size, the priors or what the classifier
             gives are not as above, or the backup is of another evaluation.
-        TypeError: If inputs are no numbers, labels no integers or attacks no attacks.
+        TypeError: If the classifier is nothing to call, inputs are no numbers, labels no integers
+            or attacks no attacks.
 
     Example: the toy problem's third classifier is right up to magnitude 1.
 
@@ -121,6 +129,11 @@ def evaluate_robustness(
         Definitions 4 and 5 of the paper, section 9.2 for priors; for finite data Kim et al.,
         arXiv 2005.02540.
     """
+    if not callable(classifier):
+        raise TypeError(
+            "`classifier` must be a Keras model or another callable that gives logits, and comes "
+            f"first, before `x` and `y`. Received: {type(classifier).__name__}."
+        )
     magnitudes = check_magnitudes(magnitudes, ranked=False)
     attacks = _check_attacks(attack)
     x = one_array(x)
@@ -219,7 +232,10 @@ def _check_attacks(attack: AnyAttack | Sequence[AnyAttack]) -> list[Attack]:
         WithinMagnitude(each) if isinstance(each, MinimumNormAttack) else each for each in attacks
     ]
     if not attacks or not all(isinstance(each, Attack) for each in attacks):
-        raise TypeError(f"`attack` must be an attack or several. Received: {attack!r}.")
+        raise TypeError(
+            "`attack` must be an attack or several, such as lexirobust.attacks.AutoAttack('l2'). "
+            f"Received: {attack!r}."
+        )
     bounds = {each.bounds for each in attacks}
     if len(bounds) > 1:
         raise ValueError(
@@ -343,6 +359,7 @@ def _flagged(
     flags: list[Flag | None] = list(find_flags(probe))
     exact = any(getattr(attack, "constraint", "exact") == "exact" for attack in attacks)
     flags.insert(0, not_finite(curve.losses, curve.magnitudes))
+    flags += of_another_scale(x, curve.magnitudes, attacks[0])
     flags.append(infeasible(curve.feasible, curve.magnitudes, exact))
     found = [flag for flag in flags if flag is not None]
     return dataclasses.replace(curve, flags=tuple(found))

@@ -20,7 +20,7 @@ from lexirobust.attacks import (
 )
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
-from lexirobust.checks import logits_problem, randomness_problem
+from lexirobust.checks import logits_problem, randomness_problem, scale_problem
 from lexirobust.geometry import balls
 from lexirobust.tensors import classes_of
 
@@ -326,6 +326,33 @@ def infeasible(feasible: np.ndarray, magnitudes: np.ndarray, exact: bool) -> Fla
         " Those are perturbed by less.",
         "Read those accuracies as of a smaller magnitude, or measure smaller ones.",
     )
+
+
+def of_another_scale(x: np.ndarray, magnitudes: np.ndarray, attack: Attack) -> Iterator[Flag]:
+    """Says where inputs or magnitudes do not fit the range that the bounds say inputs have.
+
+    Args:
+        x: `[n, ...]` clean inputs.
+        magnitudes: `[K]`.
+        attack: One of the attacks, whose bounds they share.
+
+    Yields:
+        A flag each.
+    """
+    if attack.bounds is None or attack.norm not in balls.NORMS:
+        return
+    low, high = attack.bounds
+    if 0 < float(np.ptp(x)) <= (high - low) / 100:
+        yield Flag(
+            "inputs of another scale",
+            f"Inputs go from {x.min():g} to {x.max():g}, less than a hundredth of the attack's "
+            f"bounds {attack.bounds}.",
+            "Give the classifier the inputs that it was made for, and the attack their range.",
+        )
+    largest = float(magnitudes.max())
+    problem = scale_problem(largest, attack.norm, attack.bounds) if largest > 0 else None
+    if problem is not None:
+        yield Flag("magnitudes next to nothing", problem, "Measure larger magnitudes.")
 
 
 def not_finite(losses: np.ndarray, magnitudes: np.ndarray) -> Flag | None:

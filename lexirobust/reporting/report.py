@@ -12,7 +12,7 @@ import numpy as np
 
 from lexirobust.atomic_files import write_whole
 from lexirobust.evaluation import AccuracyCurve
-from lexirobust.evaluation.curve import check_comparable
+from lexirobust.evaluation.curve import check_comparable, under_same_attacks
 from lexirobust.reporting.content import (
     attacks_in_words,
     attacks_of,
@@ -104,6 +104,9 @@ def report(
         pairs=pairs_of(curves, places),
         strict=strict_order(curves),
         significance=SIGNIFICANCE,
+        same_attacks=all(
+            under_same_attacks(*pair) for pair in itertools.combinations(curves.values(), 2)
+        ),
         samples={name: samples_of(curve, class_names) for name, curve in curves.items()},
         without_samples=[name for name, curve in curves.items() if curve.shown is None],
         attacks=by_owners({name: attacks_of(curve) for name, curve in curves.items()}),

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import PGD, Attack, Flow, WorstCase
-from lexirobust.checks import logits_problem
+from lexirobust.checks import logits_problem, scale_problem
+from lexirobust.geometry.norms import NORMS
 from lexirobust.training.objectives import Objective
 
 _SAMPLES: Final = 4
@@ -43,8 +44,22 @@ def look_at(
         for term in terms:
             if term.attack is not None:
                 term.attack.check_room(term.magnitude, sizes)
+        _warn_of_small_magnitudes(terms)
         _warn_of_probabilities(classifier, terms, shape, bounds)
     _warn_without_gradient(classifier, terms, shape, bounds)
+
+
+def _warn_of_small_magnitudes(terms: Sequence[Objective]) -> None:
+    """Warns if no magnitude of an attack comes to anything beside its bounds."""
+    largest: dict[tuple[str, tuple[float, float] | None], float] = {}
+    for term in terms:
+        if term.attack is not None and term.attack.norm in NORMS:
+            kind = term.attack.norm, term.attack.bounds
+            largest[kind] = max(term.magnitude, largest.get(kind, 0.0))
+    for (norm, bounds), magnitude in largest.items():
+        problem = scale_problem(magnitude, norm, bounds)
+        if problem is not None:
+            warnings.warn(problem, UserWarning, stacklevel=5)
 
 
 def _warn_without_gradient(

@@ -334,6 +334,15 @@ def test_the_best_model_is_known_where_no_epoch_is_left(tmp_path, recwarn):
     assert not [w for w in recwarn if "no epoch's logs" in str(w.message)]
 
 
+def test_targets_that_no_epoch_meets_are_warned_of(tmp_path, recwarn):
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    for targets in ([0.9], [None, 0.1], [0.95]):
+        keeper = LexicographicCheckpoint(tmp_path / "best.keras", ["a", "b"], targets=targets)
+        trained(model, Told(), keeper, epochs=3)
+    (told,) = [str(w.message) for w in recwarn if "`targets`" in str(w.message)]
+    assert "'a' is 0.9, asked 0.95" in told
+
+
 def test_other_workers_choose_the_same_and_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(LexicographicCheckpoint, "_writes", property(lambda self: False))
     keeper = LexicographicCheckpoint(tmp_path / "best.keras", ["a", "b"], patience=2)

@@ -45,6 +45,12 @@ def test_labels_that_name_no_class_are_refused(label):
         parts(perturbed)
 
 
+def test_autograph_can_read_what_it_is_given(caplog):
+    """Pipelines convert what they map; of what it cannot read, TensorFlow prints a warning."""
+    parts(lr.datasets.perturb(batches(), network(), attack(), 0.5))
+    assert [record.message for record in caplog.records if "AutoGraph" in record.message] == []
+
+
 def norms(moved):
     return np.linalg.norm((moved - X).reshape(10, -1), axis=1)
 

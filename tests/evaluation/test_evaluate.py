@@ -90,6 +90,11 @@ def test_what_is_no_attack_is_refused(classifier, samples, attack):
         lr.evaluate_robustness(classifier, *samples, attack, MAGNITUDES)
 
 
+def test_data_in_the_place_of_the_classifier_are_told_apart(classifier, samples):
+    with pytest.raises(TypeError, match=r"`classifier` must be .* comes first, .* ndarray"):
+        lr.evaluate_robustness(*samples, classifier, FGSM("linf"), MAGNITUDES)
+
+
 def test_several_attacks_keep_the_worst_of_each_sample(classifier, samples):
     attacks = [PGD("linf", steps=2, seed=3), FGSM("linf")]
     both = measure(classifier, *samples, attacks)

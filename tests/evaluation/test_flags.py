@@ -179,6 +179,33 @@ def test_exact_norms_that_the_box_has_no_room_for_are_flagged():
     assert "exact norms out of reach" not in names(linear, within, (0.5, 30.0))
 
 
+@pytest.mark.parametrize(
+    ("norm", "largest", "bounds", "flagged"),
+    [
+        ("linf", 8 / 255, (0.0, 255.0), True),
+        ("l2", 1.0, (0.0, 255.0), True),
+        ("linf", 1.0, (0.0, 255.0), False),
+        ("linf", 1 / 255, (0.0, 1.0), False),
+        ("l2", 0.01, (0.0, 1.0), False),
+        ("linf", 1e-9, None, False),
+    ],
+)
+def test_magnitudes_in_other_units_than_the_inputs_are_flagged(norm, largest, bounds, flagged):
+    x = (X - X.min()) / np.ptp(X) * (bounds[1] if bounds else 1.0)
+    attack = PGD(norm, steps=1, bounds=bounds, seed=0)
+    found = names(linear, attack, (0.0, largest / 2, largest), x, np.zeros(40, int))
+    assert ("magnitudes next to nothing" in found) == flagged
+    assert "inputs of another scale" not in found
+
+
+def test_inputs_that_were_scaled_where_bounds_were_not_are_flagged():
+    x = (X - X.min()) / np.ptp(X)
+    attack = PGD("linf", steps=1, bounds=(0, 255), seed=0)
+    found = names(linear, attack, (0.0, 8.0), x, np.zeros(40, int))
+    assert "inputs of another scale" in found
+    assert "magnitudes next to nothing" not in found
+
+
 def test_clean_accuracy_alone_is_not_attacked():
     assert names(without_gradient, magnitudes=(0.0,)) == ["no gradients"]
 

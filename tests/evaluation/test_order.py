@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -194,3 +195,23 @@ def test_what_is_no_curve_is_refused(curves):
 def test_no_curves_have_no_places():
     with pytest.raises(ValueError, match="`curves` must be at least one"):
         lr.rank([])
+
+
+def test_curves_of_different_attacks_are_warned_of():
+    x, y = lr.datasets.toy(20, seed=0)
+    classifier = lr.datasets.toy_classifier("f3")
+
+    def measured(*attacks):
+        return lr.evaluate_robustness(classifier, x, y, attacks, [0, 1], checks=False)
+
+    def pgd(**settings):
+        return lr.attacks.PGD("l2", steps=1, bounds=None, **settings)
+
+    square = lr.attacks.Square("l2", max_queries=2, bounds=None)
+    one, other = measured(pgd(seed=0), square), measured(square, pgd(seed=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lr.compare(one, other)
+    for weaker in (measured(square), measured(pgd(restarts=2), square)):
+        with pytest.warns(UserWarning, match="of different attacks"):
+            lr.compare(one, weaker)

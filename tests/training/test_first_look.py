@@ -143,3 +143,13 @@ def test_a_classifier_that_is_built_by_its_data_has_a_gradient(recwarn):
     model = compiled(lr.AdversarialTraining(keras.Sequential([L.Dense(2)]), ATTACK, 1.0))
     model.fit(np.ones((8, 6), np.float32), np.arange(8) % 2, verbose=0)
     assert not said_of_gradients(recwarn)
+
+
+def test_magnitudes_in_other_units_than_the_inputs_are_warned_of(recwarn):
+    x = np.random.default_rng(0).integers(256, size=(8, 6)).astype(np.float32)
+    y = np.arange(8) % 2
+    with pytest.warns(UserWarning, match="norm of 1 is next to nothing where .* 0 to 255"):
+        compiled(lr.OLSRC(network(), ATTACK, [0.5, 1.0])).fit(x, y, verbose=0)
+    recwarn.clear()
+    compiled(lr.OLSRC(network(), ATTACK, [0.5, 25.0])).fit(x, y, verbose=0)
+    assert not [w for w in recwarn if "next to nothing" in str(w.message)]

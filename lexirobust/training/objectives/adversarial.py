@@ -36,7 +36,10 @@ class Adversarial(Objective):
 
     def __init__(self, attack: Attack, magnitude: float, name: str | None = None) -> None:
         if not isinstance(attack, Attack):
-            raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
+            raise TypeError(
+                "`attack` must be an attack, such as lexirobust.attacks.PGD('l2'). "
+                f"Received: {attack!r}."
+            )
         if not isinstance(magnitude, numbers.Real) or not 0 < magnitude < float("inf"):
             raise ValueError(
                 "`magnitude` must be one number, finite and above 0; OLSRC ranks several. "

@@ -356,7 +356,7 @@ def _measured(
 
 
 def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEstimates) -> None:
-    """Warns at the end of a training of targets that were not reached.
+    """Warns at the end of a training of targets missed by a twentieth of the error or more.
 
     Args:
         history: The logs of `fit`.
@@ -369,9 +369,9 @@ def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEst
         kind = "loss" if target.accuracy is None else "accuracy"
         last = history[f"estimate@{name}"][-1]
         warnings.warn(
-            f"The target of {name!r} was not reached: {kind} {last:.4g} in the last epoch, asked "
-            f"{target.value:.4g}. The ranks below it had what did not oppose it. Train longer, use "
-            "a larger network, or ask for what plain training reaches.",
+            f"The target of {name!r} was not reached: {kind} {last:.4g} (`estimate@{name}`) after "
+            f"the last epoch, asked {target.value:.4g}. The ranks below it had what did not oppose "
+            "it. Train longer, use a larger network, or ask for what plain training reaches.",
             UserWarning,
             stacklevel=4,
         )
