@@ -17,6 +17,7 @@ from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.checks import logits_problem
+from lexirobust.data_checks import input_tests, label_tests
 from lexirobust.probabilities import probability_layer
 
 
@@ -95,8 +96,8 @@ def export(
             "them off."
         )
     spec = _input_spec(classifier)
-    _check_logits(classifier, spec)
-    endpoints = _endpoints(model, classifier, spec, attack)
+    classes = _check_logits(classifier, spec)
+    endpoints = _endpoints(model, classifier, spec, attack, classes)
     if kind != tf.float32:
         endpoints = {name: _cast(*each, kind) for name, each in endpoints.items()}
 
@@ -174,24 +175,33 @@ def _input_spec(classifier: keras.Model) -> tf.TensorSpec:
     return tf.TensorSpec([None, *shape[1:]], tf.float32, name="inputs")
 
 
-def _check_logits(classifier: keras.Model, inputs: tf.TensorSpec) -> None:
+def _check_logits(classifier: keras.Model, inputs: tf.TensorSpec) -> int:
     """Checks what the classifier gives for some inputs: of probabilities there would be a softmax.
 
     Args:
         classifier: Keras model.
         inputs: Their specification.
 
+    Returns:
+        The number of classes.
+
     Raises:
         ValueError: If it looks like probabilities.
     """
     some = tf.random.stateless_uniform([16, *inputs.shape[1:]], seed=[0, 0])
-    problem = logits_problem(logits_of(classifier, some))
+    logits = logits_of(classifier, some)
+    problem = logits_problem(logits)
     if problem is not None:
         raise ValueError(problem.replace("`classifier`", "`model`", 1))
+    return int(logits.shape[-1])
 
 
 def _endpoints(
-    model: keras.Model, classifier: keras.Model, inputs: tf.TensorSpec, attack: Attack | None
+    model: keras.Model,
+    classifier: keras.Model,
+    inputs: tf.TensorSpec,
+    attack: Attack | None,
+    classes: int,
 ) -> dict[str, tuple[Callable[..., Any], list[tf.TensorSpec]]]:
     """The serving endpoints by name: a function, and its signature."""
 
@@ -222,7 +232,15 @@ def _endpoints(
             inputs: tf.Tensor, labels: tf.Tensor, magnitude: tf.Tensor
         ) -> dict[str, tf.Tensor]:
             seed = tf.cast(generator.make_seeds(1)[:, 0], tf.int32)
-            norms = tf.broadcast_to(magnitude, tf.shape(inputs)[:1])
+            tests = [
+                *input_tests(inputs, attack.bounds),
+                *label_tests(labels, classes),
+                tf.debugging.assert_all_finite(magnitude, "`magnitude` must be finite."),
+                tf.debugging.assert_non_negative(magnitude, "`magnitude` must be at least 0."),
+            ]
+            with tf.control_dependencies(tests):
+                norms = tf.broadcast_to(tf.identity(magnitude), tf.shape(inputs)[:1])
+                inputs = tf.identity(inputs)
             return {"perturbed": attack.perturb(classifier, inputs, labels, norms, seed)}
 
         labels = tf.TensorSpec([None], tf.int64, name="labels")

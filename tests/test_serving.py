@@ -182,6 +182,24 @@ def test_the_discriminators_estimate_is_served(olgrc, stranger):
     np.testing.assert_allclose(given["explored"], np.cumsum(shares, axis=1)[:, :2], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"inputs": X + 2}, "`bounds`"),
+        ({"inputs": np.nan * X}, "finite"),
+        ({"labels": Y + 1}, "labels from 0 to 2"),
+        ({"magnitude": -1.0}, "at least 0"),
+        ({"magnitude": np.inf}, "finite"),
+    ],
+)
+def test_perturb_refuses_what_an_attack_would(folder, changed, message):
+    perturb = tf.saved_model.load(folder).signatures["perturb"]
+    given = {"inputs": X, "labels": Y, "magnitude": 0.5, **changed}
+    kinds = {"inputs": tf.float32, "labels": tf.int64, "magnitude": tf.float32}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        perturb(**{name: tf.constant(value, kinds[name]) for name, value in given.items()})
+
+
 def test_an_exact_region_is_served(tmp_path):
     model = lr.OLGRC(network(), attack(), [0.5], explored="nearest")
     model.adapt(X[:3])

@@ -426,7 +426,7 @@ def test_held_out_data_need_targets():
         (lambda: lr.OLSRC(network(), ATTACK, [1.0], targets=0.5), TypeError, "must be a list"),
         (lambda: model_of([0.1, 0.2, 0.3]), ValueError, "must leave the last rank without one"),
         (lambda: model_of([None] * 4), ValueError, "must leave the last rank without one"),
-        (lambda: lr.TRADES(network(), ATTACK, 1.0, targets=[0.1]), ValueError, "the last rank"),
+        (lambda: lr.TRADES(network(), ATTACK, 1.0, targets=[0.1]), ValueError, "two ranks"),
         (
             lambda: lr.LexicographicModel(
                 network(),

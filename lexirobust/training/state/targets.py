@@ -148,6 +148,12 @@ def check_targets(targets: Any, ranks: Sequence[Rank]) -> list[Target | None]:
             )
         checked.append(target)
     names = [rank.name for rank in ranks]
+    if len(names) == 1 and any(target is not None for target in checked):
+        raise ValueError(
+            "`targets` need two ranks at least: below the last one there is nothing. Received: "
+            f"{len(checked)} targets for the one rank {names[0]!r}, a weighted sum of all losses; "
+            "OLSRC ranks them."
+        )
     if len(checked) > len(names) or (len(checked) == len(names) and checked[-1] is not None):
         raise ValueError(
             f"`targets` must leave the last rank without one: nothing is below it. Received: "
