@@ -12,7 +12,6 @@ import lexirobust
 from lexirobust import datasets
 from tests.forks import run_forked
 from tests.helpers import store_mnist
-from tests.training.by_hand import run_python
 
 # Nothing listens there: MNIST is out of reach on every machine.
 OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "ftp")}
@@ -106,42 +105,18 @@ BAD_FLAGS = [
     ((PHYSICS, "--steps=30"), "--steps"),
     ((FAIRNESS, "--targets=0.1,0"), "--targets"),
 ]
-# Imports once, and runs each command in a fork of its own. It prints their exit codes.
-FORKS = """
-import json, os, runpy, sys
-import lexirobust.plotting
-codes = []
-for arguments in json.loads(sys.argv[1]):
-    child = os.fork()
-    if not child:
-        shown = os.open(arguments[-1].partition("=")[2] + "/shown.txt", os.O_CREAT | os.O_WRONLY)
-        os.dup2(shown, 1), os.dup2(shown, 2)
-        sys.argv[:], sys.path[0] = arguments, "examples"
-        code = 0
-        try:
-            runpy.run_path(arguments[0], run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)  # Without the second that TensorFlow takes to go.
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-print(json.dumps(codes))
-"""
 
 
-def test_bad_flags_give_a_usage_error(tmp_path):
-    folders = [tmp_path / f"{number}" for number in range(len(BAD_FLAGS))]
-    for folder in folders:
-        folder.mkdir()
-    pairs = zip(BAD_FLAGS, folders, strict=True)
-    commands = [[*arguments, f"--out={folder}"] for (arguments, _), folder in pairs]
-    codes = json.loads(run_python("-c", FORKS, json.dumps(commands)).splitlines()[-1])
-    for command, code, folder, (_, named) in zip(commands, codes, folders, BAD_FLAGS, strict=True):
-        shown = (folder / "shown.txt").read_text()
-        assert code == 1, command
-        assert named in shown, command
-        assert "Traceback" not in shown, command
-        assert [path.name for path in folder.iterdir()] == ["shown.txt"], command
+@pytest.mark.parametrize(
+    ("arguments", "named"), BAD_FLAGS, ids=[" ".join(arguments) for arguments, _ in BAD_FLAGS]
+)
+def test_bad_flags_give_a_usage_error(arguments, named, tmp_path):
+    finished = run_forked(*arguments, f"--out={tmp_path}", **OFFLINE)
+    shown = finished.stdout + finished.stderr
+    assert finished.returncode == 1, shown
+    assert named in shown
+    assert "Traceback" not in shown
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.release
