@@ -266,15 +266,15 @@ def scale_problem(magnitude: float, norm: str, bounds: tuple[float, float] | Non
     """
     if bounds is None:
         return None
-    # One gray level of images of 8 bits, of every pixel in linf and of a single one else: that is
-    # what 1 / 255 is of images from 0 to 1, and 8 / 255 is less of images from 0 to 255.
+    # Of images of 8 bits one gray level of a single pixel; of every pixel a third of one, as half a
+    # level is measured.
     level = (bounds[1] - bounds[0]) / 255
-    if magnitude > level or (norm == "linf" and magnitude > level * (1 - 1e-6)):
+    if magnitude > (level / 3 if norm == "linf" else level):
         return None
     return (
         f"An {norm} norm of {magnitude:g} is next to nothing where inputs go from {bounds[0]:g} to "
-        f"{bounds[1]:g}: a 255th of that range or less. Magnitudes are in the units of the inputs: "
-        "what is 8 / 255 of images from 0 to 1 is 8 of images from 0 to 255."
+        f"{bounds[1]:g}. Magnitudes are in the units of the inputs: what is 8 / 255 of images from "
+        "0 to 1 is 8 of images from 0 to 255."
     )
 
 

@@ -54,8 +54,8 @@ def check_inputs(x: Any, bounds: tuple[float, float] | None = None, argument: st
     if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
         raise ValueError(
             f"{argument} must lie inside the attack's `bounds` {bounds}. Received: values from "
-            f"{x.min()} to {x.max()}. Give the attack the range of the inputs: `bounds=(0, 255)`, "
-            "or `bounds=None` where there is none."
+            f"{x.min()} to {x.max()}. Give the attack the range of the inputs, such as "
+            "`bounds=(0, 255)` for images of 8 bits, or `bounds=None` where there is none."
         )
 
 
@@ -323,21 +323,24 @@ def check_dataset(
     return dataset.map(checked)
 
 
-def input_tests(x: tf.Tensor, bounds: tuple[float, float] | None) -> list[Any]:
+def input_tests(
+    x: tf.Tensor, bounds: tuple[float, float] | None, argument: str = "`x`"
+) -> list[Any]:
     """Tests inside a graph that inputs are finite and inside bounds.
 
     Args:
         x: `[N, ...]` inputs.
         bounds: Lowest and highest value of an input, or `None`.
+        argument: What messages call the inputs.
 
     Returns:
         What has to run first, `None` for what is known to hold.
     """
     values = _as_floating(x)
-    tests = [tf.debugging.assert_all_finite(values, "`x` must be finite.")]
+    tests = [tf.debugging.assert_all_finite(values, f"{argument} must be finite.")]
     if bounds is not None:
         low, high = (tf.cast(bound, values.dtype) for bound in bounds)
-        message = f"`x` must lie inside the attack's `bounds` {bounds}."
+        message = f"{argument} must lie inside the attack's `bounds` {bounds}."
         tests.append(tf.debugging.assert_greater_equal(values, low, message))
         tests.append(tf.debugging.assert_less_equal(values, high, message))
     return tests
@@ -347,19 +350,20 @@ def _shaped_as(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(values, [None, *other.shape[1:]])
 
 
-def label_tests(y: tf.Tensor, classes: int) -> list[Any]:
+def label_tests(y: tf.Tensor, classes: int, argument: str = "`y`") -> list[Any]:
     """Tests that labels name classes, unless they are probabilities.
 
     Args:
         y: `[N]` or `[N, 1]` labels, or `[N, C]` probabilities.
         classes: The number of classes.
+        argument: What messages call the labels.
 
     Returns:
         Assertions, which are operations in a graph and `None` where they were made eagerly.
     """
     if not flat_labels(y).dtype.is_integer:
         return []
-    message = f"`y` must hold labels from 0 to {classes - 1}."
+    message = f"{argument} must hold labels from 0 to {classes - 1}."
     tests = _below(y, classes, message)
     if y.dtype.is_floating:
         tests.append(tf.debugging.assert_equal(y, tf.round(y), message))

@@ -93,9 +93,10 @@ def _without(model: keras.Model, end: keras.Layer) -> keras.Model:
         return layer.__class__.from_config({**layer.get_config(), "activation": "linear"})
 
     def called(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        # A `Softmax` in a functional model was called with a mask, which `Activation` knows not.
-        if layer.name == end.name and kwargs.get("mask", end) is None:
-            del kwargs["mask"]
+        if layer.name == end.name:  # `Softmax` takes a mask, what stands in its place takes none.
+            mask = kwargs.pop("mask", None)
+            if mask is not None:
+                raise ValueError("`model` must end in a softmax of all classes, without a mask.")
         return layer(*args, **kwargs)
 
     # The layers of a sequential model are not called as it is cloned.

@@ -233,8 +233,8 @@ def _endpoints(
         ) -> dict[str, tf.Tensor]:
             seed = tf.cast(generator.make_seeds(1)[:, 0], tf.int32)
             tests = [
-                *input_tests(inputs, attack.bounds),
-                *label_tests(labels, classes),
+                *input_tests(inputs, attack.bounds, "`inputs`"),
+                *label_tests(labels, classes, "`labels`"),
                 tf.debugging.assert_all_finite(magnitude, "`magnitude` must be finite."),
                 tf.debugging.assert_non_negative(magnitude, "`magnitude` must be at least 0."),
             ]

@@ -29,7 +29,7 @@ def run_forked(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script as `python script arguments`, its own deprecated calls being errors.
 
-    What is read from the environment where TensorFlow or Keras is imported was read already.
+    Of the environment, what is read where TensorFlow or Keras is imported was read already.
 
     Args:
         script: Path of the script, from `cwd`.
@@ -41,13 +41,17 @@ def run_forked(
     command = [str(script), *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         shown = [pathlib.Path(folder) / name for name in ("stdout", "stderr")]
-        process = SERVER.Process(target=_run, args=(command, cwd, environment, shown))
+        process = SERVER.Process(
+            target=_run, args=(command, cwd, {**os.environ, **environment}, shown)
+        )
         process.start()
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
             process.join()
-            raise subprocess.TimeoutExpired(command, timeout)
+            raise subprocess.TimeoutExpired(
+                command, timeout, *(path.read_bytes() for path in shown)
+            )
         stdout, stderr = (path.read_text("utf-8") for path in shown)
     return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
 
@@ -58,6 +62,7 @@ def _run(
     """In the fork: do what Python does with a script."""
     for number, path in enumerate(shown, 1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     leave_pipelines_untuned()

@@ -66,6 +66,13 @@ def test_softmax_of_the_logits_is_what_the_model_gives(kind, tmp_path):
     np.testing.assert_array_equal(loaded(X), given)
 
 
+def test_a_softmax_with_a_mask_is_refused():
+    given = keras.Input((4,))
+    masked = layers.Softmax()(layers.Dense(3)(given), mask=keras.ops.ones((3,), "bool"))
+    with pytest.raises(ValueError, match="without a mask"):
+        lr.logits(keras.Model(given, masked))
+
+
 def test_one_sigmoid_is_two_classes():
     model = chain(layers.Dense(1, "sigmoid"))
     given = np.asarray(lr.logits(model)(X))

@@ -286,7 +286,9 @@ def test_each_way_that_two_may_stand_is_said(first, second, ranked, told, swappe
 
 
 def test_a_circle_is_called_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("lexirobust.reporting.ranking.rank", lambda curves, **_: [1] * len(curves))
+    monkeypatch.setattr(
+        "lexirobust.reporting.ranking.standings", lambda curves, **_: [1] * len(curves)
+    )
     page = written({"A": right(40, 9, 9), "B": right(9, 9, 9)}, tmp_path)
     assert "A and B share place 1: each is ahead of another in a circle" in page.texts["order"]
     assert "A and B share the first place: each is ahead of another" in page.texts["summary"]

@@ -185,9 +185,9 @@ def test_the_discriminators_estimate_is_served(olgrc, stranger):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"inputs": X + 2}, "`bounds`"),
+        ({"inputs": X + 2}, "`inputs` must lie inside"),
         ({"inputs": np.nan * X}, "finite"),
-        ({"labels": Y + 1}, "labels from 0 to 2"),
+        ({"labels": Y + 1}, "`labels` must hold labels from 0 to 2"),
         ({"magnitude": -1.0}, "at least 0"),
         ({"magnitude": np.inf}, "finite"),
     ],

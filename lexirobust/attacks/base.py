@@ -206,7 +206,7 @@ class Attack(CompiledAttack):
             raise ValueError(
                 f"A magnitude must be at most {longest:g}: by more of the {self.norm} norm no "
                 f"input moves inside the attack's `bounds` {self.bounds}. Received: {magnitude:g}. "
-                "For inputs of another range, give the attack theirs: `bounds=(0, 255)`."
+                "For inputs of another range give the attack theirs, such as `bounds=(0, 255)`."
             )
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:

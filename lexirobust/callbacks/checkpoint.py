@@ -179,7 +179,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Warns if nothing was kept, or nothing that meets the targets."""
+        """Warns if nothing was kept, or what does not meet the targets."""
         del logs
         if not self._started and self.best is None and self._record.exists():
             self._resume(math.inf)  # No epoch was left to be made.
@@ -195,11 +195,12 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         missed = [
             f"{name!r} is {value:.4g}, asked {target:.4g}"
             for name, value, target in zip(self.ranks, self.best, self.targets, strict=False)
-            if target is not None and sign * value < sign * target
+            # A little less is rounding: logs are of single precision.
+            if target is not None and sign * (value - target) < -1e-6 * abs(target)
         ]
         if missed:
             warnings.warn(
-                f"No epoch met all `targets`. In the best one, which is kept, {', '.join(missed)}.",
+                f"The best epoch, which is kept, does not meet its `targets`: {', '.join(missed)}.",
                 stacklevel=2,
             )
 

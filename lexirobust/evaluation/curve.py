@@ -4,8 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -87,8 +86,12 @@ class AccuracyCurve:
     def __repr__(self) -> str:
         """The accuracies and the names of warnings: all arrays would be a thousand lines."""
         pairs = zip(self.magnitudes, self.accuracy, strict=True)
-        accuracies = ", ".join(f"{accuracy:.1%} at {magnitude:g}" for magnitude, accuracy in pairs)
-        warned = ", ".join(flag.name for flag in self.flags) or "none"
+        accuracies = ", ".join(
+            f"{'undefined' if np.isnan(accuracy) else f'{accuracy:.1%}'} at {magnitude:g}"
+            for magnitude, accuracy in pairs
+        )
+        warned = ", ".join(flag.name for flag in self.flags)
+        warned = warned or ("none" if self.settings.get("checks") else "not looked for")
         return (
             f"<AccuracyCurve of {self.correct.shape[1]} samples, {self.norm or 'magnitude'}: "
             f"{accuracies}; warnings: {warned}>"
@@ -329,8 +332,6 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
 def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
     """Checks that two curves may be compared: as `check_pair`, and of the same norm.
 
-    Warns if they are of different attacks, or of different settings of them.
-
     Args:
         first: A curve.
         second: Another.
@@ -346,27 +347,19 @@ def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
             "Curves must be of the same norm: magnitudes of different norms are not comparable. "
             f"Received: {norms[0]} and {norms[1]}."
         )
-    if not under_same_attacks(first, second):
-        warnings.warn(
-            "The curves are of different attacks, or of different settings of one: what a weaker "
-            "attack leaves is no robustness. Measure all classifiers with the same.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
-def under_same_attacks(first: AccuracyCurve, second: AccuracyCurve) -> bool:
-    """Tells if two curves were measured with the same attacks, as far as is known.
+def under_same_attacks(curves: Iterable[AccuracyCurve]) -> bool:
+    """Tells if curves were measured with the same attacks, as far as they say.
 
     Args:
-        first: A curve.
-        second: Another.
+        curves: Curves.
 
     Returns:
-        Whether their attacks differ in seeds alone, or one curve does not say what they were.
+        Whether those of them that say what their attacks were differ in seeds alone.
     """
-    one, other = (curve.settings.get("attacks") for curve in (first, second))
-    return one is None or other is None or _kinds_of(one) == _kinds_of(other)
+    kinds = [_kinds_of(c.settings["attacks"]) for c in curves if "attacks" in c.settings]
+    return all(kind == kinds[0] for kind in kinds)
 
 
 def _kinds_of(attacks: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -404,7 +397,7 @@ def _worse_shown(
 
 def _norm_of(attack: Mapping[str, Any]) -> str | None:
     """Of an attack's settings, or of those of the attack inside it, as `WithinMagnitude` has it."""
-    config = attack["config"]
+    config = attack.get("config", {})
     return _norm_of(config["attack"]) if "attack" in config else config.get("norm")
 
 

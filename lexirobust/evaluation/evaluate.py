@@ -161,6 +161,8 @@ def evaluate_robustness(
     by_thread = {threading.get_ident(): attacks}
     digest = Digest()
     first: list[tuple[np.ndarray, np.ndarray]] = []
+    lowest: list[float] = []
+    highest: list[float] = []
 
     def measure(number: int, x: np.ndarray, y: np.ndarray, so_far: str) -> list[dict[str, Any]]:
         known = None if store is None else store.read(number, so_far)
@@ -192,6 +194,8 @@ def evaluate_robustness(
             if genuine and priors is not None:
                 check_own(attacks[0], inputs)
             digest.add(inputs, labels)
+            lowest.append(float(inputs.min()))
+            highest.append(float(inputs.max()))
             yield functools.partial(measure, number, inputs, labels, digest.hex())
 
     shown = progress.bar(None, "evaluate", count, delay=1.0)
@@ -220,7 +224,9 @@ def evaluate_robustness(
     ]
     worst = functools.reduce(operator.add, curves)
     if checks:
-        worst = _flagged(worst, classifier, attacks, seeds[0], first[0], priors)
+        worst = _flagged(
+            worst, classifier, attacks, seeds[0], first[0], priors, (min(lowest), max(highest))
+        )
     if store is not None:
         store.remove()
     return worst
@@ -337,6 +343,7 @@ def _flagged(
     seed: int,
     first: tuple[np.ndarray, np.ndarray],
     priors: np.ndarray | None,
+    span: tuple[float, float],
 ) -> AccuracyCurve:
     """The curve with what the checks found, at the magnitude that tells most."""
     x, y = first
@@ -359,7 +366,8 @@ def _flagged(
     flags: list[Flag | None] = list(find_flags(probe))
     exact = any(getattr(attack, "constraint", "exact") == "exact" for attack in attacks)
     flags.insert(0, not_finite(curve.losses, curve.magnitudes))
-    flags += of_another_scale(x, curve.magnitudes, attacks[0])
+    largest = float(curve.magnitudes.max()) / (1.0 if priors is None else float(priors.min()))
+    flags += of_another_scale(*span, largest, attacks)
     flags.append(infeasible(curve.feasible, curve.magnitudes, exact))
     found = [flag for flag in flags if flag is not None]
     return dataclasses.replace(curve, flags=tuple(found))

@@ -328,31 +328,37 @@ def infeasible(feasible: np.ndarray, magnitudes: np.ndarray, exact: bool) -> Fla
     )
 
 
-def of_another_scale(x: np.ndarray, magnitudes: np.ndarray, attack: Attack) -> Iterator[Flag]:
+def of_another_scale(
+    lowest: float, highest: float, largest: float, attacks: Sequence[Attack]
+) -> Iterator[Flag]:
     """Says where inputs or magnitudes do not fit the range that the bounds say inputs have.
 
     Args:
-        x: `[n, ...]` clean inputs.
-        magnitudes: `[K]`.
-        attack: One of the attacks, whose bounds they share.
+        lowest: Of all inputs.
+        highest: Of all inputs.
+        largest: Of all norms that a sample is perturbed by; 0 if none is.
+        attacks: The attacks, which have the same bounds.
 
     Yields:
         A flag each.
     """
-    if attack.bounds is None or attack.norm not in balls.NORMS:
+    bounds = attacks[0].bounds
+    if bounds is None:
         return
-    low, high = attack.bounds
-    if 0 < float(np.ptp(x)) <= (high - low) / 100:
+    if 0 < highest - lowest < (bounds[1] - bounds[0]) / 100:
         yield Flag(
             "inputs of another scale",
-            f"Inputs go from {x.min():g} to {x.max():g}, less than a hundredth of the attack's "
-            f"bounds {attack.bounds}.",
+            f"Inputs go from {lowest:g} to {highest:g}, less than a hundredth of the attack's "
+            f"bounds {bounds}.",
             "Give the classifier the inputs that it was made for, and the attack their range.",
         )
-    largest = float(magnitudes.max())
-    problem = scale_problem(largest, attack.norm, attack.bounds) if largest > 0 else None
-    if problem is not None:
-        yield Flag("magnitudes next to nothing", problem, "Measure larger magnitudes.")
+    for norm in dict.fromkeys(attack.norm for attack in attacks):
+        problem = None
+        if largest > 0 and norm in balls.NORMS:
+            problem = scale_problem(largest, norm, bounds)
+        if problem is not None:
+            yield Flag("magnitudes next to nothing", problem, "Measure larger magnitudes.")
+            return
 
 
 def not_finite(losses: np.ndarray, magnitudes: np.ndarray) -> Flag | None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
-from lexirobust.evaluation.curve import AccuracyCurve, check_comparable
+from lexirobust.evaluation.curve import AccuracyCurve, check_comparable, under_same_attacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,18 @@ def compare(
     Reference:
         Definitions 6 and 7 of the paper, the first without its misprint.
     """
+    order = decide(first, second, tolerance, significance)
+    _warn_of_different_attacks([first, second])
+    return order
+
+
+def decide(
+    first: AccuracyCurve,
+    second: AccuracyCurve,
+    tolerance: float = 0.0,
+    significance: float | None = None,
+) -> Order:
+    """Compares two curves as `compare` does, whatever attacks they are of."""
     check_comparable(first, second)
     if not 0 <= tolerance <= 1:
         raise ValueError(f"`tolerance` must be from 0 to 1. Received: {tolerance!r}.")
@@ -144,18 +157,38 @@ def rank(
     if not curves:
         raise ValueError("`curves` must be at least one. Received: none.")
 
+    found = standings(curves, tolerance, significance)
+    _warn_of_different_attacks(curves)
+    return found
+
+
+def standings(
+    curves: Sequence[AccuracyCurve], tolerance: float = 0.0, significance: float | None = None
+) -> list[int]:
+    """Gives places as `rank` does, whatever attacks the curves are of."""
     ahead = np.zeros((len(curves), len(curves)), bool)
     # Each with itself, too: so one alone is checked.
     for i, j in itertools.combinations_with_replacement(range(len(curves)), 2):
-        order = compare(curves[i], curves[j], tolerance, significance).order
+        order = decide(curves[i], curves[j], tolerance, significance).order
         ahead[i, j], ahead[j, i] = order > 0, order < 0
     for between in range(len(curves)):  # Those ahead by way of others, too (Warshall).
         ahead |= ahead[:, [between]] & ahead[[between]]
     ahead &= ~ahead.T  # In a circle nobody is ahead.
-    places = np.ones(len(curves), int)
+    found = np.ones(len(curves), int)
     for _ in curves:
-        places = 1 + np.max(ahead * places[:, None], axis=0)
-    return places.tolist()
+        found = 1 + np.max(ahead * found[:, None], axis=0)
+    return found.tolist()
+
+
+def _warn_of_different_attacks(curves: Sequence[AccuracyCurve]) -> None:
+    """Warns the caller of `compare` or `rank`."""
+    if not under_same_attacks(curves):
+        warnings.warn(
+            "The curves are of different attacks, or of different settings of one: what a weaker "
+            "attack leaves is no robustness. Measure all classifiers with the same.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _mcnemar(first: AccuracyCurve, second: AccuracyCurve) -> np.ndarray:

@@ -5,7 +5,8 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from lexirobust.evaluation import AccuracyCurve, Order, compare, rank
+from lexirobust.evaluation import AccuracyCurve, Order
+from lexirobust.evaluation.order import decide, standings
 
 SIGNIFICANCE: Final = 0.05
 
@@ -37,8 +38,8 @@ class Pair(NamedTuple):
 
 def places_of(curves: Mapping[str, AccuracyCurve]) -> list[Place]:
     """Places with names, the most robust first, where chance decides nothing."""
-    numbers = rank(list(curves.values()), significance=SIGNIFICANCE)
-    strict = dict(zip(curves, rank(list(curves.values())), strict=True))
+    numbers = standings(list(curves.values()), significance=SIGNIFICANCE)
+    strict = dict(zip(curves, standings(list(curves.values())), strict=True))
     shared: dict[int, list[str]] = {}
     for number, name in sorted(
         zip(numbers, curves, strict=True), key=lambda p: (p[0], strict[p[1]])
@@ -49,7 +50,7 @@ def places_of(curves: Mapping[str, AccuracyCurve]) -> list[Place]:
 
 def _place(curves: Mapping[str, AccuracyCurve], number: int, names: list[str]) -> Place:
     orders = [
-        compare(curves[one], curves[other], significance=SIGNIFICANCE)
+        decide(curves[one], curves[other], significance=SIGNIFICANCE)
         for one, other in itertools.combinations(names, 2)
     ]
     p_value = min((order.p_value for order in orders), default=None)
@@ -69,17 +70,17 @@ def pairs_of(curves: Mapping[str, AccuracyCurve], places: Sequence[Place]) -> li
 
 def strict_order(curves: Mapping[str, AccuracyCurve]) -> list[tuple[int, str, Order | None]]:
     """Places in the strict order with names, and what puts each behind the one before it."""
-    places = zip(rank(list(curves.values())), curves, strict=True)
+    places = zip(standings(list(curves.values())), curves, strict=True)
     ranked = sorted(places, key=operator.itemgetter(0))
     names = [name for _, name in ranked]
-    orders = [compare(curves[one], curves[other]) for one, other in itertools.pairwise(names)]
+    orders = [decide(curves[one], curves[other]) for one, other in itertools.pairwise(names)]
     decided = [None, *(order if order.order else None for order in orders)]
     return [(*place, order) for place, order in zip(ranked, decided, strict=True)]
 
 
 def _pair(curves: Mapping[str, AccuracyCurve], ahead: str, behind: str) -> Pair:
     both = curves[ahead], curves[behind]
-    order = compare(*both, significance=SIGNIFICANCE)
+    order = decide(*both, significance=SIGNIFICANCE)
     at = both[0].magnitudes == order.at
     accuracies = [float(curve.accuracy[at][0]) for curve in both if order.order]
     return Pair(ahead, behind, order, accuracies)

@@ -104,9 +104,7 @@ def report(
         pairs=pairs_of(curves, places),
         strict=strict_order(curves),
         significance=SIGNIFICANCE,
-        same_attacks=all(
-            under_same_attacks(*pair) for pair in itertools.combinations(curves.values(), 2)
-        ),
+        same_attacks=under_same_attacks(curves.values()),
         samples={name: samples_of(curve, class_names) for name, curve in curves.items()},
         without_samples=[name for name, curve in curves.items() if curve.shown is None],
         attacks=by_owners({name: attacks_of(curve) for name, curve in curves.items()}),

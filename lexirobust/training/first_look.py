@@ -44,8 +44,8 @@ def look_at(
         for term in terms:
             if term.attack is not None:
                 term.attack.check_room(term.magnitude, sizes)
-        _warn_of_small_magnitudes(terms)
         _warn_of_probabilities(classifier, terms, shape, bounds)
+    _warn_of_small_magnitudes(terms)
     _warn_without_gradient(classifier, terms, shape, bounds)
 
 

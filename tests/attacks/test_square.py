@@ -94,6 +94,8 @@ def test_squares_shrink_at_shares_of_all_queries():
         float(attack._area(tf.constant(number), tf.float32)) for number in (5, 6, 10, 100, 101)
     ]
     assert areas == pytest.approx([0.8, 0.4, 0.4, 0.2, 0.1])
+    late = [float(attack._area(tf.constant(number), tf.float16)) for number in (4000, 4001)]
+    assert late == pytest.approx([0.8 * 0.5**8, 0.8 * 0.5**9], rel=1e-3)
 
 
 def test_compiled_by_xla_pyramids_are_as_large():

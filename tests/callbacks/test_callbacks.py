@@ -336,7 +336,7 @@ def test_the_best_model_is_known_where_no_epoch_is_left(tmp_path, recwarn):
 
 def test_targets_that_no_epoch_meets_are_warned_of(tmp_path, recwarn):
     model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
-    for targets in ([0.9], [None, 0.1], [0.95]):
+    for targets in ([np.nextafter(0.9, 1)], [None, 0.1], [0.95]):
         keeper = LexicographicCheckpoint(tmp_path / "best.keras", ["a", "b"], targets=targets)
         trained(model, Told(), keeper, epochs=3)
     (told,) = [str(w.message) for w in recwarn if "`targets`" in str(w.message)]

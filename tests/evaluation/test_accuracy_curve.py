@@ -46,12 +46,17 @@ def curve(seed=0, samples=17, data="abc", flags=(FLAG,)):
 def test_printed_it_is_one_line_of_accuracies_and_warnings():
     correct = np.arange(8) < np.array([[6], [3]])
     zeros = np.zeros((2, 8))
-    settings = {"attacks": [{"class_name": "PGD", "config": {"norm": "l2"}}]}
+    settings = {"attacks": [{"class_name": "PGD", "config": {"norm": "l2"}}], "checks": True}
     measured = lr.AccuracyCurve(
         np.array([0.0, 0.5]), correct, zeros, zeros, zeros == 0, flags=(FLAG,), settings=settings
     )
     told = "<AccuracyCurve of 8 samples, l2: 75.0% at 0, 37.5% at 0.5; warnings: no gradients>"
     assert repr(measured) == told
+    unchecked = dataclasses.replace(
+        measured, flags=(), valid=np.zeros((2, 8), bool), settings={"attacks": [{}]}
+    )
+    told = "<AccuracyCurve of 8 samples, magnitude: undefined at 0, undefined at 0.5; warnings: "
+    assert repr(unchecked) == told + "not looked for>"
 
 
 def test_accuracy_is_that_of_the_samples_that_count():

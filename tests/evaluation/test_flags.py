@@ -184,8 +184,9 @@ def test_exact_norms_that_the_box_has_no_room_for_are_flagged():
     [
         ("linf", 8 / 255, (0.0, 255.0), True),
         ("l2", 1.0, (0.0, 255.0), True),
-        ("linf", 1.0, (0.0, 255.0), False),
-        ("linf", 1 / 255, (0.0, 1.0), False),
+        ("linf", 0.3, (0.0, 255.0), True),
+        ("linf", 0.5, (0.0, 255.0), False),
+        ("linf", 0.5 / 255, (0.0, 1.0), False),
         ("l2", 0.01, (0.0, 1.0), False),
         ("linf", 1e-9, None, False),
     ],

@@ -151,8 +151,7 @@ def check_targets(targets: Any, ranks: Sequence[Rank]) -> list[Target | None]:
     if len(names) == 1 and any(target is not None for target in checked):
         raise ValueError(
             "`targets` need two ranks at least: below the last one there is nothing. Received: "
-            f"{len(checked)} targets for the one rank {names[0]!r}, a weighted sum of all losses; "
-            "OLSRC ranks them."
+            f"{len(checked)} targets for the one rank {names[0]!r}; OLSRC has several."
         )
     if len(checked) > len(names) or (len(checked) == len(names) and checked[-1] is not None):
         raise ValueError(
@@ -362,7 +361,7 @@ def _measured(
 
 
 def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEstimates) -> None:
-    """Warns at the end of a training of targets missed by a twentieth of the error or more.
+    """Warns at the end of a training of targets missed by more than a twentieth.
 
     Args:
         history: The logs of `fit`.
