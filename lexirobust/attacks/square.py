@@ -97,9 +97,9 @@ class Square(Attack):
         self.early_stop = check_flag("early_stop", early_stop)
 
     def structure(self) -> Hashable:
-        """All settings but the seed and the number of queries; see `Attack.structure`."""
-        given = {"seed": None, "max_queries": None}
-        return type(self), repr(sorted({**self.get_config(), **given}.items()))
+        """All settings but the seed and `values`; see `Attack.structure`."""
+        fixed = {**self.get_config(), **dict.fromkeys(("seed", *self.values))}
+        return type(self), repr(sorted(fixed.items()))
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor

@@ -56,6 +56,6 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
     workers = results(out)
     assert len(workers) == 2
     for weights, told in workers:
-        np.testing.assert_allclose(weights, alone, atol=1e-4)
-        assert told == pytest.approx(logs, abs=1e-4)
+        np.testing.assert_allclose(weights, alone, atol=1e-5)
+        assert told == pytest.approx(logs, abs=1e-5)
     assert not (out / "backup").exists()
