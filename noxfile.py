@@ -1,13 +1,16 @@
-"""Runs the tests on every supported release of Python, Keras and TensorFlow.
+"""Runs the tests on every supported release of Python, Keras and TensorFlow, and counts them.
 
-    pip install nox && nox --list
+    pip install "nox[uv]" && nox --list
     nox --session "tests(python='3.11', keras='3.12', tensorflow='2.20')"
     nox --session smoke
+    nox --session package
 
-An environment takes 3 GB and is made anew in each session. The interpreters must be on the path.
+An environment takes 3 GB, less by uv, and is made anew in each session. The interpreters must be on
+the path.
 """
 
 import itertools
+import pathlib
 
 import nox
 
@@ -18,23 +21,34 @@ PYTHONS, KERAS, TENSORFLOW = (
 )
 # The oldest of all, the newest of all, and the newest interpreter with the oldest packages.
 CORNERS = [("3.11", "3.12", "2.20"), ("3.13", "3.12", "2.20"), ("3.13", "3.15", "2.21")]
-# A training step of every method, attacks, saving and the dual: two minutes.
-SMOKE = ("tests/gem", "tests/training/test_saving.py", "tests/training/test_update.py")
+# Keras's own names, ranked steps of every optimizer, saving, and the dual: two minutes.
+SMOKE = (
+    *("tests/test_keras_internals.py", "tests/gem"),
+    *("tests/training/test_saving.py", "tests/training/test_update.py"),
+)
 
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = []
 
 
-def install(session: nox.Session, keras: str, tensorflow: str) -> None:
-    """Installs the package beside releases of Keras and TensorFlow."""
+def run_tests(session: nox.Session, keras: str, tensorflow: str, *chosen: str) -> None:
+    """Runs tests beside releases of Keras and TensorFlow, and notes how many passed."""
     session.install("-e", ".[plots,test]", f"keras=={keras}.*", f"tensorflow=={tensorflow}.*")
+    report = f"{session.create_tmp()}/tests.xml"
+    session.run(
+        *("pytest", "-n", "2", "--dist", "worksteal", "-m", "not release"),
+        *(f"--junit-xml={report}", *chosen),
+        success_codes=[0, 1],  # Failures are counted, and then an error.
+    )
+    whole = "--nowhole" if chosen else "--whole"
+    session.run("python", "benchmarks/versions.py", f"--add={report}", whole)
 
 
 @nox.session
 @nox.parametrize(("python", "keras", "tensorflow"), CORNERS)
 def tests(session: nox.Session, keras: str, tensorflow: str) -> None:
     """All tests of the README's command."""
-    install(session, keras, tensorflow)
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "not release")
+    run_tests(session, keras, tensorflow)
 
 
 @nox.session
@@ -44,8 +58,20 @@ def tests(session: nox.Session, keras: str, tensorflow: str) -> None:
 )
 def smoke(session: nox.Session, keras: str, tensorflow: str) -> None:
     """Some of them."""
-    install(session, keras, tensorflow)
-    session.run("pytest", "-n", "2", "-m", "not release", *SMOKE)
+    run_tests(session, keras, tensorflow, *SMOKE)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Builds what is released, checks it, and uses the wheel in an environment of its own."""
+    out = session.create_tmp()
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", out)
+    (wheel,), (archive,) = (list(pathlib.Path(out).glob(f"*.{kind}")) for kind in ("whl", "tar.gz"))
+    session.run("twine", "check", "--strict", str(wheel), str(archive))
+    session.install(str(wheel))
+    session.chdir(out)  # Away from the sources.
+    session.run("python", "-c", "import lexirobust as lr; print(lr.__version__, lr.__file__)")
 
 
 @nox.session

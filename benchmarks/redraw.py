@@ -41,6 +41,7 @@ COMMANDS = (
     "augmentation.py --norun --page=docs/inputs.md",
     "autoattack.py --norun --page=docs/evaluation.md",
     "many_classes.py --norun --page=docs/attacks.md",
+    "train_step.py --norun --page=docs/guarantees.md",
     "speed_options.py --norun --page=docs/scaling.md",
     "distribution.py --norun --out=docs/results/distribution.json --page=docs/scaling.md",
     "human_labels.py --norun --page=docs/human_labels.md --figure=docs/figures/human_labels.png",

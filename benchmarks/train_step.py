@@ -1,6 +1,6 @@
 """What ranking adds to a training step: against a weighted sum with the same attack and batch.
 
-    python benchmarks/train_step.py --out=docs/results/train_step.json
+    python benchmarks/train_step.py --page=docs/guarantees.md --out=docs/results/train_step.json
 
 Turns are paired and alternate in one process; ratios are medians of the pairs', with quartiles.
 """
@@ -9,6 +9,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -16,8 +17,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
 import shared
 import tensorflow as tf
 import tqdm
@@ -29,7 +28,8 @@ from lexirobust.atomic_files import write_json
 BATCHES = flags.DEFINE_list("batches", ["128", "1000"], "Batch sizes.")
 TURNS = flags.DEFINE_integer("turns", 15, "Paired turns after the first, untimed one.", 1)
 ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 3, "Gradient steps of the attack.", 1)
-OUT = flags.DEFINE_string("out", None, "Where to write a small JSON, or nowhere.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
+OUT = flags.DEFINE_string("out", "docs/results/train_step.json", "Where results are kept.")
 
 
 def residual_network() -> keras.Model:
@@ -58,7 +58,13 @@ METHODS: dict[str, Callable[[keras.Model, lr.attacks.Attack], lr.LexicographicMo
     "ranked": lambda c, attack: lr.OLSRC(c, attack, [2.0]),
     "ranked, Euclidean": lambda c, attack: lr.OLSRC(c, attack, [2.0], metric="euclidean"),
     "ranked, safeguarded": lambda c, attack: lr.OLSRC(c, attack, [2.0], safeguard=True),
+    "ranked with memory": lambda c, attack: lr.OLSRC(c, attack, [2.0], memory=lr.RunningMean()),
+    "ranked with memory, a target": lambda c, attack: lr.OLSRC(
+        c, attack, [2.0], memory=lr.RunningMean(), targets=[lr.Target(accuracy=0.5)]
+    ),
 }
+# What each is a variant of; those that are not named, of a weighted sum.
+FLOORS = {"ranked with memory": "ranked", "ranked with memory, a target": "ranked with memory"}
 
 
 def step_of(method: str, network: str, batch: int) -> Callable[[], None]:
@@ -88,7 +94,7 @@ def measure(network: str, batch: int) -> list[dict[str, Any]]:
             steps[method]()
             if turn:
                 seconds[method].append(time.perf_counter() - start)
-    floor = np.array(seconds["weighted sum"])
+    floors = {method: FLOORS.get(method, "weighted sum") for method in METHODS}
     return [
         {
             "network": network,
@@ -96,42 +102,47 @@ def measure(network: str, batch: int) -> list[dict[str, Any]]:
             "attack_steps": ATTACK_STEPS.value,
             "method": method,
             "median_seconds": float(np.median(times)),
-            "ratio_quartiles": np.quantile(np.array(times) / floor, [0.25, 0.5, 0.75]).tolist(),
+            "floor": floors[method],
+            "ratio_quartiles": np.quantile(
+                np.array(times) / np.array(seconds[floors[method]]), [0.25, 0.5, 0.75]
+            ).tolist(),
         }
         for method, times in seconds.items()
     ]
 
 
-def show(results: list[dict[str, Any]]) -> None:
-    """Prints one line a method, network and batch size."""
-    table = rich.table.Table(title="A training step", title_justify="left")
-    for heading in ("network", "batch", "method", "ms", "ratio to the weighted sum (quartiles)"):
-        table.add_column(heading, no_wrap=True)
+def table(results: list[dict[str, Any]]) -> list[list[str]]:
+    """One row a network, batch size and method."""
+    rows = [["network", "batch", "method", "ms", "of the time of", "ratio (quartiles)"]]
     for result in results:
         low, middle, high = result["ratio_quartiles"]
-        table.add_row(
-            result["network"],
-            str(result["batch"]),
-            result["method"],
-            f"{1e3 * result['median_seconds']:.0f}",
-            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        alone = result["floor"] == result["method"]
+        rows.append(
+            [
+                result["network"],
+                str(result["batch"]),
+                result["method"],
+                f"{1e3 * result['median_seconds']:.0f}",
+                "" if alone else result["floor"],
+                "" if alone else f"{middle:.2f} ({low:.2f} to {high:.2f})",
+            ]
         )
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console.width = 110  # A pipe or a log has no width of its own.
-    console.print(table)
+    return rows
 
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    results: list[dict[str, Any]] = []
-    for network in NETWORKS:
-        for batch in BATCHES.value:
-            results += measure(network, int(batch))
-    show(results)
-    if OUT.value:
-        versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-        write_json(pathlib.Path(OUT.value), {"versions": versions, "steps": results})
+    out = pathlib.Path(OUT.value)
+    if shared.RUN.value:
+        steps: list[dict[str, Any]] = []
+        for network in NETWORKS:
+            for batch in BATCHES.value:
+                steps += measure(network, int(batch))
+        write_json(out, {**shared.versions(), "steps": steps})
+    rows = table(json.loads(out.read_text(encoding="utf-8"))["steps"])
+    shared.show("A training step", rows)
+    if PAGE.value:
+        shared.write_table(PAGE.value, "train_step", rows)
 
 
 if __name__ == "__main__":

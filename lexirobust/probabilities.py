@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from lexirobust.data_forms import check_one_input
+from lexirobust.keras_internals import made_by
 
 
 def probability_layer(model: Any) -> keras.Layer | None:
@@ -21,7 +22,7 @@ def probability_layer(model: Any) -> keras.Layer | None:
     if len(outputs) != 1:
         return None
     # What made the output: in a functional model not always the last of `layers`.
-    layer = outputs[0]._keras_history.operation
+    layer = made_by(outputs[0])[0]
     if isinstance(layer, keras.Model):
         return probability_layer(layer)
     one = keras.activations.sigmoid if outputs[0].shape[-1] == 1 else keras.activations.softmax
@@ -67,7 +68,7 @@ def logits(model: keras.Model) -> keras.Model:
     check_one_input(model)
     end = probability_layer(model)
     if end is None:
-        last = model.outputs[0]._keras_history.operation
+        last = made_by(model.outputs[0])[0]
         kind = "layer" if isinstance(last, keras.Layer) else "operation outside of layers"
         raise ValueError(
             "`model` must end in a layer that is a softmax or one sigmoid unit. Received: "

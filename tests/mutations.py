@@ -319,8 +319,8 @@ MUTATIONS: Final = (
     Mutation(
         "update: each replica's part is clipped by itself",
         "training/step/update.py",
-        "clipped = innermost._clip_gradients(update)",
-        "clipped = update",
+        "zip(update, clipped(innermost, update), strict=True)",
+        "zip(update, update, strict=True)",
         UPDATE,
     ),
     Mutation(
@@ -361,8 +361,8 @@ MUTATIONS: Final = (
     Mutation(
         "preconditioners: clipping left out",
         "training/step/preconditioners.py",
-        "clipped = optimizer._clip_gradients(list(gradient))",
-        "clipped = list(gradient)",
+        "applied = clipped(optimizer, gradient)",
+        "applied = list(gradient)",
         PRECONDITIONERS,
     ),
     Mutation(

@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 import keras
 import tensorflow as tf
 
+from lexirobust.keras_internals import made_by
+
 __all__ = ["LAYERS", "MONOTONE", "Relaxation", "interval_bounds", "relax"]
 
 
@@ -109,8 +111,8 @@ def _functional_chain(model: keras.Model) -> list[keras.Layer]:
         )
     layers, tensor = [], model.outputs[0]
     while tensor is not model.inputs[0]:
-        operation, index, _ = tensor._keras_history
-        sources = operation._inbound_nodes[index].input_tensors
+        operation, call = made_by(tensor)
+        sources = call.inputs
         if len(sources) != 1:
             raise ValueError(
                 f"`classifier` must be a chain of layers. Received: {operation.name!r}, which has "

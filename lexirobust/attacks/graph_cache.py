@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.keras_internals import BOOKKEEPING
+
 _Kept = TypeVar("_Kept")
 _Parts: TypeAlias = dict[Hashable, Any]
 """The parts of an object by name."""
@@ -33,28 +35,6 @@ _LIBRARY_PATHS: Final = (
     str(pathlib.Path(__file__).resolve().parents[1]),
 )
 _LENGTH: Final = object()
-
-# What a Keras layer or model knows of itself besides what it computes: how it is trained, saved and
-# called, and what it was called on.
-_NAMES: Final = """
-    _allow_non_tensor_positional_args _auto_config _build_shapes_dict _call_context_args
-    _call_has_context_arg _call_has_mask_arg _call_has_training_arg _call_signature _called
-    _compile_config _compile_loss _compile_metrics _compiled_trainable_state
-    _compute_loss_has_training_arg _convert_input_args _distribute_reduction_method
-    _distribute_strategy _distributed_dataset _eval_epoch_iterator _functional _inbound_nodes
-    _initial_epoch _input_spec _inputs _inputs_struct _jit_compile _lock _loss_ids _loss_tracker
-    _losses _losses_override _metrics _nodes _nodes_by_depth _non_trainable_variables
-    _operations_by_depth _outbound_nodes _outputs _outputs_struct _parent_path _path _remat_mode
-    _run_eagerly _saved_model_arg_spec _saved_model_inputs_spec _seed_generators
-    _self_name_based_restores _self_saveable_object_factories _self_setattr_tracking
-    _self_unconditional_checkpoint_dependencies _self_unconditional_deferred_dependencies
-    _self_unconditional_dependency_names _self_update_uid _supports_masking _tracked _tracker
-    _trainable_variables activity_regularizer build built call_signature_parameters compiled
-    history loss name optimizer output_names predict_function quantize steps_per_execution
-    stop_evaluating stop_predicting stop_training supports_jit test_function train_function
-    unrolled_steps_per_execution
-"""
-_BOOKKEEPING: Final = frozenset(_NAMES.split())
 
 _KEPT: Final[collections.OrderedDict[Hashable, tuple[Any, "Snapshot", Any]]] = (
     collections.OrderedDict()
@@ -201,7 +181,7 @@ def _parts_of(owner: Any) -> _Parts | None:
     if isinstance(owner, keras.Operation):  # A layer, a model, or a function in a graph of them.
         if hasattr(owner, "objectives"):  # This package's models are what they train.
             return {"classifier": owner.classifier}
-        parts = {name: part for name, part in vars(owner).items() if name not in _BOOKKEEPING}
+        parts = {name: part for name, part in vars(owner).items() if name not in BOOKKEEPING}
         return parts | _code_of(type(owner), "call")
     known = types.SimpleNamespace, argparse.Namespace
     if isinstance(owner, type) or (_is_library(type(owner)) and not isinstance(owner, known)):

@@ -10,6 +10,7 @@ import keras
 
 from lexirobust.atomic_files import write_whole
 from lexirobust.checks import check_count
+from lexirobust.keras_internals import begin_at
 
 
 class Backup(keras.callbacks.Callback):
@@ -67,13 +68,13 @@ class Backup(keras.callbacks.Callback):
                 "call it on a batch."
             )
         # Keras would begin there for ever, whatever `fit` it is.
-        self.model._initial_epoch = None
+        begin_at(self.model, None)
         if self._latest:
             epoch = max(self._latest)
             if not self.model.optimizer.built:
                 self.model.optimizer.build(self.model.trainable_variables)
             self.model.load_weights(self._latest[epoch])
-            self.model._initial_epoch = epoch  # As Keras's own callback has it.
+            begin_at(self.model, epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Makes a backup, and removes older ones."""
@@ -90,7 +91,7 @@ class Backup(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Removes the backup, unless it is to stay."""
         del logs
-        self.model._initial_epoch = None
+        begin_at(self.model, None)
         if self.delete and self._writes:
             for path in (*self._latest.values(), *self.folder.glob(".part-epoch-*")):
                 path.unlink()

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.keras_internals import calls_of, layers_inside, random_states
 from lexirobust.training.objectives import Batch
 
 # Keras does not export what its preprocessing layers have in common.
@@ -71,8 +72,7 @@ class Augmentation:
             moves a perturbation of what is augmented back, to about what it would be of `x`: by
             the transposed derivative, which for flips, shifts and turns is the way back.
         """
-        layers = [each for layer in self.layers for each in layer._flatten_layers()]
-        states = [source.state for layer in layers for source in layer._seed_generators]
+        states = [state for layer in self.layers for state in random_states(layer)]
         before = [tf.identity(state.value) for state in states]
         # A tape that is asked several times, and after the attack.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -189,7 +189,7 @@ def find_augmentation(classifier: keras.Model) -> Augmentation:
     removed = [layer for layer in head[:end] if not isinstance(layer, _INVERTIBLE)]
     left = [
         layer.name
-        for layer in classifier._flatten_layers(include_self=False)
+        for layer in layers_inside(classifier)
         if isinstance(layer, _PREPROCESSING) and _is_random(layer) and not _is_in(layer, removed)
     ]
     return Augmentation(head[:end], _without(classifier, removed) if removed else classifier, left)
@@ -210,17 +210,17 @@ def _head(model: keras.Model) -> Generator[keras.Layer, None, bool]:
     tensor = inputs[0] if len(inputs) == 1 else None
     while not any(tensor is output for output in getattr(model, "outputs", None) or []):
         steps = [
-            (layer, node)
+            (layer, call)
             for layer in model.layers
-            for node in layer._inbound_nodes
-            if any(tensor is given for given in node.input_tensors)
+            for call in calls_of(layer)
+            if any(tensor is given for given in call.inputs)
         ]
         if len(steps) != 1:
             return False
-        ((layer, node),) = steps
+        ((layer, call),) = steps
         if not (yield from _entered(layer)):
             return False
-        tensor = node.outputs[0]
+        tensor = call.outputs[0]
     return True
 
 
@@ -246,12 +246,12 @@ def _augments(layer: keras.Layer) -> bool:
 
 def _is_random(layer: keras.Layer) -> bool:
     """Tells if a layer, or one inside of it, draws random numbers in training."""
-    draws = any(each._seed_generators for each in layer._flatten_layers())
-    return draws and "training" in inspect.signature(layer.call).parameters
+    takes_training = "training" in inspect.signature(layer.call).parameters
+    return takes_training and bool(random_states(layer))
 
 
 def _is_in(layer: keras.Layer, layers: Sequence[keras.Layer]) -> bool:
-    return any(layer is each or layer in each._flatten_layers() for each in layers)
+    return any(layer is each or layer in layers_inside(each) for each in layers)
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -270,7 +270,7 @@ def _without(model: keras.Model, removed: Sequence[keras.Layer]) -> keras.Model:
     def replaced(layer: keras.Layer) -> keras.Layer:
         if _is_in(layer, removed):
             return LeftOut(dtype=layer.dtype_policy.name)
-        inner = layer._flatten_layers(include_self=False)
+        inner = layers_inside(layer)
         if isinstance(layer, keras.Model) and any(_is_in(each, removed) for each in inner):
             return _without(layer, removed)
         return layer

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lexirobust.checks import check_alphas, check_loss, check_mean
 from lexirobust.data_forms import check_sizes, only_input
+from lexirobust.keras_internals import compiled_loss, leave_loss_out, loss_metric
 from lexirobust.training.augmentation import Augmentation, augmentation_of
 from lexirobust.training.checked_model import CheckedModel
 from lexirobust.training.data import DataFormat, input_shape, sized_inputs
@@ -204,7 +205,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
     def metrics(self) -> list[keras.Metric]:
         """All metrics; `loss` is a `RankedLoss` in place of Keras's own."""
         others = [metric for metric in super().metrics if metric is not self._ranked_loss]
-        return [self._ranked_loss if m is self._loss_tracker else m for m in others]
+        return [self._ranked_loss if m is loss_metric(self) else m for m in others]
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -276,11 +277,11 @@ class LexicographicModel(CheckedModel, ResumableModel):
 
     def _build_on_compiled(self) -> None:
         """Makes what needs both the classifier's shape and what was compiled."""
-        score = self._compile_loss
+        score: Any = compiled_loss(self)
         if self._outputs is not None:
             score = OutputLosses(self._outputs.losses(self.loss, self._terms))
             # Keras would score all outputs at once, with metrics of its own for each.
-            self._compile_loss: Any = None
+            leave_loss_out(self)
         else:
             check_one_loss(self.loss)
         if self._memory is not None:

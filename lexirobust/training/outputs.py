@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend import compute_output_spec
-from keras.src.trainers.compile_utils import CompileLoss, get_loss
 
 from lexirobust.data_checks import Weighed, flat_sample_weight
+from lexirobust.keras_internals import CompileLoss, compute_output_spec, get_loss
 from lexirobust.training.objectives import Objective, Output
 
 

@@ -476,15 +476,6 @@ def test_training_and_saving_a_model_is_no_change(tmp_path):
     assert len({*losses}) == 4  # Before training, after each epoch, and with other weights.
 
 
-def test_all_that_keras_notes_of_a_layer_is_sorted():
-    """A name that a new Keras adds is either what a layer computes by, or bookkeeping."""
-    model = Own()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(*samples(), verbose=0)
-    computes = {"_dtype_policy", "_layers", "_trainable", "autocast", "dense", "sign"}
-    assert vars(model).keys() - graph_cache._BOOKKEEPING <= computes
-
-
 def test_few_graphs_are_kept():
     x, y = samples()
     classifiers = [Attribute() for _ in range(40)]

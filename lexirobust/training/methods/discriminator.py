@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.keras_internals import calls_of
 from lexirobust.tensors import wide
 from lexirobust.training.augmentation import find_augmentation
 
@@ -32,8 +33,8 @@ def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
             f"functional model with a dense last layer. Received: {classifier!r}."
         )
     # A layer that models share has an input in each.
-    (output,), steps = classifier.outputs, classifier.layers[-1]._inbound_nodes
-    (last,) = (step.input_tensors[0] for step in steps if step.outputs[0] is output)
+    (output,), calls = classifier.outputs, calls_of(classifier.layers[-1])
+    (last,) = (call.inputs[0] for call in calls if call.outputs[0] is output)
     if any(last is each for each in classifier.inputs):
         last = keras.layers.Identity()(last)  # Keras 3.12 makes no model of an input alone.
     features = keras.Model(classifier.inputs, last)

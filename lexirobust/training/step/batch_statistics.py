@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from lexirobust.keras_internals import layers_inside
+
 
 @contextlib.contextmanager
 def normalized_by(classifier: keras.Model, x: tf.Tensor) -> Iterator[None]:
@@ -23,7 +25,7 @@ def normalized_by(classifier: keras.Model, x: tf.Tensor) -> Iterator[None]:
     """
     layers = [
         layer
-        for layer in classifier._flatten_layers()
+        for layer in layers_inside(classifier)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.momentum < 1.0
     ]
     if not layers:

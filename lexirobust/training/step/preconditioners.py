@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.graphs import compiled
+from lexirobust.keras_internals import clipped
 
 Diagonals: TypeAlias = list[tf.Tensor]
 """One positive tensor a variable, shaped like it."""
@@ -78,15 +79,14 @@ def _of_moments(
             kept = [slot for slot in slots if getattr(optimizer, slot, None)]
 
             def of_gradient(gradient: Sequence[tf.Tensor | None]) -> Diagonals:
-                # Keras has no public way to clip as the optimizer will.
-                clipped = optimizer._clip_gradients(list(gradient))
+                applied = clipped(optimizer, gradient)
                 # As tensors: a variable that is mirrored differs between replicas.
                 moments = [
                     {slot: _tensor(getattr(optimizer, slot)[index]) for slot in kept}
-                    for index in range(len(clipped))
+                    for index in range(len(applied))
                 ]
                 values = {name: getattr(optimizer, name) for name in settings}
-                return diagonals(clipped, moments, values, _tensor(optimizer.iterations))
+                return diagonals(applied, moments, values, _tensor(optimizer.iterations))
 
             return of_gradient
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from lexirobust import gem
 from lexirobust.graphs import compiled
+from lexirobust.keras_internals import clipped
 from lexirobust.training.step.gradients import RankedGradients
 from lexirobust.training.step.objective_losses import Gradient
 from lexirobust.training.step.preconditioners import Diagonals, preconditioner
@@ -148,11 +149,10 @@ def _apply(
     if replicas > 1:
         # Each replica's part would be clipped by itself; of what is clipped already none is.
         innermost = getattr(optimizer, "inner_optimizer", optimizer)
-        clipped = innermost._clip_gradients(update)
         # What is not finite stays so: a clipped value would hide it from loss scaling.
         update = [
             g if c is g else tf.where(tf.math.is_finite(g), c, g)
-            for g, c in zip(update, clipped, strict=True)
+            for g, c in zip(update, clipped(innermost, update), strict=True)
         ]
     scale = optimizer.scale_loss(1.0) / replicas
     optimizer.apply([None if g is None else g * scale for g in update], variables)
@@ -189,10 +189,30 @@ def _step_size(
     metric: Diagonals | None,
 ) -> tf.Tensor:
     """Scalar float64: how often the optimizer's step is as long as its update in the metric."""
-    step = _difference(_values(variables), before)
-    reciprocal = None if metric is None else [1.0 / d for d in metric]
-    squares = gem.gramian([step], reciprocal)[0, 0], gem.gramian([update], metric)[0, 0]
+    step, update = _scaled(_values(variables), before, update, metric)
+    squares = [gem.inner_products([part], [part])[0, 0] for part in (step, update)]
     return tf.sqrt(tf.math.divide_no_nan(*squares))
+
+
+@compiled
+def _scaled(
+    after: Sequence[tf.Tensor],
+    before: Sequence[tf.Tensor],
+    update: Gradient,
+    metric: Diagonals | None,
+) -> tuple[list[tf.Tensor], Gradient]:
+    """A step and an update whose Euclidean lengths are those of both in the metric."""
+    step = _difference(after, before)
+    if metric is None:
+        return step, update
+    roots = [tf.sqrt(diagonal) for diagonal in metric]
+    return (
+        [s / tf.cast(root, s.dtype) for s, root in zip(step, roots, strict=True)],
+        [
+            u if u is None else u * tf.cast(root, u.dtype)
+            for u, root in zip(update, roots, strict=True)
+        ],
+    )
 
 
 def _correct(

@@ -1,0 +1,98 @@
+"""What the package takes of Keras that is not public: all of it, so that a move is mended here.
+
+Keras changes such names between minor releases; `tests/test_keras_internals.py` says which. Kept
+where they are used: the moments of each optimizer (`training/step/preconditioners.py`), and the
+method that `CheckedModel` overrides (`_maybe_symbolic_build`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import keras
+import tensorflow as tf
+from keras.src.backend import compute_output_spec as compute_output_spec
+from keras.src.trainers.compile_utils import CompileLoss as CompileLoss
+from keras.src.trainers.compile_utils import get_loss as get_loss
+
+# What a Keras layer or model knows of itself besides what it computes: how it is trained, saved and
+# called, and what it was called on.
+_NAMES: Final = """
+    _allow_non_tensor_positional_args _auto_config _build_shapes_dict _call_context_args
+    _call_has_context_arg _call_has_mask_arg _call_has_training_arg _call_signature _called
+    _compile_config _compile_loss _compile_metrics _compiled_trainable_state
+    _compute_loss_has_training_arg _convert_input_args _distribute_reduction_method
+    _distribute_strategy _distributed_dataset _eval_epoch_iterator _functional _inbound_nodes
+    _initial_epoch _input_spec _inputs _inputs_struct _jit_compile _lock _loss_ids _loss_tracker
+    _losses _losses_override _metrics _nodes _nodes_by_depth _non_trainable_variables
+    _operations_by_depth _outbound_nodes _outputs _outputs_struct _parent_path _path _remat_mode
+    _run_eagerly _saved_model_arg_spec _saved_model_inputs_spec _seed_generators
+    _self_name_based_restores _self_saveable_object_factories _self_setattr_tracking
+    _self_unconditional_checkpoint_dependencies _self_unconditional_deferred_dependencies
+    _self_unconditional_dependency_names _self_update_uid _supports_masking _tracked _tracker
+    _trainable_variables activity_regularizer build built call_signature_parameters compiled
+    history loss name optimizer output_names predict_function quantize steps_per_execution
+    stop_evaluating stop_predicting stop_training supports_jit test_function train_function
+    unrolled_steps_per_execution
+"""
+BOOKKEEPING: Final = frozenset(_NAMES.split())
+
+
+class Call(NamedTuple):
+    """A symbolic call of a layer or another operation.
+
+    Attributes:
+        inputs: The tensors that it was given.
+        outputs: The tensors that it made.
+    """
+
+    inputs: Sequence[keras.KerasTensor]
+    outputs: Sequence[keras.KerasTensor]
+
+
+def calls_of(operation: Any) -> list[Call]:
+    """All symbolic calls of a layer or another operation, in any model."""
+    return [Call(node.input_tensors, node.outputs) for node in operation._inbound_nodes]
+
+
+def made_by(tensor: keras.KerasTensor) -> tuple[Any, Call]:
+    """The layer or other operation that made a symbolic tensor, and the call of it that did."""
+    operation, index, _ = tensor._keras_history
+    return operation, calls_of(operation)[index]
+
+
+def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
+    """All layers inside a layer, at any depth, without itself."""
+    return list(layer._flatten_layers(include_self=False))
+
+
+def random_states(layer: keras.Layer) -> list[keras.Variable]:
+    """What a layer and all layers inside it draw random numbers from."""
+    layers = [layer, *layers_inside(layer)]
+    return [generator.state for each in layers for generator in each._seed_generators]
+
+
+def clipped(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """Gradients as an optimizer will clip them."""
+    return list(optimizer._clip_gradients(list(gradients)))
+
+
+def begin_at(model: keras.Model, epoch: int | None) -> None:
+    """Has `fit` begin at an epoch, which is kept until it is `None` again."""
+    model._initial_epoch = epoch
+
+
+def loss_metric(model: keras.Model) -> keras.Metric | None:
+    """The metric that shows a compiled model's loss."""
+    return model._loss_tracker
+
+
+def compiled_loss(model: keras.Model) -> CompileLoss | None:
+    """The loss that a model was compiled with, as it is computed."""
+    return model._compile_loss
+
+
+def leave_loss_out(model: keras.Model) -> None:
+    """Has Keras compute nothing of the loss that a model was compiled with."""
+    model._compile_loss = None
