@@ -21,10 +21,10 @@ PYTHONS, KERAS, TENSORFLOW = (
 )
 # The oldest of all, the newest of all, and the newest interpreter with the oldest packages.
 CORNERS = [("3.11", "3.12", "2.20"), ("3.13", "3.12", "2.20"), ("3.13", "3.15", "2.21")]
-# Keras's own names, ranked steps of every optimizer, saving, and the dual: two minutes.
+# Keras's own names, every method, every optimizer's state, and saving: a minute or two.
 SMOKE = (
-    *("tests/test_keras_internals.py", "tests/gem"),
-    *("tests/training/test_saving.py", "tests/training/test_update.py"),
+    "tests/test_keras_internals.py",
+    *(f"tests/training/test_{name}.py" for name in ("methods", "preconditioners", "saving")),
 )
 
 nox.options.default_venv_backend = "uv|virtualenv"

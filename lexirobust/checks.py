@@ -214,6 +214,19 @@ def check_loss(loss: Any) -> Any:
     return loss
 
 
+def is_of_classes(loss: Any) -> bool:
+    """Tells if a loss is the cross entropy of one class in several.
+
+    Args:
+        loss: Keras loss, its name, or a function.
+    """
+    cross_entropies = (
+        keras.losses.SparseCategoricalCrossentropy,
+        keras.losses.CategoricalCrossentropy,
+    )
+    return isinstance(keras.losses.get(loss), cross_entropies)
+
+
 def check_mean(loss: Any) -> None:
     """Checks that a loss over a batch is the mean of losses over its parts, by their sizes.
 

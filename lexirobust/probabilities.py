@@ -15,8 +15,8 @@ def probability_layer(model: Any) -> keras.Layer | None:
         model: A sequential or functional Keras model with one output, or anything else.
 
     Returns:
-        The last layer if it is a softmax or one sigmoid unit, of nested models that of the last
-        one; otherwise `None`, as for several sigmoids, which are labels of their own.
+        The last layer if it is a softmax or has the activation softmax or sigmoid, of nested models
+        that of the last one; otherwise `None`.
     """
     outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1:
@@ -25,10 +25,22 @@ def probability_layer(model: Any) -> keras.Layer | None:
     layer = made_by(outputs[0])[0]
     if isinstance(layer, keras.Model):
         return probability_layer(layer)
-    one = keras.activations.sigmoid if outputs[0].shape[-1] == 1 else keras.activations.softmax
-    if getattr(layer, "activation", None) is one:
+    known = [keras.activations.sigmoid]
+    if outputs[0].shape[-1] != 1:  # A softmax of one unit is always 1.
+        known.append(keras.activations.softmax)
+    if getattr(layer, "activation", None) in known:
         return layer
     return layer if isinstance(layer, keras.layers.Softmax) else None
+
+
+def is_of_labels(layer: keras.Layer | None) -> bool:
+    """Tells if a layer is several sigmoids: probabilities of labels of their own, not of classes.
+
+    Args:
+        layer: What `probability_layer` found.
+    """
+    one = getattr(layer, "activation", None) is keras.activations.sigmoid
+    return one and layer.output.shape[-1] > 1
 
 
 def logits(model: keras.Model) -> keras.Model:
@@ -37,16 +49,17 @@ def logits(model: keras.Model) -> keras.Model:
     Attacks and training need logits: probabilities round to 0 and 1, and their gradients to 0.
 
     Args:
-        model: A sequential or functional Keras model whose last layer has the activation softmax,
-            or is a `Softmax`; or whose last layer is one sigmoid unit, the probability of class 1.
+        model: A sequential or functional Keras model whose last layer has the activation softmax
+            or sigmoid, or is a `Softmax`. One sigmoid unit is the probability of class 1.
 
     Returns:
         A new model with the same weights, not shared with `model`, that gives logits `[N, C]`. One
-        sigmoid unit becomes two classes with logits 0 and what the unit saw.
+        sigmoid unit becomes two classes with logits 0 and what the unit saw. Of several sigmoids
+        the largest is the largest logit, too, but their softmax is another probability.
 
     Raises:
         TypeError: If `model` is no Keras model with layers that are known, or has several outputs.
-        ValueError: If its last layer is no softmax and no single sigmoid unit.
+        ValueError: If its last layer is no softmax and no sigmoid.
 
     Example:
 
@@ -71,7 +84,7 @@ def logits(model: keras.Model) -> keras.Model:
         last = made_by(model.outputs[0])[0]
         kind = "layer" if isinstance(last, keras.Layer) else "operation outside of layers"
         raise ValueError(
-            "`model` must end in a layer that is a softmax or one sigmoid unit. Received: "
+            "`model` must end in a layer that is a softmax or a sigmoid. Received: "
             f"{kind} {last.name!r} ({type(last).__name__}) with {model.outputs[0].shape[-1]} units."
         )
     twin = _without(model, end)

@@ -104,7 +104,6 @@ def test_weights_are_not_shared():
         (lambda: keras.Sequential([layers.Dense(3, "softmax")]), TypeError, "has been built"),
         (lambda: 3, TypeError, "Received: int"),
         (lambda: chain(layers.Dense(3)), ValueError, "layer 'dense.*' .Dense. with 3 units"),
-        (lambda: chain(layers.Dense(3, "sigmoid")), ValueError, "with 3 units"),
         (lambda: chain(layers.Dense(1, "softmax")), ValueError, "with 1 units"),
         (
             lambda: (lambda x: keras.Model(x, keras.ops.softmax(x)))(keras.Input((4,))),
@@ -135,6 +134,22 @@ def test_training_on_what_looks_like_probabilities_is_warned_of():
 def test_several_sigmoids_can_be_ranked_by_losses_of_their_own(recwarn):
     """They are no probabilities of classes."""
     model = lr.LexicographicModel(chain(layers.Dense(3, "sigmoid")), [lr.objectives.Natural()])
-    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"one class in several.*lexirobust.logits\(classifier\)"):
+        model.compile("sgd")
+    model.compile("sgd", "mse")
     assert model.predict(X, verbose=0).shape == (7, 3)
     assert not [each for each in recwarn if "probabilities" in str(each.message)]
+
+
+def test_several_sigmoids_are_no_logits(tmp_path):
+    model = chain(layers.Dense(3, "sigmoid"))
+    logits = lr.logits(model)
+    np.testing.assert_allclose(keras.ops.sigmoid(logits(X)), model(X), atol=1e-6)
+    attack = lr.attacks.PGD("l2", steps=1, bounds=None)
+    flags = [
+        lr.evaluate_robustness(each, X, np.arange(7) % 3, attack, [0.1]).flags
+        for each in (model, logits)
+    ]
+    assert ["probabilities" in {flag.name for flag in each} for each in flags] == [True, False]
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        lr.export(model, tmp_path / "1")

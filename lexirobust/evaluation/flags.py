@@ -22,6 +22,7 @@ from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
 from lexirobust.checks import logits_problem, randomness_problem, scale_problem
 from lexirobust.geometry import balls
+from lexirobust.probabilities import probability_layer
 from lexirobust.tensors import classes_of
 
 SHARE: Final = 0.03
@@ -104,6 +105,12 @@ class Probe(NamedTuple):
 
 def _probabilities(probe: Probe) -> Flag | None:
     problem = logits_problem(logits_of(probe.classifier, probe.x))
+    end = probability_layer(probe.classifier)
+    if problem is None and end is not None:
+        problem = (
+            f"`classifier` ends in probabilities, layer {end.name!r}: their gradients mislead "
+            "attacks, and accuracies come out too high."
+        )
     return _flag("probabilities", problem, "Measure `lexirobust.logits(model)`.")
 
 

@@ -29,7 +29,7 @@ from lexirobust.training.settings import (
 )
 from lexirobust.training.state.gradient_means import RunningMean
 from lexirobust.training.state.saved_variables import SavedState
-from lexirobust.training.state.targets import Target, warn_of_missed_targets
+from lexirobust.training.state.targets import Target, warn_of_idle_targets, warn_of_missed_targets
 from lexirobust.training.state.warm_start import (
     RANDOM_STARTS,
     WarmStart,
@@ -283,7 +283,9 @@ class LexicographicModel(CheckedModel, ResumableModel):
             # Keras would score all outputs at once, with metrics of its own for each.
             leave_loss_out(self)
         else:
-            check_one_loss(self.loss)
+            check_one_loss(self.loss, self.classifier)
+            if self._targets is not None and self._classes is not None:
+                warn_of_idle_targets(self._targets, self.loss, self._classes)
         if self._memory is not None:
             self._memory.build()
         self._training_step = TrainingStep(

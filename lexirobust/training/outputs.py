@@ -6,8 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lexirobust.checks import is_of_classes
 from lexirobust.data_checks import Weighed, flat_sample_weight
 from lexirobust.keras_internals import CompileLoss, compute_output_spec, get_loss
+from lexirobust.probabilities import is_of_labels, probability_layer
 from lexirobust.training.objectives import Objective, Output
 
 
@@ -195,18 +197,26 @@ def count_classes(output: Any, terms: Sequence[Objective]) -> int:
     return int(shape[-1])
 
 
-def check_one_loss(loss: Any) -> None:
+def check_one_loss(loss: Any, classifier: keras.Model) -> None:
     """Checks the loss of a classifier with one output.
 
     Args:
         loss: As compiled.
+        classifier: A Keras model that has been built.
 
     Raises:
-        ValueError: If there are several.
+        ValueError: If there are several, or it is of one class in several where the classifier
+            gives a probability for each by itself.
     """
     if isinstance(loss, dict | list | tuple):
         raise ValueError(
             f"`loss` must be one loss for a classifier with one output. Received: {loss}."
+        )
+    end = probability_layer(classifier)
+    if end is not None and is_of_labels(end) and is_of_classes(loss):
+        raise ValueError(
+            f"`loss` is of one class in several, and the classifier ends in sigmoids, layer "
+            f"{end.name!r}, each by itself; train lexirobust.logits(classifier)."
         )
 
 

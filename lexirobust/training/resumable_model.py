@@ -71,6 +71,25 @@ class ResumableModel(keras.Model):
         """Compiles the model as it was when it was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Saves all that training goes on from; as `keras.Model.save`, as `.keras` files alone.
+
+        Args:
+            filepath: Where to: a path that ends in `.keras`.
+            overwrite: As of `keras.Model.save`.
+            **kwargs: As of `keras.Model.save`.
+
+        Raises:
+            ValueError: If the path ends otherwise.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            # Keras would write it, and find no registered class in it when it is loaded.
+            raise ValueError(
+                "`filepath` must end in .keras: what Keras writes as HDF5 cannot be loaded again. "
+                f"Received: {str(filepath)!r}; save_weights writes {'.weights.h5'!r} files."
+            )
+        super().save(filepath, overwrite=overwrite, **kwargs)
+
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes the classifier for serving; as `keras.Model.export`.
 

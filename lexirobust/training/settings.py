@@ -9,7 +9,7 @@ import keras
 from lexirobust.checks import check_count
 from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
-from lexirobust.probabilities import probability_layer
+from lexirobust.probabilities import is_of_labels, probability_layer
 from lexirobust.training.objectives import Objective, Rank
 from lexirobust.training.state.gradient_means import GradientMeans, RunningMean, check_memory
 from lexirobust.training.state.targets import Target, TargetEstimates, check_targets
@@ -146,6 +146,8 @@ def check_logits(classifier: keras.Model, ranks: Sequence[Rank]) -> None:
         ValueError: If losses are of logits, and its last layer makes probabilities of them.
     """
     end = probability_layer(classifier)
+    if is_of_labels(end):
+        return  # A loss of one's own may be of them; `compile` knows it.
     if end is not None and any(term.gives_logits for term in terms_of(ranks)):
         raise ValueError(
             "`classifier` must give logits. Received: one whose last layer, "

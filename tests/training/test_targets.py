@@ -356,9 +356,11 @@ def test_a_target_that_is_missed_is_told_at_the_end_of_fit():
         UserWarning, match="target of 'natural' was not reached: loss .* asked 1e-05"
     ):
         fit(model_of([1e-5]))
+    with pytest.warns(UserWarning, match="'natural' asks for nothing: a loss of 99.*Target.acc"):
+        model = model_of([99])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(model_of([10.0]))
+        fit(model)
 
 
 def test_held_out_data_move_the_estimates():
