@@ -39,8 +39,9 @@ def is_of_labels(layer: keras.Layer | None) -> bool:
     Args:
         layer: What `probability_layer` found.
     """
-    one = getattr(layer, "activation", None) is keras.activations.sigmoid
-    return one and layer.output.shape[-1] > 1
+    if layer is None or getattr(layer, "activation", None) is not keras.activations.sigmoid:
+        return False
+    return bool(layer.output.shape[-1] > 1)
 
 
 def logits(model: keras.Model) -> keras.Model:
