@@ -41,6 +41,8 @@ COMMANDS = (
     "augmentation.py --norun --page=docs/inputs.md",
     "autoattack.py --norun --page=docs/evaluation.md",
     "many_classes.py --norun --page=docs/attacks.md",
+    "versions.py --page=docs/compatibility.md",
+    "claims.py --page=docs/results.md",
     "train_step.py --norun --page=docs/guarantees.md",
     "speed_options.py --norun --page=docs/scaling.md",
     "distribution.py --norun --out=docs/results/distribution.json --page=docs/scaling.md",

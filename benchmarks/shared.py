@@ -1,16 +1,19 @@
 """What benchmarks share: a warm-started attack, networks, tables, results that survive a stop."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import rich.console
 import rich.table
 import tabulate
 import tensorflow as tf
 from absl import flags
+from scipy import stats
 
 import lexirobust as lr
 from lexirobust.atomic_files import write_whole
@@ -128,6 +131,25 @@ def normalized_network(shift: float = 0.0, turn: float = 0.0, dropout: float = 0
             layers.Dense(10),
         ]
     )
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Mean:
+    """A mean over seeds, and half the length of its 95 % interval by Student's t."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        """Takes the mean; of one value there is no interval."""
+        if len(values) == 1:
+            return cls(values[0], np.nan)
+        scale = stats.sem(values)
+        return cls(float(np.mean(values)), float(scale * stats.t.ppf(0.975, len(values) - 1)))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if np.isnan(self.half) else f" ± {self.half:.2f}")
 
 
 def versions() -> dict[str, Any]:

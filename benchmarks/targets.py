@@ -312,25 +312,6 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Mean:
-    """A mean over seeds, and half the length of its 95 % interval by Student's t."""
-
-    mean: float
-    half: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        """Takes the mean; of one value there is no interval."""
-        if len(values) == 1:
-            return cls(values[0], np.nan)
-        scale = stats.sem(values)
-        return cls(float(np.mean(values)), float(scale * stats.t.ppf(0.975, len(values) - 1)))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + ("" if np.isnan(self.half) else f" ± {self.half:.2f}")
-
-
 def by_way(runs: Sequence[dict[str, Any]], experiment: str) -> dict[str, list[dict[str, Any]]]:
     """The runs of an experiment, by ways in the order in which it names them."""
     own = [each for each in runs if each["experiment"] == experiment]
@@ -338,14 +319,14 @@ def by_way(runs: Sequence[dict[str, Any]], experiment: str) -> dict[str, list[di
     return {way: group for way, group in named.items() if group}
 
 
-def error(group: Sequence[dict[str, Any]]) -> Mean:
+def error(group: Sequence[dict[str, Any]]) -> shared.Mean:
     """Natural error in %."""
-    return Mean.of([100 - 100 * each["natural"] for each in group])
+    return shared.Mean.of([100 - 100 * each["natural"] for each in group])
 
 
-def robust(group: Sequence[dict[str, Any]], magnitude: int = -1) -> Mean:
+def robust(group: Sequence[dict[str, Any]], magnitude: int = -1) -> shared.Mean:
     """Robust accuracy in %."""
-    return Mean.of([100 * each["robust"][magnitude] for each in group])
+    return shared.Mean.of([100 * each["robust"][magnitude] for each in group])
 
 
 def met(group: Sequence[dict[str, Any]]) -> str:

@@ -5,9 +5,10 @@ import pytest
 from tests.compatibility import FEATURES
 from tests.training.by_hand import METHODS, ROOT
 
+PAGE = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
 ROWS = [
     [cell.strip() for cell in line.strip("|\n").split("|")]
-    for line in (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8").splitlines()
+    for line in PAGE[PAGE.index("| Feature") :].splitlines()
     if line.startswith("|")
 ]
 

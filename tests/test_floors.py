@@ -65,3 +65,15 @@ def test_no_circle():
         for module in free:
             del waiting[module]
     assert not waiting
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_what_few_need_is_loaded_where_it_is_used(module):
+    if module.startswith("lexirobust.plotting"):  # Loaded whole, or not at all.
+        return
+    few = ("tensorflow_datasets", "cvxopt", "matplotlib", "jinja2", "lexirobust.plotting")
+    for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body:
+        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{each.name}" for each in node.names]
+        assert not [name for name in names if name.startswith(few)]
