@@ -15,8 +15,8 @@ VERSION = re.search(
 ).group(1)
 
 INSTALL_REQUIRES = [
-    # The oldest release with wheels for Python 3.13. docs/compatibility.md says which tests were run
-    # on it, and that all were on 2.21.
+    # The oldest release with wheels for Python 3.13. docs/compatibility.md says which tests were
+    # run on it, and that all were on 2.21.
     "tensorflow>=2.20",
     # We override trainer internals (train_step, make_train_function) and read the state of
     # optimizers. Keras changes both between minor releases, and a guarantee that rests on them
