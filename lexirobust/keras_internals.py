@@ -78,6 +78,24 @@ def clipped(
     return list(optimizer._clip_gradients(list(gradients)))
 
 
+def places_in(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> tuple[list[int], int]:
+    """Where variables stand among those that an optimizer was built on, and how many those are.
+
+    Raises:
+        ValueError: If it was not built on one of them.
+    """
+    try:
+        places = [optimizer._get_variable_index(variable) for variable in variables]
+    except KeyError:
+        raise ValueError(
+            "`optimizer` was built on other variables than those that are trained now. Compile "
+            "with a new one."
+        ) from None
+    return places, len(optimizer._trainable_variables)
+
+
 def begin_at(model: keras.Model, epoch: int | None) -> None:
     """Has `fit` begin at an epoch, which is kept until it is `None` again."""
     model._initial_epoch = epoch

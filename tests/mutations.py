@@ -601,8 +601,8 @@ MUTATIONS: Final = (
     Mutation(
         "attacks in training see averages that lag behind",
         "training/step/batch_statistics.py",
-        "variable.assign(old if share is None else old + (variable.value - old) / share)",
-        "variable.assign(old)",
+        "average.assign(updates.get_current_value(average) / (1.0 - momentum**calls))",
+        "average.assign(average.value)",
         ("tests/training/test_batch_statistics.py",),
     ),
     Mutation(

@@ -17,6 +17,7 @@ PRIVATE = {
     "_flatten_layers",
     "_seed_generators",
     "_clip_gradients",
+    "_get_variable_index",
     "_initial_epoch",
     "_loss_tracker",
     "_compile_loss",
@@ -61,6 +62,14 @@ def test_clipped(model):
     first, second = keras_internals.clipped(model.optimizer, given)
     np.testing.assert_array_equal(first, [-0.5, 0.25])
     assert second is None
+
+
+def test_places_in_an_optimizer(model):
+    kernel, bias = model.trainable_variables
+    assert keras_internals.places_in(model.optimizer, [bias]) == ([1], 2)
+    assert keras_internals.places_in(model.optimizer, [bias, kernel]) == ([1, 0], 2)
+    with pytest.raises(ValueError, match="built on other variables"):
+        keras_internals.places_in(model.optimizer, [keras.Variable(0.0)])
 
 
 def test_fit_begins_where_it_is_told(model):

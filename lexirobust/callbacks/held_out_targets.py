@@ -13,7 +13,8 @@ class HeldOutTargets(keras.callbacks.Callback):
 
     At the end of each epoch every objective is measured on the data, perturbed as in training. In
     the epochs after it, the model's running estimates are moved by the difference between that and
-    the training data: by about how much worse the model generalizes.
+    the training data: by about how much worse the model generalizes. In a `fit` without this
+    callback they hold on its training data, also after one with it.
 
     The logs hold `held_out@NAME` for each rank with a target: its loss, or its accuracy. A `Backup`
     comes after this callback in the list of `fit`, so that it holds what this one has changed.
@@ -44,6 +45,8 @@ class HeldOutTargets(keras.callbacks.Callback):
         Constraints on held-out data: Cotter et al., "Training well-generalizing classifiers for
         fairness metrics and other data-dependent constraints", arXiv 1807.00028.
     """
+
+    moves_targets = True  # What a model looks for among the callbacks of `fit`.
 
     def __init__(self, x: Any, y: Any, batch_size: int = 500) -> None:
         super().__init__()

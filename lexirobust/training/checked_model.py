@@ -74,6 +74,14 @@ class CheckedModel(keras.Model):
         """
         raise NotImplementedError
 
+    def begin_history(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Prepares a training.
+
+        Args:
+            callbacks: Those of `fit`.
+        """
+        del callbacks
+
     def check_history(self, history: dict[str, list[float]]) -> None:
         """Warns of what the logs of a whole training give away.
 
@@ -119,6 +127,7 @@ class CheckedModel(keras.Model):
             call.arguments["validation_data"] = self.check_data(validation)
         elif isinstance(validation, tuple | list):
             self.check_data(*keras.utils.unpack_x_y_sample_weight(validation))
+        self.begin_history(_listed(call.arguments.get("callbacks")))
         if not self.settings.detailed_logs:
             call.arguments["callbacks"] = _with_bar(call.arguments)
         self._validates = validation is not None or bool(call.arguments.get("validation_split"))
@@ -301,7 +310,14 @@ def _with_bar(arguments: Mapping[str, Any]) -> Any:
     callbacks = arguments.get("callbacks")
     if arguments.get("verbose", "auto") == 0 or isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
-    callbacks = keras.tree.flatten(callbacks) if callbacks else []
+    callbacks = _listed(callbacks)
     if any(isinstance(each, keras.callbacks.ProgbarLogger) for each in callbacks):
         return callbacks
     return [*callbacks, ProgressBar()]
+
+
+def _listed(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """What `fit` was given as its callbacks, one by one."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return keras.tree.flatten(callbacks) if callbacks else []

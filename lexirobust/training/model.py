@@ -398,6 +398,12 @@ class LexicographicModel(CheckedModel, ResumableModel):
         """Has targets hold where `evaluate` gave these results; see `callbacks.HeldOutTargets`."""
         return {} if self._targets is None else self._targets.hold_to(results)
 
+    def begin_history(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Has targets hold on training data, where no callback moves them to held-out data."""
+        moved = any(getattr(each, "moves_targets", False) for each in callbacks)
+        if self._targets is not None and not moved:
+            self._targets.hold_to_training()
+
     def check_history(self, history: dict[str, list[float]]) -> None:
         """Warns of targets that were missed, and of a `warm_start` with nothing to start from."""
         warn_of_random_starts(history, self.settings.warm_start)

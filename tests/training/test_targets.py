@@ -374,6 +374,17 @@ def test_held_out_data_move_the_estimates():
     assert logs["estimate@l2=1"][1] == pytest.approx(logs["held_out@l2=1"][0], rel=1e-5)
 
 
+def test_without_the_callback_a_later_fit_holds_targets_on_training_data():
+    model = model_of(optimizer=keras.optimizers.SGD(0.0))
+    held_out = lr.callbacks.HeldOutTargets(X, 1 - Y)
+    for _ in range(2):
+        moved = train(model, batch_size=len(X), epochs=1, callbacks=[held_out])
+    later = train(model, batch_size=len(X), epochs=1)
+    accuracy = moved["accuracy@natural"][0]
+    assert moved["estimate@natural"] == pytest.approx([1 - accuracy])
+    assert later["estimate@natural"] == pytest.approx([accuracy])
+
+
 def test_held_out_losses_weigh_as_in_training():
     """The same data say the same, in a sum whose weights are shares of losses, too."""
     both = lr.objectives.BalancedSum(

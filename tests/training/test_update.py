@@ -448,3 +448,32 @@ def test_a_single_rank_is_left_to_the_optimizer(data):
     _, history = (each.fit(x, y, **options).history for each in (model, twin))
     assert np.any(np.diff(history["loss"]) > 0)
     np.testing.assert_allclose(weights(model), weights(twin), rtol=1e-4, atol=1e-6)
+
+
+def test_an_optimizer_that_knows_frozen_layers_measures_by_the_moments_of_the_others(data):
+    """As one that was built on what is trained now, with the same moments."""
+
+    def frozen(classifier, optimizer):
+        next(layer for layer in classifier.layers if layer.weights).trainable = False
+        return compiled(lr.OLSRC(classifier, ATTACK, [4.0]), optimizer=optimizer)
+
+    first = compiled(
+        lr.OLSRC(right_network(), ATTACK, [4.0]), optimizer=keras.optimizers.Adam(0.02)
+    )
+    fit(first, *data, epochs=3)
+    classifier, optimizer = right_network(), keras.optimizers.Adam(0.02)
+    classifier.set_weights(first.classifier.get_weights())
+    second = frozen(classifier, optimizer)
+    optimizer.build(classifier.trainable_variables)
+    first = frozen(first.classifier, first.optimizer)
+    left = len(classifier.trainable_variables)
+    optimizer.iterations.assign(first.optimizer.iterations)
+    for slot in ("_momentums", "_velocities"):
+        own, known = getattr(optimizer, slot), getattr(first.optimizer, slot)
+        for variable, value in zip(own, known[-left:], strict=True):
+            variable.assign(value)
+    before = weights(second)
+    for model in (first, second):
+        fit(model, *data)
+    np.testing.assert_allclose(weights(first), weights(second), atol=1e-6)
+    assert np.max(np.abs(weights(second) - before)) > 1e-3

@@ -255,6 +255,11 @@ class TargetEstimates(FixedState):
         pairs = zip(self.ranks, self.targets, strict=True)
         return {rank.name: target for rank, target in pairs if target is not None}
 
+    def hold_to_training(self) -> None:
+        """Takes back what `hold_to` did."""
+        for variable in (self._offsets, self._sums, self._summed):
+            variable.assign(tf.zeros_like(variable.value()))
+
     def hold_to(self, results: dict[str, float]) -> dict[str, float]:
         """Moves estimates to what was measured elsewhere, from here on by as much.
 

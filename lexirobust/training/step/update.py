@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lexirobust import gem
 from lexirobust.graphs import compiled
-from lexirobust.keras_internals import clipped
+from lexirobust.keras_internals import clipped, places_in
 from lexirobust.training.step.gradients import RankedGradients
 from lexirobust.training.step.objective_losses import Gradient
 from lexirobust.training.step.preconditioners import Diagonals, preconditioner
@@ -84,7 +84,9 @@ def apply_update(
     Returns:
         What the step did.
     """
-    metric = _metric(optimizer, gradients, alphas, share, margin, bounds) if in_metric else None
+    metric = None
+    if in_metric:
+        metric = _metric(optimizer, variables, gradients, alphas, share, margin, bounds)
     onestep = gem.onestep(gradients.gramian(metric), alphas, margin, bounds)
     before = _values(variables)
     update = gradients.combined(share * onestep.weights)
@@ -122,6 +124,7 @@ class _Descent(NamedTuple):
 
 def _metric(
     optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
     gradients: RankedGradients,
     alphas: Sequence[float] | tf.Tensor,
     share: float,
@@ -133,9 +136,20 @@ def _metric(
     It is found by one round of substitution: ranked as if no rank conflicted, the update gives a
     metric; ranked in that metric, it gives one that is close to the one that will be applied.
     """
-    metric_of = preconditioner(getattr(optimizer, "inner_optimizer", optimizer))
-    if metric_of is None:
+    innermost = getattr(optimizer, "inner_optimizer", optimizer)
+    of_all = preconditioner(innermost)
+    if of_all is None:
         return None
+    places, number = places_in(innermost, variables)
+
+    def metric_of(gradient: Gradient) -> Diagonals:
+        # The optimizer may have been built on more: some were frozen since.
+        spread: Gradient = [None] * number
+        for place, part in zip(places, gradient, strict=True):
+            spread[place] = part
+        diagonals = of_all(spread)
+        return [diagonals[place] for place in places]
+
     metric = metric_of(gradients.combined(share * tf.convert_to_tensor(alphas, tf.float64)))
     weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin, bounds)
     return metric_of(gradients.combined(share * weights))
