@@ -117,6 +117,13 @@ def test_training_curves_draw_no_rank_paler_than_the_others():
     assert labels == ["natural", "l2=1", "l2=4", "train", "test"]
 
 
+def test_training_curves_take_pairs_of_ranks_for_no_rank():
+    logs = {**history("natural", "l2=4"), "cosine@natural,l2=4": [0.1] * 3}
+    labels = plotting.training_curves({"OLSRC": logs}).legends[0].get_texts()
+    assert [text.get_text() for text in labels][:2] == ["natural", "l2=4"]
+    assert "natural,l2=4" not in [text.get_text() for text in labels]
+
+
 def test_training_curves_without_test_data_have_no_entry_for_it():
     values = {key: v for key, v in history("natural").items() if not key.startswith("val_")}
     figure = plotting.training_curves({"Standard": values})
@@ -187,6 +194,13 @@ def test_classifiers_and_curves_keep_other_curves_apart_from_train_and_test():
     assert set(drawn) == {"certified", "train", "test"}
     assert len({line.get_color() for line in drawn.values()}) == 3
     assert len({line.get_linestyle() for line in drawn.values()}) == 3
+
+
+def test_classifiers_and_curves_draw_magnitudes_in_their_order():
+    mixed = SimpleNamespace(magnitudes=[4.0, 0.0, 1.0], accuracy=np.array([0.2, 1.0, 0.7]))
+    figure = plotting.classifiers_and_curves({"f3": (datasets.toy_classifier("f3"), {"a": mixed})})
+    (line,) = figure.axes[1].get_lines()
+    np.testing.assert_array_equal(line.get_xydata(), [[0.0, 1.0], [1.0, 0.7], [4.0, 0.2]])
 
 
 def test_classifiers_and_curves_mark_the_data():

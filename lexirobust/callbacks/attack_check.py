@@ -80,6 +80,7 @@ class AttackCheck(Periodic):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is an attack to be checked."""
         super().on_train_begin(logs)
+        self._warned = set()
         if not self._attacked():
             raise ValueError(
                 "`AttackCheck` needs a model that trains by what a PGD has perturbed. Received: "

@@ -43,6 +43,7 @@ class Periodic(keras.callbacks.Callback):
         self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
         self._writer: Any = None
         self._logged: dict[str, Any] = {}
+        self._begun = False
 
     @property
     def names(self) -> list[str]:
@@ -51,6 +52,16 @@ class Periodic(keras.callbacks.Callback):
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """The work of one epoch, counted from 0."""
+
+    def forget_from(self, epoch: int) -> None:
+        """Drops what an earlier `fit` left of this epoch and those after it."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells, where `fit` begins, what is of another training."""
+        del logs
+        if not self._begun:
+            self._begun = True
+            self.forget_from(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Counts epochs."""
@@ -67,7 +78,7 @@ class Periodic(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Knows nothing yet, and looks for names that the logs will hold otherwise."""
         del logs
-        self._logged = {}
+        self._logged, self._begun = {}, False
         taken = sorted({*self.names} & {*getattr(self.model, "validation_names", ())})
         if taken:
             raise ValueError(

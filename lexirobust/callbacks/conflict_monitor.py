@@ -49,7 +49,8 @@ class ConflictMonitor(Periodic):
         batch_size: How many of them are in memory at a time.
 
     Attributes:
-        history: Lists by name, as `History.history`, of what is named above alone.
+        history: Lists by name, as `History.history`, of what is named above alone. A later `fit`
+            keeps what is of epochs before its first.
 
     Raises:
         ValueError: If only one of `x` and `y` is given, or in `fit`, if the model does not report:
@@ -86,6 +87,7 @@ class ConflictMonitor(Periodic):
             raise ValueError("`x` and `y` must be given both, or neither.")
         self.x, self.y, self.batch_size = x, y, batch_size
         self.history: dict[str, list[float]] = {}
+        self._epochs: list[int] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is something to watch."""
@@ -99,8 +101,15 @@ class ConflictMonitor(Periodic):
         if self.x is not None:
             self.model.check_data(self.x, self.y)
 
+    def forget_from(self, epoch: int) -> None:
+        """Drops what is of another training."""
+        self._epochs = [known for known in self._epochs if known < epoch]
+        kept = len(self._epochs)
+        self.history = {name: values[:kept] for name, values in self.history.items() if kept}
+
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps what is watched."""
+        self._epochs.append(epoch)
         values = {
             name: float(value)
             for name, value in logs.items()

@@ -1,5 +1,6 @@
 """Robustness on held-out data while a model trains."""
 
+import copy
 import os
 from typing import Any
 
@@ -29,19 +30,22 @@ class RobustnessCurve(Periodic):
         x: `[N, ...]` held-out inputs, or a `tf.data.Dataset`, as of `evaluate_robustness`.
         y: `[N]` integer labels, or `None`.
         attack: Perturbs the inputs.
-        magnitudes: `[K]` norms, at least 0.
-        every: Measures after every so many epochs, and after the first.
+        magnitudes: `[K]` norms, at least 0; measured from the smallest up.
+        every: Measures after every so many epochs, and after the first. Keras's `EarlyStopping` and
+            `ReduceLROnPlateau` count epochs, not measurements: their `patience` must be longer.
         batch_size: Number of samples perturbed at a time.
         log_dir: Folder for TensorBoard, which gets the accuracies, the curve as a picture, and
             histograms of the losses; `None`: nothing is written.
 
     Attributes:
-        curves: What was measured, an `AccuracyCurve` by epoch, counted from 0.
+        curves: What was measured, an `AccuracyCurve` by epoch, counted from 0. A later `fit` keeps
+            those of epochs before its first.
 
     Raises:
         TypeError: If the attack is none, inputs are no numbers or labels no integers.
         ValueError: If an argument is not as above, or in `fit`, if the logs hold one of these names
-            already: with `validation_data`, our models measure under the training's attack.
+            already: with `validation_data`, our models measure under the training's attack. Also
+            if magnitudes are so near to each other that they have one name.
 
     Example:
 
@@ -72,15 +76,25 @@ class RobustnessCurve(Periodic):
             raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
         if attack.seed is None:
             # A seed of its own, so that watching changes nothing in training.
-            attack = type(attack).from_config({**attack.get_config(), "seed": 0})
+            config = attack.get_config()
+            if "seed" in config:
+                attack = type(attack).from_config({**config, "seed": 0})
+            else:  # It draws for what it is made of.
+                attack = copy.copy(attack)
+                attack.seed, attack._generator = 0, None
         self.x, self.y, self.attack = one_array(x), y, attack
         check_count("batch_size", batch_size)
         if not isinstance(x, tf.data.Dataset):
             check_data(self.x, y, attack.bounds)  # Now, and not after the first epoch.
             check_one_label(y)
-        self.magnitudes = check_magnitudes(magnitudes, ranked=False)
+        self.magnitudes = sorted({*check_magnitudes(magnitudes, ranked=False)})
         self.batch_size = batch_size
         self.curves: dict[int, AccuracyCurve] = {}
+        if len({*self.names}) < len(self.magnitudes):
+            raise ValueError(
+                "`magnitudes` must differ in their first six digits, by which logs name them. "
+                f"Received: {magnitudes!r}."
+            )
 
     @property
     def names(self) -> list[str]:
@@ -102,6 +116,10 @@ class RobustnessCurve(Periodic):
             return
         classes = logits_of(classifier, tf.cast(self.x[:1], keras.config.floatx())).shape[-1]
         check_data(self.x, self.y, self.attack.bounds, classes)
+
+    def forget_from(self, epoch: int) -> None:
+        """Drops curves of another training."""
+        self.curves = {known: curve for known, curve in self.curves.items() if known < epoch}
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Measures."""

@@ -174,6 +174,12 @@ class AccuracyCurve:
         if not isinstance(other, AccuracyCurve):
             return NotImplemented
         check_pair(self, other)
+        classifiers = [curve.settings.get("classifier") for curve in (self, other)]
+        if None not in classifiers and classifiers[0] != classifiers[1]:
+            raise ValueError(
+                "Curves that are added must be of one classifier. Received: weights of digests "
+                f"{classifiers[0]} and {classifiers[1]}; `compare` takes two."
+            )
         worse = ~other.correct & self.correct
         worse |= (other.correct == self.correct) & (other.losses > self.losses)
         worse = other.valid & (worse | ~self.valid)
@@ -184,12 +190,14 @@ class AccuracyCurve:
             name: [*self.settings.get(name, []), *other.settings.get(name, [])]
             for name in ("attacks", "seeds")
         }
+        both = [curve.settings.get("checks") for curve in (self, other)]
+        checked = {} if None in both else {"checks": all(both)}
         return dataclasses.replace(
             self,
             **merged,
             valid=self.valid | other.valid,
             flags=tuple(dict.fromkeys((*self.flags, *other.flags))),
-            settings={**self.settings, **lists},
+            settings={**self.settings, **lists, **checked},
             shown=_worse_shown(self.shown, other.shown, worse),
         )
 

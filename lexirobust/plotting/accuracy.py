@@ -63,10 +63,12 @@ def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
         aside = (number - (len(curves) - 1) / 2) * step / 72
         place = axes.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans)
         drawn = {"transform": place, "color": style["color"]}
+        bars = np.ones(len(magnitudes), bool)
         if len(curves) == 1:
             axes.fill_between(magnitudes, low, high, alpha=0.18, linewidth=0, **drawn)
-        else:
-            axes.vlines(magnitudes, low, high, linewidth=1.3, **drawn)
+            known = np.pad(np.isfinite(low), 1)
+            bars = ~(known[:-2] | known[2:])  # Between two points there is a band.
+        axes.vlines(magnitudes[bars], low[bars], high[bars], linewidth=1.3, **drawn)
         accuracies = 100 * curve.accuracy[order]
         axes.plot(
             magnitudes, accuracies, label=name, markersize=4.5, linewidth=1.1, **style | drawn

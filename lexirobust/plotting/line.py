@@ -70,7 +70,9 @@ def classifiers_and_curves(
         for boundary in datasets.decision_boundaries(classifier, low=x[0], high=x[-1]):
             _annotate_boundary(left, boundary)
         for label, curve in curves.items():
-            right.plot(curve.magnitudes, curve.accuracy, label=label, **_curve_style(label))
+            order = np.argsort(curve.magnitudes)
+            magnitudes = np.asarray(curve.magnitudes)[order]
+            right.plot(magnitudes, curve.accuracy[order], label=label, **_curve_style(label))
         right.legend(loc="best")
         left.set_ylabel(name, fontweight="bold")
         for axes in row:

@@ -59,7 +59,12 @@ def training_curves(
                 f"{trained} epochs of {method!r}."
             )
     ranks = sorted(
-        {key.split("@", 1)[1] for h in histories.values() for key in h if "@" in key},
+        {
+            key.split("@", 1)[1]
+            for history in histories.values()
+            for key in history
+            if key.removeprefix("val_").startswith(("accuracy@", "loss@"))
+        },
         key=_rank_order,
     )
     colors = dict(zip(ranks, itertools.cycle(style["color"] for style in SERIES), strict=False))

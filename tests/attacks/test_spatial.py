@@ -213,6 +213,12 @@ def test_inputs_that_are_no_images_are_refused(attack, shape):
         attack(one_pixel(0, 0), np.zeros(shape), np.zeros(4, int), 1.0)
 
 
+@KINDS
+def test_images_with_their_channels_first_are_refused(attack):
+    with pytest.raises(ValueError, match=r"channels last. Received: shape \(4, 3, 8, 9\)"):
+        attack(one_pixel(0, 0), np.zeros((4, 3, 8, 9)), np.zeros(4, int), 1.0)
+
+
 def test_image_whose_logits_are_not_numbers_is_the_worst():
     def classifier(x):
         corner = x[:, 0, 0, 0]

@@ -136,6 +136,35 @@ def test_a_plain_keras_model_is_watched_and_stopped_by_what_is_seen():
     assert len(trained(classifier, watch, stop, epochs=9).epoch) == 3
 
 
+def test_callbacks_of_one_fit_know_nothing_of_another_one():
+    watch = RobustnessCurve(X, Y, ATTACK, [1.0])
+    monitor = ConflictMonitor()
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0], detailed_logs=True))
+    trained(model, watch, monitor, epochs=3)
+    first = dict(watch.curves)
+    last = trained(model, watch, monitor, epochs=4, initial_epoch=2).history
+    assert [*watch.curves] == [0, 1, 2, 3]  # Training went on.
+    assert [watch.curves[epoch] is first[epoch] for epoch in (0, 1, 2)] == [True, True, False]
+    assert monitor.history["min_cosine"][2:] == last["min_cosine"]
+    assert len(monitor.history["min_cosine"]) == 4
+    last = trained(model, watch, monitor, epochs=2).history
+    assert [*watch.curves] == [0, 1]
+    assert monitor.history["min_cosine"] == last["min_cosine"]
+
+
+def test_curves_are_measured_from_the_smallest_magnitude_up():
+    watch = RobustnessCurve(X, Y, ATTACK, [4, 0, 0.5, 4])
+    assert watch.names == ["val_accuracy@natural", "val_accuracy@l2=0_5", "val_accuracy@l2=4"]
+
+
+def test_a_search_for_the_least_norm_is_watched():
+    attack = lr.attacks.WithinMagnitude(lr.attacks.DeepFool("l2", bounds=None))
+    watch = RobustnessCurve(X, Y, attack, [0.0, 0.5])
+    trained(compiled(lr.Standard(right_network())), watch, epochs=1)
+    assert attack.seed is None
+    assert watch.curves[0].accuracy[0] >= watch.curves[0].accuracy[1]
+
+
 def test_a_curve_does_not_hide_what_validation_data_say():
     model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
     with pytest.raises(ValueError, match="`validation_data` must be left out"):
@@ -372,6 +401,7 @@ def test_without_tensorboard_it_is_asked_for(tmp_path, monkeypatch):
     [
         (lambda: RobustnessCurve(X, Y, "pgd", [1.0]), TypeError, "`attack`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [-1.0]), ValueError, "`magnitudes`"),
+        (lambda: RobustnessCurve(X, Y, ATTACK, [1.0, 1.0000001]), ValueError, "six digits"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], every=0), ValueError, "`every`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], batch_size=0), ValueError, "`batch_size`"),
         (lambda: RobustnessCurve(X, Y[:3], ATTACK, [1.0]), ValueError, "`y`"),
@@ -488,6 +518,13 @@ def test_a_stopped_training_goes_on_from_its_backup(tmp_path):
     for one, other in zip(second.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not tmp_path.exists()
+
+
+def test_a_training_that_stops_early_leaves_a_backup_of_its_end(tmp_path):
+    model = compiled(lr.Standard(right_network()), rate=0.1)
+    stop = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=1e9)
+    trained(model, Backup(tmp_path, every=5, delete=False), stop, epochs=9)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-2.weights.h5"]
 
 
 def test_a_backup_that_is_cut_off_is_none(tmp_path, monkeypatch):

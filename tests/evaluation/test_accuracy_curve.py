@@ -256,6 +256,26 @@ def test_sums_need_the_same_samples():
         curve() + 1
 
 
+def with_settings(seed=0, **settings):
+    one = curve(seed=seed)
+    return dataclasses.replace(one, settings={**one.settings, **settings})
+
+
+def test_sums_need_the_same_classifier():
+    one, other = with_settings(classifier="abc"), with_settings(seed=1, classifier="xyz")
+    with pytest.raises(ValueError, match="one classifier"):
+        one + other
+    assert lr.compare(one, other).order is not None
+    for known in (with_settings(seed=1, classifier="abc"), curve(seed=1)):
+        assert (one + known).settings["classifier"] == "abc"
+
+
+@pytest.mark.parametrize(("one", "other"), [(True, True), (True, False), (False, True)])
+def test_a_sum_was_checked_where_both_were(one, other):
+    both = with_settings(checks=one) + with_settings(seed=1, checks=other)
+    assert both.settings["checks"] is (one and other)
+
+
 def test_curves_of_other_priors_are_not_compared():
     one = curve()
     other = dataclasses.replace(one, settings={**one.settings, "priors": [0.2, 0.8]})
@@ -296,6 +316,23 @@ def test_a_plot_has_each_curve_its_interval_and_its_gap():
     assert len(axes.collections) == 2
     assert axes.get_ylabel() == "accuracy, %"
     assert curve().plot().axes[0].get_legend() is None
+
+
+def test_the_interval_of_a_magnitude_without_neighbors_is_a_bar():
+    one = lr.AccuracyCurve(
+        np.array([0.0, 1.0, 2.0, 3.0]), *np.ones((4, 4, 9), bool), np.ones((4, 9), bool)
+    )
+    valid = np.ones((4, 9), bool)
+    valid[1] = False
+    for measured, bars in (
+        (one, 0),
+        (dataclasses.replace(one, valid=valid), 1),
+        (dataclasses.replace(one, **{name: getattr(one, name)[:1] for name in FIELDS}), 1),
+    ):
+        _, lone = measured.plot().axes[0].collections
+        assert len(lone.get_segments()) == bars
+        for low, high in lone.get_segments():
+            np.testing.assert_allclose([low[1], high[1]], 100 * measured.interval()[0])
 
 
 def test_intervals_of_several_curves_stand_side_by_side_at_their_magnitude():

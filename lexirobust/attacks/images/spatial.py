@@ -260,6 +260,14 @@ def _check_images(x: tf.Tensor) -> None:
         raise ValueError(
             f"`x` must hold images [N, height, width, channels]. Received: shape {tuple(x.shape)}."
         )
+    few, last = x.shape[1], x.shape[-1]
+    if few is not None and last is not None and few <= 4 < last:
+        raise ValueError(
+            "`x` must hold images with their channels last. Received: shape "
+            f"{tuple(x.shape)}, whose channels seem to come first; begin the classifier with "
+            "keras.layers.Permute((3, 1, 2)) and give it images of shape [N, height, width, "
+            "channels]."
+        )
 
 
 def _shares(count: int, dtype: tf.DType) -> tf.Tensor:
