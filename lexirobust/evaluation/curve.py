@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -47,7 +47,9 @@ class AccuracyCurve:
     Attributes:
         magnitudes: `[K]` norms.
         correct: `[K, N]` bool: whether the perturbed sample is classified as labeled.
-        losses: `[K, N]` cross entropies at the perturbed samples, in nats.
+        losses: `[K, N]` cross entropies at the perturbed samples, in nats. `AutoAttack` searches
+            from the largest magnitude down, and gives back a sample that resists there as it was at
+            all smaller ones: such losses are those of clean inputs, and norms are 0.
         norms: `[K, N]` norms that the perturbations reached; not a number where an attack's
             magnitudes are no norms, as those of `Spatial`.
         feasible: `[K, N]` bool: whether the bounds have room for a perturbation of that norm.
@@ -335,51 +337,6 @@ def check_pair(first: AccuracyCurve, second: AccuracyCurve) -> None:
             "Curves must be of the same kind: of accuracy, or of genuine accuracy in the cells of "
             f"the same points. Received: cells of digests {cells[0]} and {cells[1]}."
         )
-
-
-def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
-    """Checks that two curves may be compared: as `check_pair`, and of the same norm.
-
-    Args:
-        first: A curve.
-        second: Another.
-
-    Raises:
-        ValueError: If they may not.
-        TypeError: If one is no curve.
-    """
-    check_pair(first, second)
-    norms = [first.norm, second.norm]
-    if None not in norms and norms[0] != norms[1]:
-        raise ValueError(
-            "Curves must be of the same norm: magnitudes of different norms are not comparable. "
-            f"Received: {norms[0]} and {norms[1]}."
-        )
-
-
-def under_same_attacks(curves: Iterable[AccuracyCurve]) -> bool:
-    """Tells if curves were measured with the same attacks, as far as they say.
-
-    Args:
-        curves: Curves.
-
-    Returns:
-        Whether those of them that say what their attacks were differ in seeds alone.
-    """
-    kinds = [_kinds_of(c.settings["attacks"]) for c in curves if "attacks" in c.settings]
-    return all(kind == kinds[0] for kind in kinds)
-
-
-def _kinds_of(attacks: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Attacks' classes and settings without their seeds, in any order."""
-
-    def seedless(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: seedless(inner) for name, inner in value.items() if name != "seed"}
-        return [seedless(inner) for inner in value] if isinstance(value, list) else value
-
-    kinds = [[each.get("class_name"), seedless(each.get("config"))] for each in attacks]
-    return sorted(kinds, key=repr)
 
 
 def _worse_shown(

@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from lexirobust.evaluation.curve import AccuracyCurve, check_comparable, under_same_attacks
+from lexirobust.evaluation.curve import AccuracyCurve, check_pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,3 +212,48 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
     corrected = np.empty_like(p_values)
     corrected[ascending] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return corrected
+
+
+def check_comparable(first: AccuracyCurve, second: AccuracyCurve) -> None:
+    """Checks that two curves may be compared: as `check_pair`, and of the same norm.
+
+    Args:
+        first: A curve.
+        second: Another.
+
+    Raises:
+        ValueError: If they may not.
+        TypeError: If one is no curve.
+    """
+    check_pair(first, second)
+    norms = [first.norm, second.norm]
+    if None not in norms and norms[0] != norms[1]:
+        raise ValueError(
+            "Curves must be of the same norm: magnitudes of different norms are not comparable. "
+            f"Received: {norms[0]} and {norms[1]}."
+        )
+
+
+def under_same_attacks(curves: Iterable[AccuracyCurve]) -> bool:
+    """Tells if curves were measured with the same attacks, as far as they say.
+
+    Args:
+        curves: Curves.
+
+    Returns:
+        Whether those of them that say what their attacks were differ in seeds alone.
+    """
+    kinds = [_kinds_of(c.settings["attacks"]) for c in curves if "attacks" in c.settings]
+    return all(kind == kinds[0] for kind in kinds)
+
+
+def _kinds_of(attacks: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Attacks' classes and settings without their seeds, in any order."""
+
+    def seedless(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: seedless(inner) for name, inner in value.items() if name != "seed"}
+        return [seedless(inner) for inner in value] if isinstance(value, list) else value
+
+    kinds = [[each.get("class_name"), seedless(each.get("config"))] for each in attacks]
+    return sorted(kinds, key=repr)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lexirobust.atomic_files import write_whole
 from lexirobust.evaluation import AccuracyCurve
-from lexirobust.evaluation.curve import check_comparable, under_same_attacks
+from lexirobust.evaluation.order import check_comparable, under_same_attacks
 from lexirobust.reporting.content import (
     attacks_in_words,
     attacks_of,
