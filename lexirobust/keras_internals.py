@@ -5,10 +5,12 @@ where they are used: the moments of each optimizer (`training/step/preconditione
 method that `CheckedModel` overrides (`_maybe_symbolic_build`).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend import compute_output_spec as compute_output_spec
 from keras.src.trainers.compile_utils import CompileLoss as CompileLoss
@@ -69,6 +71,17 @@ def random_states(layer: keras.Layer) -> list[keras.Variable]:
     """What a layer and all layers inside it draw random numbers from."""
     layers = [layer, *layers_inside(layer)]
     return [generator.state for each in layers for generator in each._seed_generators]
+
+
+@functools.cache
+def activity_penalties_add_up() -> bool:
+    """Tells if activity regularizers add up over a batch, as in old releases of Keras.
+
+    In newer ones they are means over samples, as every other loss.
+    """
+    layer = keras.layers.ActivityRegularization(l1=1.0)
+    layer(np.ones((2, 1), np.float32))
+    return float(layer.losses[0]) > 1.5
 
 
 def clipped(

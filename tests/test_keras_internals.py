@@ -72,6 +72,14 @@ def test_places_in_an_optimizer(model):
         keras_internals.places_in(model.optimizer, [keras.Variable(0.0)])
 
 
+def test_activity_penalties():
+    layer = keras.layers.Dense(1, activity_regularizer="l1", kernel_initializer="ones")
+    layer(np.ones((4, 1)))
+    total = 0.01 * 4  # The default of "l1".
+    expected = total if keras_internals.activity_penalties_add_up() else total / 4
+    assert float(layer.losses[0]) == pytest.approx(expected)
+
+
 def test_fit_begins_where_it_is_told(model):
     begun = []
     keras_internals.begin_at(model, 2)

@@ -110,7 +110,11 @@ def test_weights_are_not_shared():
             ValueError,
             "operation outside of layers",
         ),
-        (lambda: (lambda x: keras.Model(x, [x, x]))(keras.Input((4,))), TypeError, "one output"),
+        (
+            lambda: (lambda x: keras.Model(x, 2 * [layers.Dense(2)(x)]))(keras.Input((4,))),
+            TypeError,
+            "one output",
+        ),
     ],
 )
 def test_what_has_no_such_end_is_refused(make, error, message):

@@ -19,6 +19,7 @@ from lexirobust.training.outputs import OutputLosses, Outputs, check_one_loss, c
 from lexirobust.training.resumable_model import ResumableModel
 from lexirobust.training.settings import (
     TrainingSettings,
+    check_activity_penalties,
     check_classifier,
     check_logits,
     check_objectives,
@@ -277,6 +278,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
 
     def _build_on_compiled(self) -> None:
         """Makes what needs both the classifier's shape and what was compiled."""
+        if self.settings.micro_batch_size is not None:
+            check_activity_penalties(self.classifier)
         score: Any = compiled_loss(self)
         if self._outputs is not None:
             score = OutputLosses(self._outputs.losses(self.loss, self._terms))

@@ -9,6 +9,7 @@ import keras
 from lexirobust.checks import check_count
 from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
+from lexirobust.keras_internals import activity_penalties_add_up, layers_inside
 from lexirobust.probabilities import is_of_labels, probability_layer
 from lexirobust.training.objectives import Objective, Rank
 from lexirobust.training.state.gradient_means import GradientMeans, RunningMean, check_memory
@@ -152,6 +153,25 @@ def check_logits(classifier: keras.Model, ranks: Sequence[Rank]) -> None:
         raise ValueError(
             "`classifier` must give logits. Received: one whose last layer, "
             f"{end.name!r}, makes probabilities of them; train lexirobust.logits(classifier)."
+        )
+
+
+def check_activity_penalties(classifier: keras.Model) -> None:
+    """Checks that what a classifier adds to its loss is the same in micro-batches.
+
+    Raises:
+        ValueError: If it is a sum over the batch, of which micro-batches would give a part.
+    """
+    penalized = [
+        layer.name
+        for layer in layers_inside(classifier)
+        if getattr(layer, "activity_regularizer", None) is not None
+    ]
+    if penalized and activity_penalties_add_up():
+        raise ValueError(
+            "`micro_batch_size` must be None for a classifier with activity regularizers: Keras "
+            f"{keras.__version__} adds their losses up over a batch, where newer releases take the "
+            f"mean. Received: layers {penalized}."
         )
 
 
