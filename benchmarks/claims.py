@@ -109,13 +109,14 @@ def ranking_is_free(experiment: str) -> Claim:
 def ranking_beats_a_weight(experiment: str) -> Claim:
     memory = runs_of("targets", experiment=experiment, way="ranked with memory 0.5")
     weighted = runs_of("targets", experiment=experiment, way="weighted sum 0.8")
-    kept = differences(memory, weighted, natural)
+    kept, gained = differences(memory, weighted, natural), differences(memory, weighted, robust)
     return Claim(
-        f"It has less natural error than the weighted sum of 0.8, as robust ({TITLES[experiment]})",
+        "It has less natural error than the weighted sum of 0.8, and is at most 3 points less "
+        f"robust ({TITLES[experiment]})",
         "ours",
-        f"natural {points(kept)} points, robust {points(differences(memory, weighted, robust))}",
+        f"natural {points(kept)} points, robust {points(gained)}",
         len(kept),
-        told(kept),
+        told(kept) if told(gained, -0.03) == "yes" else told(gained, -0.03),
         "targets.py",
     )
 
@@ -126,13 +127,21 @@ def target_beats_a_weight() -> Claim:
     kept = differences(target, weighted, natural)
     gained = differences(target, weighted, robust)
     return Claim(
-        "A target is ahead of the weighted sum that ends with the same natural loss",
+        "A target is ahead of the weighted sum that ends with the same natural loss, in natural "
+        f"accuracy or in robustness, and behind in neither ({TITLES['fashion_mnist']})",
         "ours",
         f"natural {points(kept)} points, robust {points(gained)}",
         len(kept),
-        "yes" if "yes" in (told(kept), told(gained)) else "not told apart",
+        _both(told(kept), told(gained)),
         "targets.py",
     )
+
+
+def _both(first: str, second: str) -> str:
+    """Ahead in one of two values, and behind in neither."""
+    if "no" in (first, second):
+        return "no"
+    return "yes" if "yes" in (first, second) else "not told apart"
 
 
 def target_at_plain_loss() -> Claim:
@@ -144,7 +153,8 @@ def target_at_plain_loss() -> Claim:
         "of robust accuracy, with batch normalization, dropout and augmentation "
         f"({TITLES['fashion_mnist']})",
         "ours",
-        f"natural {points(kept)} points, robust {points(gained)}",
+        f"natural {points(kept)} points, robust {points(gained)}; natural loss "
+        f"{np.mean([run['logs']['loss@natural'] for run in target.values()]):.2f} for 0.36",
         len(kept),
         told(kept, -0.005) if told(gained, 0.25).startswith("yes") else told(gained, 0.25),
         "targets.py --experiments=augmented",
@@ -160,9 +170,9 @@ def targets_are_met() -> Claim:
         for run in runs
     ]
     return Claim(
-        "Targets of accuracy are met on test images, within their interval, without tuning",
+        "Targets of accuracy are met on test images: none is above their interval",
         "ours",
-        f"{sum(met)} of {len(met)} trainings, six targets",
+        f"{sum(met)} of {len(met)} trainings, {len({run['way'] for run in runs})} targets",
         len({run["seed"] for run in runs}),
         "yes" if all(met) else "no",
         "targets.py",
@@ -249,13 +259,14 @@ def genuine(magnitude: int) -> Claim:
 def papers_table() -> Claim:
     runs = json.loads((RESULTS / "mnist_ranked_h200.json").read_text(encoding="utf-8"))
     run = next(r for r in runs if r["method"] == "olsrc" and r["magnitudes"] == [4.0])
+    reached = run["natural_accuracy"] >= 0.9793 and run["accuracy"]["4"] >= 0.2671
     return Claim(
         "`OLSRC` trained for l2 4 on 2000 images: 97.93 % natural, 26.71 % at l2 4",
         "paper, table 2",
         f"{100 * run['natural_accuracy']:.2f} and {100 * run['accuracy']['4']:.1f} %, under a"
         " stronger attack",
         1,
-        "not reached",
+        "yes, by one seed" if reached else "no, by one seed",
         "../examples/mnist.py --method=olsrc --epochs=800",
     )
 
@@ -266,7 +277,8 @@ def toy() -> Claim:
         len(run["boundaries"]) == 1 and abs(run["boundaries"][0]) <= 0.25 for run in found.values()
     ]
     return Claim(
-        "`OLGRC` finds the boundary that is as far from both classes (toy problem, within 0.25)",
+        "`OLGRC` finds the boundary that is as far from both classes (toy problem, within 0.25; so "
+        "does plain training)",
         "paper, section 6",
         f"{sum(right)} of {len(right)} seeds",
         len(right),

@@ -1,8 +1,9 @@
-"""What the package takes of Keras that is not public: all of it, so that a move is mended here.
+"""What the package takes of Keras that is not public, in one place to mend.
 
-Keras changes such names between minor releases; `tests/test_keras_internals.py` says which. Kept
-where they are used: the moments of each optimizer (`training/step/preconditioners.py`), and the
-method that `CheckedModel` overrides (`_maybe_symbolic_build`).
+Keras changes such names between minor releases; `tests/test_keras_internals.py` says which. Two
+are kept where they are used: the moments of each optimizer (`training/step/preconditioners.py`),
+and how metrics are built on replicas (`_maybe_symbolic_build`, `_distribute_strategy` in
+`CheckedModel`).
 """
 
 import functools
@@ -107,6 +108,11 @@ def places_in(
             "with a new one."
         ) from None
     return places, len(optimizer._trainable_variables)
+
+
+def assign_past_scopes(variable: keras.Variable, value: Any) -> None:
+    """Assigns to a variable itself, where a `keras.StatelessScope` would keep the value."""
+    variable._direct_assign(value)
 
 
 def begin_at(model: keras.Model, epoch: int | None) -> None:

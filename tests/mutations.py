@@ -601,8 +601,8 @@ MUTATIONS: Final = (
     Mutation(
         "attacks in training see averages that lag behind",
         "training/step/batch_statistics.py",
-        "average.assign(updates.get_current_value(average) / (1.0 - momentum**calls))",
-        "average.assign(average.value)",
+        "average.assign(tf.where(known, value, low))",
+        "average.assign(low)",
         ("tests/training/test_batch_statistics.py",),
     ),
     Mutation(

@@ -18,6 +18,8 @@ PRIVATE = {
     "_seed_generators",
     "_clip_gradients",
     "_get_variable_index",
+    "_trainable_variables",
+    "_direct_assign",
     "_initial_epoch",
     "_loss_tracker",
     "_compile_loss",
@@ -55,6 +57,13 @@ def test_layers_and_what_they_draw_from(model):
     model(np.ones((1, 3)), training=True)
     assert np.any(before != keras.ops.convert_to_numpy(state))
     assert not keras_internals.random_states(keras.layers.Dense(1))
+
+
+def test_assigned_past_scopes():
+    variable = keras.Variable(1.0)
+    with keras.StatelessScope():
+        keras_internals.assign_past_scopes(variable, 2.0)
+    assert float(variable) == 2.0
 
 
 def test_clipped(model):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import lexirobust as lr
@@ -135,13 +136,16 @@ def test_training_on_what_looks_like_probabilities_is_warned_of():
         model.fit(X, np.arange(7) % 3, verbose=0)
 
 
-def test_several_sigmoids_can_be_ranked_by_losses_of_their_own(recwarn):
+def test_several_sigmoids_can_be_ranked_by_losses_of_their_own(recwarn, tmp_path):
     """They are no probabilities of classes."""
     model = lr.LexicographicModel(chain(layers.Dense(3, "sigmoid")), [lr.objectives.Natural()])
     with pytest.raises(ValueError, match=r"one class in several.*lexirobust.logits\(classifier\)"):
         model.compile("sgd")
     model.compile("sgd", "mse")
     assert model.predict(X, verbose=0).shape == (7, 3)
+    model.export(tmp_path / "1", verbose=False)
+    served = tf.saved_model.load(tmp_path / "1")
+    np.testing.assert_allclose(served.serve(X), model.predict(X, verbose=0), atol=1e-6)
     assert not [each for each in recwarn if "probabilities" in str(each.message)]
 
 

@@ -32,7 +32,7 @@ class Backup(keras.callbacks.Callback):
             the first one writes what all of them read.
         every: A backup is made after every so many epochs, and after the last.
         delete: Whether the backup is removed when training ends. If it is not, the same `fit` made
-            again has nothing left to do.
+            again has nothing left to do, or the epochs that it has not come to.
 
     Raises:
         ValueError: If `every` is no integer of at least 1, or in `fit`, if the model is not built.
@@ -58,7 +58,6 @@ class Backup(keras.callbacks.Callback):
         self.folder = pathlib.Path(folder)
         self.every = every
         self.delete = delete
-        self._done = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Goes on with the latest backup, if there is one."""
@@ -68,7 +67,6 @@ class Backup(keras.callbacks.Callback):
                 "`model` must be built before `fit`, to be restored: give it a keras.Input, or "
                 "call it on a batch."
             )
-        self._done = 0
         # Keras would begin there for ever, whatever `fit` it is.
         begin_at(self.model, None)
         if self._latest:
@@ -81,13 +79,10 @@ class Backup(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Makes a backup, and removes older ones."""
         del logs
-        self._done = done = epoch + 1
-        if not self._writes or (done % self.every and done != self.params["epochs"]):
+        done = epoch + 1
+        last = done == self.params["epochs"] or self.model.stop_training
+        if not self._writes or (done % self.every and not last):
             return
-        self._write(done)
-
-    def _write(self, done: int) -> None:
-        """Makes a backup after so many epochs, and removes earlier ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / f"epoch-{done}.weights.h5", self.model.save_weights)
         for number, path in self._latest.items():
@@ -98,8 +93,6 @@ class Backup(keras.callbacks.Callback):
         """Removes the backup, unless it is to stay."""
         del logs
         begin_at(self.model, None)
-        if not self.delete and self._writes and self._done and self._done not in self._latest:
-            self._write(self._done)  # Training has stopped before its last epoch.
         if self.delete and self._writes:
             for path in (*self._latest.values(), *self.folder.glob(".part-epoch-*")):
                 path.unlink()

@@ -25,7 +25,7 @@ from lexirobust.attacks import (
     VoronoiPGD,
     WithinMagnitude,
 )
-from lexirobust.attacks.classifier import logits_of
+from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.losses import classification_loss
 from lexirobust.attacks.staged_run import Found
@@ -144,7 +144,7 @@ def evaluate_robustness(
         "attacks": [_describe(attack) for attack in attacks],
         "genuine": None,
         "priors": None if priors is None else priors.tolist(),
-        "classifier": _digest_weights(classifier),
+        "classifier": _digest_weights(classifier_of(classifier)),
         "batch_size": int(batch_size),
         "magnitudes": magnitudes,
     }

@@ -279,7 +279,7 @@ class CheckedModel(keras.Model):
         Labels have no average, and other workers' replicas cannot be seen from here: with
         `MultiWorkerMirroredStrategy` Keras 3.15 stops (issue 20585 of Keras).
         """
-        if self.distribute_strategy.num_replicas_in_sync > 1 and iterator is not None:
+        if self._distribute_strategy is not None and iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = tf.nest.map_structure(
                 lambda values: self.distribute_strategy.experimental_local_results(values)[0],

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lexirobust import serving
 from lexirobust.configs import arguments_of, deserialized, serialized
+from lexirobust.probabilities import is_of_labels, probability_layer
 from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.state.saved_variables import (
     FixedState,
@@ -24,6 +25,7 @@ class ResumableModel(keras.Model):
     names in `saved_state` what Keras does not know of.
     """
 
+    classifier: keras.Model
     settings: TrainingSettings
     seed_generator: keras.random.SeedGenerator
 
@@ -71,16 +73,19 @@ class ResumableModel(keras.Model):
         """Compiles the model as it was when it was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Saves all that training goes on from; as `keras.Model.save`, as `.keras` files alone.
+    def save(
+        self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Saves all that training goes on from; as `keras.Model.save`, but for HDF5.
 
         Args:
-            filepath: Where to: a path that ends in `.keras`.
+            filepath: Where to: a path that ends in `.keras`, or as `zipped` says.
             overwrite: As of `keras.Model.save`.
+            zipped: As of `keras.Model.save`.
             **kwargs: As of `keras.Model.save`.
 
         Raises:
-            ValueError: If the path ends otherwise.
+            ValueError: If the path ends in `.h5` or `.hdf5`, or as `keras.Model.save`.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
             # Keras would write it, and find no registered class in it when it is loaded.
@@ -88,12 +93,13 @@ class ResumableModel(keras.Model):
                 "`filepath` must end in .keras: what Keras writes as HDF5 cannot be loaded again. "
                 f"Received: {str(filepath)!r}; save_weights writes {'.weights.h5'!r} files."
             )
-        super().save(filepath, overwrite=overwrite, **kwargs)
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes the classifier for serving; as `keras.Model.export`.
 
-        A SavedModel of a classifier with one output is what `lexirobust.export` writes.
+        A SavedModel of a classifier with one output is what `lexirobust.export` writes; where that
+        is several sigmoids, which are no logits of classes, it is Keras's own.
 
         Args:
             filepath: Where to.
@@ -103,7 +109,8 @@ class ResumableModel(keras.Model):
         Raises:
             ValueError: If the model is not built, or as `lexirobust.export`.
         """
-        if format == "tf_saved_model" and self.has_logits and set(kwargs) <= {"verbose"}:
+        ours = self.has_logits and not is_of_labels(probability_layer(self.classifier))
+        if format == "tf_saved_model" and ours and set(kwargs) <= {"verbose"}:
             serving.export(self, filepath, verbose=bool(kwargs.get("verbose")))
             return
         if self.built:

@@ -523,7 +523,7 @@ def test_a_stopped_training_goes_on_from_its_backup(tmp_path):
 def test_a_training_that_stops_early_leaves_a_backup_of_its_end(tmp_path):
     model = compiled(lr.Standard(right_network()), rate=0.1)
     stop = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=1e9)
-    trained(model, Backup(tmp_path, every=5, delete=False), stop, epochs=9)
+    trained(model, stop, Backup(tmp_path, every=5, delete=False), epochs=9)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-2.weights.h5"]
 
 

@@ -28,7 +28,7 @@ def test_inside_outputs_are_those_of_training_and_outside_nothing_has_changed(mo
         used = model(X, training=False)
     for old, new in zip(before, state_of(model), strict=True):
         np.testing.assert_array_equal(new, old)
-    np.testing.assert_allclose(used, model(X, training=True), atol=2e-4)
+    np.testing.assert_allclose(used, model(X, training=True), atol=2e-3)
 
 
 def siamese():
@@ -42,6 +42,38 @@ def by_time():
     block = keras.Sequential([L.Dense(6), L.BatchNormalization()])
     middle = [L.Reshape((2, 2)), L.TimeDistributed(block), L.Flatten()]
     return keras.Sequential([keras.Input((4,)), *middle, L.Dense(2)])
+
+
+class Inner(L.Layer):
+    """Normalizes inside a function of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalization = L.BatchNormalization()
+
+    def build(self, shape):
+        self.normalization.build(shape)
+
+    @tf.function
+    def call(self, x, training=False):
+        return self.normalization(x, training=training)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_layers_with_functions_of_their_own_are_normalized_too(run_eagerly):
+    model = compiled(lr.OLSRC(network(Inner()), ATTACK, [1.0]), run_eagerly=run_eagerly)
+    logs = model.fit(X, Y, batch_size=20, verbose=0).history
+    assert np.isfinite(logs["loss@l2=1"]).all()
+
+
+def test_renormalizing_layers_keep_their_averages():
+    layer = L.BatchNormalization()
+    layer.renorm = True  # As releases of Keras that know it have it.
+    model = network(layer)
+    before = state_of(model)
+    with normalized_by(model, tf.constant(X)):
+        for old, new in zip(before, state_of(model), strict=True):
+            np.testing.assert_array_equal(new, old)
 
 
 @pytest.mark.parametrize("make", [siamese, by_time])
@@ -60,7 +92,7 @@ def test_a_layer_that_is_called_twice_gets_the_mean_of_its_statistics(make):
     expected = np.average([half.mean(axis=0) for half in halves], axis=0, weights=[0.99, 1])
     np.testing.assert_allclose(mean, expected, atol=1e-5)
     expected = np.average([half.var(axis=0) for half in halves], axis=0, weights=[0.99, 1])
-    np.testing.assert_allclose(variance, expected, rtol=1e-3)
+    np.testing.assert_allclose(variance, expected, atol=1e-5)
 
 
 class Fixed(L.Layer):

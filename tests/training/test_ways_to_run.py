@@ -8,6 +8,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import lexirobust as lr
 from tests.training.by_hand import (
@@ -121,3 +122,22 @@ def test_a_model_without_shapes_is_built_where_it_is_distributed(strategy):
     kernel = model.classifier.layers[0].kernel
     assert len(strategy.experimental_local_results(kernel.value)) == 2
     assert model.optimizer.iterations.numpy() == 1
+
+
+@pytest.mark.parametrize("make", [tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy])
+def test_a_strategy_of_one_device_trains_as_none(make):
+    strategy = make("/cpu:0") if make is tf.distribute.OneDeviceStrategy else make(["/cpu:0"])
+    x, y = lr.datasets.toy(20, seed=0)
+
+    def trained():
+        model = lr.OLSRC(right_network(), ATTACK, [1.0])
+        model.compile("sgd", metrics=["accuracy"])
+        history = model.fit(x, y, batch_size=20, verbose=0, validation_data=(x, y)).history
+        return history, weights(model)
+
+    logs, expected = trained()
+    with strategy.scope():
+        here, moved = trained()
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+    assert here.keys() == logs.keys()
+    assert here["val_accuracy"] == logs["val_accuracy"]

@@ -260,8 +260,7 @@ def _check_images(x: tf.Tensor) -> None:
         raise ValueError(
             f"`x` must hold images [N, height, width, channels]. Received: shape {tuple(x.shape)}."
         )
-    few, last = x.shape[1], x.shape[-1]
-    if few is not None and last is not None and few <= 4 < last:
+    if x.shape[1] in (1, 3) and all(size is not None and size > 4 for size in x.shape[2:]):
         raise ValueError(
             "`x` must hold images with their channels last. Received: shape "
             f"{tuple(x.shape)}, whose channels seem to come first; begin the classifier with "

@@ -256,7 +256,7 @@ class TargetEstimates(FixedState):
         return {rank.name: target for rank, target in pairs if target is not None}
 
     def hold_to_training(self) -> None:
-        """Takes back what `hold_to` did."""
+        """Takes back what `hold_to` did, as a `fit` does that has no callback for it."""
         for variable in (self._offsets, self._sums, self._summed):
             variable.assign(tf.zeros_like(variable.value()))
 
