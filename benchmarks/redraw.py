@@ -28,8 +28,10 @@ COMMANDS = (
     f"targets.py --norun --experiments=fashion_mnist --ways='{README_WAYS}' --page=README.md",
     "targets.py --norun --experiments=counterexample --page=docs/targets.md"
     " --ways='plain,weighted sum 0.5,weighted sum 0.8,target loss 0.4'",
+    "targets.py --norun --experiments=augmented --page=docs/targets.md",
     "targets.py --norun --experiments=label_noise --page=docs/targets.md"
-    " --ways='plain,weighted sum 0.5,ranked with memory 0.5,without issues: memory 0.5'",
+    " --ways='plain,weighted sum 0.5,ranked with memory 0.5,target loss 1,"
+    "without issues: memory 0.5'",
     "mini_batch.py --norun --part=time --page=docs/mini_batches.md",
     "mini_batch.py --norun --precision=mixed_bfloat16 --magnitudes=4.0 --page=docs/mini_batches.md"
     " --ways='memory 0.5,ranked 0.5,weighted 0.5,weighted 0.8,TRADES 1,row/20 0.5'"

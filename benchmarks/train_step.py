@@ -30,7 +30,7 @@ from lexirobust.atomic_files import write_json
 
 BATCHES = flags.DEFINE_list("batches", ["128"], "Batch sizes.")
 PROCESSES = flags.DEFINE_integer("processes", 3, "Processes, one after the other.", 1)
-TURNS = flags.DEFINE_integer("turns", 9, "Paired turns after the first, untimed one.", 1)
+TURNS = flags.DEFINE_integer("turns", 7, "Paired turns after the first, untimed one.", 1)
 ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 3, "Gradient steps of the attack.", 1)
 PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
 OUT = flags.DEFINE_string("out", "docs/results/train_step.json", "Where results are kept.")
