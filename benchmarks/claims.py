@@ -87,19 +87,28 @@ def robust(run: dict[str, Any]) -> float:
     return run["robust"][-1]
 
 
+def compared(experiment: str, way: str, other: str) -> tuple[list[float], list[float], str]:
+    """How much better one way of training is than another one, in natural and in robust accuracy.
+
+    Returns:
+        Both differences, seed by seed, and what they come to in words.
+    """
+    first = runs_of("targets", experiment=experiment, way=way)
+    second = runs_of("targets", experiment=experiment, way=other)
+    kept, gained = differences(first, second, natural), differences(first, second, robust)
+    return kept, gained, f"natural {points(kept)} points, robust {points(gained)}"
+
+
 TITLES = {"fashion_mnist": "Fashion-MNIST, l2 1", "mnist": "MNIST, l2 2"}
 
 
 def ranking_is_free(experiment: str) -> Claim:
-    memory = runs_of("targets", experiment=experiment, way="ranked with memory 0.5")
-    plain = runs_of("targets", experiment=experiment, way="plain")
-    gained = differences(memory, plain, robust)
-    kept = differences(memory, plain, natural)
+    kept, _, measured = compared(experiment, "ranked with memory 0.5", "plain")
     return Claim(
         "Ranking with memory costs less than 0.2 points of natural accuracy against plain training "
         f"({TITLES[experiment]})",
         "ours",
-        f"natural {points(kept)} points, robust {points(gained)}",
+        measured,
         len(kept),
         told(kept, -0.002),
         "targets.py",
@@ -107,14 +116,12 @@ def ranking_is_free(experiment: str) -> Claim:
 
 
 def ranking_beats_a_weight(experiment: str) -> Claim:
-    memory = runs_of("targets", experiment=experiment, way="ranked with memory 0.5")
-    weighted = runs_of("targets", experiment=experiment, way="weighted sum 0.8")
-    kept, gained = differences(memory, weighted, natural), differences(memory, weighted, robust)
+    kept, gained, measured = compared(experiment, "ranked with memory 0.5", "weighted sum 0.8")
     return Claim(
         "It has less natural error than the weighted sum of 0.8, and is at most 3 points less "
         f"robust ({TITLES[experiment]})",
         "ours",
-        f"natural {points(kept)} points, robust {points(gained)}",
+        measured,
         len(kept),
         told(kept) if told(gained, -0.03) == "yes" else told(gained, -0.03),
         "targets.py",
@@ -122,15 +129,12 @@ def ranking_beats_a_weight(experiment: str) -> Claim:
 
 
 def target_beats_a_weight() -> Claim:
-    target = runs_of("targets", experiment="fashion_mnist", way="target loss 0.36")
-    weighted = runs_of("targets", experiment="fashion_mnist", way="weighted sum 0.5")
-    kept = differences(target, weighted, natural)
-    gained = differences(target, weighted, robust)
+    kept, gained, measured = compared("fashion_mnist", "target loss 0.36", "weighted sum 0.5")
     return Claim(
         "A target is ahead of the weighted sum that ends with the same natural loss, in natural "
         f"accuracy or in robustness, and behind in neither ({TITLES['fashion_mnist']})",
         "ours",
-        f"natural {points(kept)} points, robust {points(gained)}",
+        measured,
         len(kept),
         _both(told(kept), told(gained)),
         "targets.py",
@@ -146,14 +150,13 @@ def _both(first: str, second: str) -> str:
 
 def target_at_plain_loss() -> Claim:
     target = runs_of("targets", experiment="augmented", way="target loss 0.36")
-    plain = runs_of("targets", experiment="augmented", way="plain")
-    kept, gained = differences(target, plain, natural), differences(target, plain, robust)
+    kept, gained, measured = compared("augmented", "target loss 0.36", "plain")
     return Claim(
         "At plain training's natural loss a target costs half a point at most and brings 25 points "
         "of robust accuracy, with batch normalization, dropout and augmentation "
         f"({TITLES['fashion_mnist']})",
         "ours",
-        f"natural {points(kept)} points, robust {points(gained)}; natural loss "
+        f"{measured}; natural loss "
         f"{np.mean([run['logs']['loss@natural'] for run in target.values()]):.2f} for 0.36",
         len(kept),
         told(kept, -0.005) if told(gained, 0.25).startswith("yes") else told(gained, 0.25),

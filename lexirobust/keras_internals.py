@@ -1,4 +1,4 @@
-"""What the package takes of Keras that is not public, in one place to mend.
+"""Names of Keras that are not public, and all that the package does by them.
 
 Keras changes such names between minor releases; `tests/test_keras_internals.py` says which. Two
 are kept where they are used: the moments of each optimizer (`training/step/preconditioners.py`),
@@ -69,7 +69,7 @@ def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def random_states(layer: keras.Layer) -> list[keras.Variable]:
-    """What a layer and all layers inside it draw random numbers from."""
+    """The states of all random generators of a layer and of the layers inside it."""
     layers = [layer, *layers_inside(layer)]
     return [generator.state for each in layers for generator in each._seed_generators]
 
@@ -95,7 +95,7 @@ def clipped(
 def places_in(
     optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
 ) -> tuple[list[int], int]:
-    """Where variables stand among those that an optimizer was built on, and how many those are.
+    """Indices of variables among those that an optimizer was built on, and the number of those.
 
     Raises:
         ValueError: If it was not built on one of them.

@@ -87,7 +87,7 @@ class ConflictMonitor(Periodic):
             raise ValueError("`x` and `y` must be given both, or neither.")
         self.x, self.y, self.batch_size = x, y, batch_size
         self.history: dict[str, list[float]] = {}
-        self._epochs: list[int] = []
+        self._epochs: dict[str, list[int]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is something to watch."""
@@ -103,13 +103,14 @@ class ConflictMonitor(Periodic):
 
     def forget_from(self, epoch: int) -> None:
         """Drops what is of another training."""
-        self._epochs = [known for known in self._epochs if known < epoch]
-        kept = len(self._epochs)
-        self.history = {name: values[:kept] for name, values in self.history.items() if kept}
+        for name, epochs in list(self._epochs.items()):
+            kept = [known for known in epochs if known < epoch]
+            self._epochs[name], self.history[name] = kept, self.history[name][: len(kept)]
+            if not kept:
+                del self._epochs[name], self.history[name]
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps what is watched."""
-        self._epochs.append(epoch)
         values = {
             name: float(value)
             for name, value in logs.items()
@@ -118,6 +119,7 @@ class ConflictMonitor(Periodic):
         values |= self._on_data()
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
+            self._epochs.setdefault(name, []).append(epoch)
         if self.log_dir is not None:
             from lexirobust import plotting
 

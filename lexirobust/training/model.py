@@ -30,7 +30,7 @@ from lexirobust.training.settings import (
 )
 from lexirobust.training.state.gradient_means import RunningMean
 from lexirobust.training.state.saved_variables import SavedState
-from lexirobust.training.state.targets import Target, warn_of_idle_targets, warn_of_missed_targets
+from lexirobust.training.state.targets import Target
 from lexirobust.training.state.warm_start import (
     RANDOM_STARTS,
     WarmStart,
@@ -45,6 +45,7 @@ from lexirobust.training.step.objective_losses import (
 )
 from lexirobust.training.step.training_step import TrainingStep
 from lexirobust.training.step_means import StepMeans
+from lexirobust.training.target_warnings import warn_of_idle_targets, warn_of_missed_targets
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")

@@ -152,6 +152,16 @@ def test_callbacks_of_one_fit_know_nothing_of_another_one():
     assert monitor.history["min_cosine"] == last["min_cosine"]
 
 
+def test_a_monitor_forgets_by_the_epoch_of_each_value():
+    monitor = ConflictMonitor()
+    monitor.on_epoch(0, {"min_cosine": 1.0})
+    monitor.on_epoch(1, {"min_cosine": 2.0, "cosine@natural,l2=1": 3.0})
+    monitor.forget_from(1)
+    assert monitor.history == {"min_cosine": [1.0]}
+    monitor.on_epoch(1, {"cosine@natural,l2=1": 4.0})
+    assert monitor.history == {"min_cosine": [1.0], "cosine@natural,l2=1": [4.0]}
+
+
 def test_curves_are_measured_from_the_smallest_magnitude_up():
     watch = RobustnessCurve(X, Y, ATTACK, [4, 0, 0.5, 4])
     assert watch.names == ["val_accuracy@natural", "val_accuracy@l2=0_5", "val_accuracy@l2=4"]

@@ -53,8 +53,8 @@ def normalized_by(classifier: keras.Model, x: tf.Tensor) -> Iterator[None]:
                 low + (after[id(each)] - low) / share
                 for low, each in zip(old, averages, strict=True)
             )
-            # In a loop of the graph there are more updates than can be counted here. What is less
-            # than the rounding of the averages is not told from 0.
+            # In a loop of the graph there are more updates than can be counted here. A negative
+            # variance shows it, unless it is within the rounding of the averages.
             known = tf.reduce_all(variance >= -1e-3 * (1.0 + old[1]))
             new = mean, tf.maximum(variance, 0.0)
             for average, low, value in zip(averages, old, new, strict=True):

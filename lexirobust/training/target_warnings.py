@@ -1,0 +1,56 @@
+"""Warnings of targets that ask for nothing, or were not reached."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from lexirobust.checks import is_of_classes
+from lexirobust.training.state.targets import TOLERANCE, TargetEstimates
+
+
+def warn_of_idle_targets(estimates: TargetEstimates, loss: Any, classes: int) -> None:
+    """Warns of losses on clean inputs that a classifier has without having learned anything.
+
+    Args:
+        estimates: The targets.
+        loss: As compiled.
+        classes: The number of classes.
+    """
+    if not is_of_classes(loss):
+        return
+    of_equal_logits = np.log(classes)
+    for rank, target in zip(estimates.ranks, estimates.targets, strict=True):
+        ((_, first), *others) = rank.terms
+        clean = not others and first.gives_logits and first.attack is None
+        if target is None or target.loss is None or not clean or target.loss < of_equal_logits:
+            continue
+        warnings.warn(
+            f"The target of {rank.name!r} asks for nothing: a loss of {target.loss:g}, where equal "
+            f"logits for all {classes} classes give {of_equal_logits:.4g}. An accuracy is asked "
+            "for as in lexirobust.Target(accuracy=0.99).",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEstimates) -> None:
+    """Warns at the end of a training of targets missed by more than a twentieth.
+
+    Args:
+        history: The logs of `fit`.
+        estimates: The targets.
+    """
+    for name, target in estimates.by_name.items():
+        distances = history.get(f"distance@{name}")
+        if not distances or distances[-1] <= 0.5 * TOLERANCE * target.error:
+            continue
+        kind = "loss" if target.accuracy is None else "accuracy"
+        last = history[f"estimate@{name}"][-1]
+        warnings.warn(
+            f"The target of {name!r} was not reached: {kind} {last:.4g} (`estimate@{name}`) after "
+            f"the last epoch, asked {target.value:.4g}. The ranks below it had what did not oppose "
+            "it. Train longer, use a larger network, or ask for what plain training reaches.",
+            UserWarning,
+            stacklevel=4,
+        )
