@@ -18,7 +18,7 @@ INSTALL_REQUIRES = [
     # The oldest release with wheels for Python 3.13. docs/compatibility.md says which tests were
     # run on it, and that all were on 2.21.
     "tensorflow>=2.20",
-    # We override trainer internals (train_step, make_train_function) and read the state of
+    # We override internals of training (lexirobust/keras_internals.py) and read the state of
     # optimizers. Keras changes both between minor releases, and a guarantee that rests on them
     # would break unseen. Raise the upper bound together with a run of noxfile.py on the new
     # release. 3.12 is the oldest that TensorFlow 2.21 allows.
@@ -155,7 +155,9 @@ setup(
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["lexirobust", "lexirobust.*"]),
-    package_data={"lexirobust": ["py.typed", "templates/*.jinja"]},
+    package_data={
+        "lexirobust": ["py.typed", "templates/*.jinja", "pretrained/*.json", "pretrained/*.keras"]
+    },
     # Keras 3.13 and later need Python 3.11. TensorFlow 2.21 has no wheels for 3.14; that bound is
     # left to TensorFlow, whose next release moves it.
     python_requires=">=3.11",

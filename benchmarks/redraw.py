@@ -48,6 +48,7 @@ COMMANDS = (
     "train_step.py --norun --page=docs/guarantees.md",
     "speed_options.py --norun --page=docs/scaling.md",
     "distribution.py --norun --out=docs/results/distribution.json --page=docs/scaling.md",
+    "pretrained.py --norun --page=docs/pretrained.md",
     "human_labels.py --norun --page=docs/human_labels.md --figure=docs/figures/human_labels.png",
     "genuine_accuracy.py --norun --page=docs/genuine_accuracy.md"
     " --figure=docs/figures/genuine_accuracy.png",

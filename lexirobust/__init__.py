@@ -1,6 +1,6 @@
 """Ranked training for Keras: no step spends a higher rank to buy a lower one."""
 
-from lexirobust import attacks, callbacks, datasets, gem
+from lexirobust import attacks, callbacks, datasets, gem, pretrained
 from lexirobust.evaluation import AccuracyCurve, compare, evaluate_robustness, rank
 from lexirobust.geometry.class_distances import class_distances, nearest_pairs
 from lexirobust.interpretation import nearest_boundary, negative_adversarial_remover
@@ -40,6 +40,7 @@ __all__ = [
     "negative_adversarial_remover",
     "objectives",
     "preconditioner",
+    "pretrained",
     "rank",
     "report",
 ]

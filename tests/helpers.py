@@ -1,11 +1,22 @@
 """What several test files share."""
 
 import functools
+import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import strategies as st
+
+
+def data_folder(name: str) -> pathlib.Path | None:
+    """Where TensorFlow Datasets has prepared a data set, if it has."""
+    root = pathlib.Path(__file__).parents[1]
+    folders = [root.parent / "shared" / "tfds", pathlib.Path.home() / "tensorflow_datasets"]
+    if "TFDS_DATA_DIR" in os.environ:
+        folders.insert(0, pathlib.Path(os.environ["TFDS_DATA_DIR"]))
+    return next((folder for folder in folders if (folder / name / "3.0.1").is_dir()), None)
 
 
 @functools.cache

@@ -32,6 +32,7 @@ MODULES = (
     "lexirobust.evaluation",
     "lexirobust.gem",
     "lexirobust.plotting",
+    "lexirobust.pretrained",
     "lexirobust.training",
     "lexirobust.training.methods",
     "lexirobust.training.objectives",

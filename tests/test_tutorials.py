@@ -1,12 +1,12 @@
 """The tutorials: their notebooks are those of their sources, and the sources run."""
 
-import os
 import pathlib
 import re
 
 import pytest
 
 from tests.forks import run_forked
+from tests.helpers import data_folder
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
@@ -53,14 +53,6 @@ def test_notebook_holds_clean_outputs(source: pathlib.Path) -> None:
 
 def test_first_tutorial_has_at_most_twenty_lines_of_code() -> None:
     assert len(lines_of_code(ROOT / "docs" / "tutorials" / "mnist.py")) <= 20
-
-
-def data_folder(name: str) -> pathlib.Path | None:
-    """Where TensorFlow Datasets has prepared a data set, if it has."""
-    folders = [ROOT.parent / "shared" / "tfds", pathlib.Path.home() / "tensorflow_datasets"]
-    if "TFDS_DATA_DIR" in os.environ:
-        folders.insert(0, pathlib.Path(os.environ["TFDS_DATA_DIR"]))
-    return next((folder for folder in folders if (folder / name / "3.0.1").is_dir()), None)
 
 
 def shortened(code: str) -> str:
