@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -180,6 +180,17 @@ def _as_numbers(values: Any) -> np.ndarray:
         return np.empty(0)
 
 
+_LOSSES_OF_PROBABILITIES: Final = (
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.dice,
+    keras.losses.tversky,
+    keras.losses.categorical_generalized_cross_entropy,
+    keras.losses.mean_squared_logarithmic_error,
+)
+"""Those of Keras without a `from_logits`: what lies outside of 0 to 1 they cut off, or misread."""
+
+
 def check_loss(loss: Any) -> Any:
     """Checks that a loss takes logits, and fills in the default.
 
@@ -191,14 +202,17 @@ def check_loss(loss: Any) -> Any:
         The loss; sparse categorical cross entropy on logits for `None`.
 
     Raises:
-        ValueError: If the loss has a `from_logits` setting that is false.
+        ValueError: If the loss has a `from_logits` setting that is false, or is of probabilities
+            alone.
     """
     if loss is None:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if isinstance(loss, dict | list | tuple):
         return loss
     resolved = keras.losses.get(loss)
-    if isinstance(resolved, keras.losses.Loss):
+    if getattr(resolved, "fn", resolved) in _LOSSES_OF_PROBABILITIES:
+        from_logits = False
+    elif isinstance(resolved, keras.losses.Loss):
         from_logits = resolved.get_config().get("from_logits", True)
     else:
         parameter = inspect.signature(resolved).parameters.get("from_logits")
@@ -227,21 +241,22 @@ def is_of_classes(loss: Any) -> bool:
     return isinstance(keras.losses.get(loss), cross_entropies)
 
 
-def check_mean(loss: Any) -> None:
+def check_mean(loss: Any, where: str, also: Sequence[str] = ()) -> None:
     """Checks that a loss over a batch is the mean of losses over its parts, by their sizes.
 
     Args:
         loss: Keras loss, its name, a function, or a dict or list of these for several outputs.
+        where: What needs it, as the message says it.
+        also: Reductions that are means there, too.
 
     Raises:
         ValueError: If a loss is reduced otherwise.
     """
     for one in tf.nest.flatten(loss):
         reduction = getattr(keras.losses.get(one), "reduction", "sum_over_batch_size")
-        if reduction not in ("sum_over_batch_size", "mean"):
+        if reduction not in ("sum_over_batch_size", "mean", *also):
             raise ValueError(
-                "`loss` must be a mean over samples where `micro_batch_size` is set. Received: "
-                f"reduction {reduction!r}."
+                f"`loss` must be a mean over samples {where}. Received: reduction {reduction!r}."
             )
 
 

@@ -351,7 +351,7 @@ def _shaped_as(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def label_tests(y: tf.Tensor, classes: int, argument: str = "`y`") -> list[Any]:
-    """Tests that labels name classes, unless they are probabilities.
+    """Tests that labels name classes, or are probabilities of them.
 
     Args:
         y: `[N]` or `[N, 1]` labels, or `[N, C]` probabilities.
@@ -361,8 +361,14 @@ def label_tests(y: tf.Tensor, classes: int, argument: str = "`y`") -> list[Any]:
     Returns:
         Assertions, which are operations in a graph and `None` where they were made eagerly.
     """
-    if not flat_labels(y).dtype.is_integer:
-        return []
+    if not flat_labels(y).dtype.is_integer or flat_labels(y).shape.rank == 2:
+        values = _as_floating(y)
+        message = f"{argument} must hold probabilities, from 0 to 1."
+        return [
+            tf.debugging.assert_all_finite(values, message),
+            tf.debugging.assert_non_negative(values, message),
+            tf.debugging.assert_less_equal(values, tf.ones_like(values), message),
+        ]
     message = f"{argument} must hold labels from 0 to {classes - 1}."
     tests = _below(y, classes, message)
     if y.dtype.is_floating:

@@ -10,7 +10,7 @@ from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, NearestPoint
 from lexirobust.checks import check_priors
 from lexirobust.data_forms import one_array
 from lexirobust.graphs import or_else
-from lexirobust.tensors import classes_of
+from lexirobust.tensors import classes_of, spread
 
 
 def nearest_boundary(
@@ -123,8 +123,7 @@ def negative_adversarial_remover(
     """
     points = nearest_boundary(classifier, x, method, priors, batch_size)
     way = np.asarray(one_array(x), np.float32) - points.inputs
-    found = tf.reshape(points.success, [-1] + [1] * (way.shape.rank - 1))
-    return or_else(found, way, np.nan)
+    return or_else(spread(points.success, way), way, np.nan)
 
 
 class _Neutral:

@@ -1,9 +1,9 @@
 """Names of Keras that are not public, and all that the package does by them.
 
-Keras changes such names between minor releases; `tests/test_keras_internals.py` says which. Two
+Keras changes such names between minor releases; `tests/test_keras_internals.py` says which. Three
 are kept where they are used: the moments of each optimizer (`training/step/preconditioners.py`),
-and how metrics are built on replicas (`_maybe_symbolic_build`, `_distribute_strategy` in
-`CheckedModel`).
+how metrics are built on replicas (`_maybe_symbolic_build`, `_distribute_strategy`), and how `fit`
+calls `evaluate` (`_use_cached_eval_dataset`), both in `CheckedModel`.
 """
 
 import functools
@@ -38,6 +38,9 @@ _NAMES: Final = """
     unrolled_steps_per_execution
 """
 BOOKKEEPING: Final = frozenset(_NAMES.split())
+
+IMAGE_PREPROCESSING: Final[Any] = keras.layers.RandomFlip.__mro__[1]
+"""What random layers for images have in common, which Keras does not export."""
 
 
 class Call(NamedTuple):

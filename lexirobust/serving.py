@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
+from lexirobust.attacks.check_attack import check_attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.checks import logits_problem
@@ -73,8 +74,8 @@ def export(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model. Received: {model!r}.")
-    if attack is not None and not isinstance(attack, Attack):
-        raise TypeError(f"`attack` must be an attack or None. Received: {attack!r}.")
+    if attack is not None:
+        check_attack(attack)
     path = pathlib.Path(path)
     replaced = (path / "saved_model.pb").exists()
     if path.exists() and not replaced and (not path.is_dir() or any(path.iterdir())):

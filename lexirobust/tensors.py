@@ -1,4 +1,4 @@
-"""Types of tensors, and classes of logits."""
+"""Types and shapes of tensors, and classes of logits."""
 
 from typing import Any
 
@@ -25,6 +25,30 @@ def of_dtype(values: Any, dtype: Any) -> tf.Tensor:
     0.7
     """
     return tf.cast(tf.convert_to_tensor(values, dtype_hint=dtype), dtype)
+
+
+def spread(per_sample: Any, like: Any) -> tf.Tensor:
+    """`[N]` as `[N, 1, ...]`, of the rank of another tensor, and of its type unless it is bool."""
+    per_sample, like = tf.convert_to_tensor(per_sample), tf.convert_to_tensor(like)
+    if not per_sample.dtype.is_bool:
+        per_sample = tf.cast(per_sample, like.dtype)
+    return tf.reshape(per_sample, [-1] + [1] * (like.shape.rank - 1))
+
+
+def choose(condition: tf.Tensor, yes: Any, no: Any) -> Any:
+    """Chooses sample by sample.
+
+    Args:
+        condition: `[N]` bool tensor.
+        yes: Tensor `[N, ...]`, or a structure of them, taken where the condition holds.
+        no: The same, taken where it does not.
+
+    Returns:
+        As `yes`.
+    """
+    return tf.nest.map_structure(
+        lambda one, other: tf.where(spread(condition, one), one, other), yes, no
+    )
 
 
 def classes_of(logits: Any) -> tf.Tensor:

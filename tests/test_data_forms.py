@@ -362,3 +362,18 @@ def test_a_function_of_eager_tensors_has_gradients():
         warnings.simplefilter("error", UserWarning)
         moved = ATTACK(hidden, X, Y, 1.0)
     np.testing.assert_allclose(moved, ATTACK(lambda x: x @ W, X, Y, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "dtype"),
+    [(np.nan, "float32"), (7, "float32"), (-0.5, "float64"), (7, "int64"), (-1, "int64")],
+)
+def test_probabilities_of_every_batch_are_looked_at(wrong, dtype):
+    x, y = np.zeros((4, 1), np.float32), np.tile([[0, 1]], (4, 1)).astype(dtype)
+    y[3, 0] = wrong
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
+    classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    model = lr.Standard(classifier)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`y` must hold probabilities"):
+        model.fit(dataset, verbose=0)

@@ -10,12 +10,12 @@ from tests.training.by_hand import ROOT
 FLOORS = [
     [
         *("version", "tensors", "atomic_files", "names", "graphs", "configs", "data_forms"),
-        *("progress", "keras_internals"),
+        *("progress", "keras_internals", "warn"),
     ],
     ["checks", "data_checks", "probabilities"],
     ["gem", "geometry"],
     ["attacks"],
-    ["datasets", "interpretation", "serving"],
+    ["datasets", "interpretation", "pretrained", "serving"],
     ["plotting", "training"],
     ["evaluation"],
     ["callbacks", "reporting"],

@@ -146,3 +146,11 @@ def test_no_other_module_knows_them(module):
             assert node.attr not in PRIVATE, f"{module}, line {node.lineno}: {node.attr}"
         if isinstance(node, ast.ImportFrom):
             assert not (node.module or "").startswith("keras.src"), module
+
+
+def test_random_layers_for_images_have_one_base():
+    base = keras_internals.IMAGE_PREPROCESSING
+    assert base.__name__ == "BaseImagePreprocessingLayer"
+    for kind in (keras.layers.RandomFlip, keras.layers.RandomRotation, keras.layers.RandomContrast):
+        assert issubclass(kind, base)
+    assert not issubclass(keras.layers.Rescaling, base)

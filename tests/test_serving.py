@@ -394,7 +394,7 @@ def test_bad_input_is_named(tmp_path):
     classifier = network()
     with pytest.raises(TypeError, match="`model` must be a Keras model"):
         lr.export(lambda x: x, tmp_path / "1")
-    with pytest.raises(TypeError, match="`attack` must be an attack or None"):
+    with pytest.raises(TypeError, match="`attack` must be an attack, such as"):
         lr.export(classifier, tmp_path / "1", "pgd")
     for layer in (keras.layers.Dense(3, activation="softmax"), keras.layers.Softmax()):
         odds = keras.Sequential([keras.Input((2,)), layer])

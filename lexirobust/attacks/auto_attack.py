@@ -9,18 +9,16 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.gradient.pgd import PGD
 from lexirobust.attacks.gradient.targeted import TargetedPGD
-from lexirobust.attacks.inputs import batches, one_per_input
+from lexirobust.attacks.inputs import batches, scales_of
 from lexirobust.attacks.losses import most_likely
-from lexirobust.attacks.minimum_norm.base import spread
 from lexirobust.attacks.minimum_norm.fab import FAB
 from lexirobust.attacks.minimum_norm.within_magnitude import WithinMagnitude
 from lexirobust.attacks.square import Square
 from lexirobust.attacks.staged_run import CLEAN, RESISTS, Found, Stage, attack_for, run_stages
 from lexirobust.checks import check_count, check_flag, check_magnitudes
-from lexirobust.tensors import classes_of, of_dtype
+from lexirobust.tensors import choose, classes_of, of_dtype, spread
 
 VERSIONS: Final = ("standard", "plus", "rand")
 # Starts of the versions that take several; draws of randomized classifiers; halvings of the way
@@ -219,7 +217,7 @@ class AutoAttack(Attack):
             ValueError: As for a call.
         """
         x, y = self._checked(classifier, x, y, batch_size)
-        scale = one_per_input("scale", 1.0 if scale is None else scale, x)
+        scale = scales_of(scale, x)
         ascending, order = np.unique(check_magnitudes(magnitudes, False), return_inverse=True)
         parts = batches(batch_size, x, y, scale)
         found = [

@@ -10,7 +10,7 @@ import tensorflow as tf
 from lexirobust import progress
 from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.compiled_attack import CompiledAttack
-from lexirobust.attacks.inputs import as_float, batches, one_per_input
+from lexirobust.attacks.inputs import as_float, batches, one_per_input, scales_of
 from lexirobust.checks import check_magnitudes
 from lexirobust.geometry import balls
 from lexirobust.geometry.norms import NORMS
@@ -112,7 +112,7 @@ class Attack(CompiledAttack):
             ValueError: As for a call.
         """
         x, y = self._checked(classifier, x, y, batch_size)
-        scale = one_per_input("scale", 1.0 if scale is None else scale, x)
+        scale = scales_of(scale, x)
         if not tf.executing_eagerly():
             magnitudes = of_dtype(magnitudes, x.dtype)[:, None] * scale
             return self.sweep_in_graph(classifier, x, y, magnitudes, self._next_seed())

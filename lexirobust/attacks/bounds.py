@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 import keras
 import tensorflow as tf
 
+from lexirobust.attacks.classifier import classifier_of
 from lexirobust.keras_internals import made_by
 
 __all__ = ["LAYERS", "MONOTONE", "Relaxation", "interval_bounds", "relax"]
@@ -82,9 +83,30 @@ def relax(classifier: keras.Model, low: tf.Tensor, high: tf.Tensor, x: tf.Tensor
         Wang et al., arXiv 1906.02282 and arXiv 1809.08098.
     """
     known = Relaxation(low, high, x)
-    for layer, rule in [(layer, _rule(layer)) for layer in _chain(classifier)]:
+    for layer, rule in _rules(classifier):
         known = rule(layer, known)
     return known
+
+
+def check_layers(classifier: Any) -> None:
+    """Checks that bounds pass through all layers of a model.
+
+    Args:
+        classifier: As of `interval_bounds`, or a model of this package around one.
+
+    Raises:
+        ValueError: As of `interval_bounds`.
+
+    Example:
+
+    >>> check_layers(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+    """
+    _rules(classifier)
+
+
+def _rules(classifier: Any) -> list[tuple[keras.Layer, Any]]:
+    """The layers one after the other, each with how bounds pass through it."""
+    return [(layer, _rule(layer)) for layer in _chain(classifier_of(classifier))]
 
 
 def _chain(classifier: Any) -> list[keras.Layer]:

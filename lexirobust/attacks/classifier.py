@@ -1,6 +1,5 @@
 """The classifier that is attacked: its logits, and checks of it."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -11,6 +10,7 @@ from lexirobust.attacks import graph_cache
 from lexirobust.checks import logits_problem, randomness_problem
 from lexirobust.data_forms import check_one_input
 from lexirobust.tensors import wide
+from lexirobust.warn import warn
 
 Classifier: TypeAlias = Callable[..., Any]
 """Maps inputs `[N, ...]` to logits `[N, C]`: a Keras model or any other callable."""
@@ -79,7 +79,7 @@ def known_classes(classifier: Classifier, x: tf.Tensor) -> int:
         first, second = logits_of(classifier, x), logits_of(classifier, x)
         for problem in (logits_problem(first), randomness_problem(first, second)):
             if problem:
-                warnings.warn(problem, UserWarning, stacklevel=6)  # At the attack's call.
+                warn(problem)
         return int(first.shape[-1])
 
     return graph_cache.keep(classifier, ("classes", *x.shape[1:]), (), look)

@@ -2,18 +2,13 @@
 
 import contextlib
 import contextvars
-import pathlib
-import sys
-import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
 import tensorflow as tf
 
 from lexirobust.attacks import graph_cache
-
-# Whose frames are not where an attack was called.
-_OWN: Final = (str(pathlib.Path(__file__).resolve().parents[1]), contextlib.__file__)
+from lexirobust.warn import warn
 
 
 class _Trace:
@@ -71,14 +66,9 @@ def warn_without_gradient(classifier: Any) -> Iterator[None]:
 
 
 def _warn() -> None:
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(
+    warn(
         "`classifier` has no gradient by its inputs, and the attack follows gradients: it leaves "
         "inputs where it starts, and finds nothing. Rounding, argmax, tf.stop_gradient and "
         "tf.numpy_function cut gradients off. Use an attack that needs none: Square, HopSkipJump "
-        "or BoundaryAttack.",
-        UserWarning,
-        stacklevel=level,
+        "or BoundaryAttack."
     )

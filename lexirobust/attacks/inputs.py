@@ -28,6 +28,14 @@ def one_per_input(argument: str, values: Any, x: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(values, tf.shape(x)[:1])
 
 
+def scales_of(scale: Any | None, x: tf.Tensor) -> tf.Tensor:
+    """`[N]`: the factor of each sample's magnitude, above 0; 1 where there is none."""
+    scale = one_per_input("scale", 1.0 if scale is None else scale, x)
+    if tf.executing_eagerly() and not np.all((scale.numpy() > 0) & np.isfinite(scale.numpy())):
+        raise ValueError(f"`scale` must be finite and above 0. Received: {scale.numpy()}.")
+    return scale
+
+
 def _as_real(argument: str, values: Any) -> tf.Tensor:
     values = tf.convert_to_tensor(values if tf.is_tensor(values) else np.asarray(values))
     if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):

@@ -10,12 +10,11 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.gradient.pgd import CONSTRAINTS, GOALS
 from lexirobust.attacks.losses import LOSSES, most_likely
 from lexirobust.checks import check_count, check_flag
 from lexirobust.geometry import balls
-from lexirobust.tensors import classes_of, of_dtype
+from lexirobust.tensors import choose, classes_of, of_dtype
 
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

@@ -9,11 +9,10 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.losses import cross_entropy
 from lexirobust.checks import check_magnitudes
 from lexirobust.graphs import or_else
-from lexirobust.tensors import of_dtype
+from lexirobust.tensors import choose, of_dtype
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -31,7 +30,7 @@ class WorstCase(Attack):
         seed: Integer seed of the attack's own random generator; those of `attacks` play no part.
 
     Raises:
-        TypeError: If one of `attacks` is none.
+        TypeError: If one of `attacks` is not an attack.
         ValueError: If a setting is not one of those above.
 
     Example: against a linear classifier a linf perturbation gains its size times the weights' l1
@@ -178,7 +177,7 @@ def check_union(
         Both as lists.
 
     Raises:
-        TypeError: If one of `attacks` is none.
+        TypeError: If one of `attacks` is not an attack.
         ValueError: If there are fewer than two, or not one magnitude above 0 for each.
     """
     if isinstance(attacks, Attack) or not all(isinstance(each, Attack) for each in attacks):

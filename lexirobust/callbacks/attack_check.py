@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from typing import Any, Final
 
 import keras
@@ -17,6 +16,7 @@ from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import evaluate_robustness
 from lexirobust.evaluation.batches import check_one_label
+from lexirobust.warn import warn
 
 _MARGIN: Final = 0.1
 """The drop in accuracy under the stronger attack that needs no warning, chance aside."""
@@ -124,13 +124,11 @@ class AttackCheck(Periodic):
             chance = 2.0 * math.sqrt(logged * (1.0 - logged) / len(self.x))
             if logged - fresh > _MARGIN + chance and name not in self._warned:
                 self._warned.add(name)
-                warnings.warn(
+                warn(
                     f"The attack that trains is weaker than it looks: accuracy@{name} is "
                     f"{logged:.2f}, and {fresh:.2f} under {self.steps} steps that begin afresh. "
                     "Look for augmentation behind the attack, gradients that vanish, and too few "
-                    "steps.",
-                    UserWarning,
-                    stacklevel=2,
+                    "steps."
                 )
 
 

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from lexirobust.atomic_files import write_json, write_whole
 from lexirobust.callbacks.board import Repeated
 from lexirobust.checks import check_count
+from lexirobust.warn import warn
 
 
 class LexicographicCheckpoint(keras.callbacks.Callback):
@@ -185,10 +185,9 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             self._resume(math.inf)  # No epoch was left to be made.
         if self.best is None:
             # No error: what was trained is still there.
-            warnings.warn(
+            warn(
                 f"`ranks` {self.ranks} were in no epoch's logs, or were no numbers: nothing was "
-                f"written to {str(self.path)!r}.",
-                stacklevel=2,
+                f"written to {str(self.path)!r}."
             )
             return
         sign = 1.0 if self.mode == "max" else -1.0
@@ -199,9 +198,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             if target is not None and sign * (value - target) < -1e-6 * abs(target)
         ]
         if missed:
-            warnings.warn(
-                f"The best epoch, which is kept, does not meet its `targets`: {', '.join(missed)}.",
-                stacklevel=2,
+            warn(
+                f"The best epoch, which is kept, does not meet its `targets`: {', '.join(missed)}."
             )
 
     def _save(self) -> None:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
+from lexirobust.attacks.check_attack import check_attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count, check_magnitudes
@@ -72,8 +73,7 @@ class RobustnessCurve(Periodic):
         log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(every, log_dir)
-        if not isinstance(attack, Attack):
-            raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
+        check_attack(attack)
         if attack.seed is None:
             # A seed of its own, so that watching changes nothing in training.
             config = attack.get_config()

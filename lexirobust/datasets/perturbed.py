@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lexirobust.attacks import gradient_check
 from lexirobust.attacks.base import Attack
+from lexirobust.attacks.check_attack import check_attack
 from lexirobust.attacks.classifier import Classifier, classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
 from lexirobust.attacks.inputs import as_float
@@ -58,8 +59,7 @@ def perturb(
     """
     if not isinstance(dataset, tf.data.Dataset):
         raise TypeError(f"`dataset` must be a tf.data.Dataset. Received: {dataset!r}.")
-    if not isinstance(attack, Attack):
-        raise TypeError(f"`attack` must be an attack. Received: {attack!r}.")
+    check_attack(attack)
     _check_batches(dataset.element_spec)
     (magnitude,) = check_magnitudes([magnitude], ranked=False, name="magnitude")
     frozen = _frozen(classifier) if isinstance(classifier, keras.Model) else classifier

@@ -93,7 +93,7 @@ class AccuracyCurve:
             for magnitude, accuracy in pairs
         )
         warned = ", ".join(flag.name for flag in self.flags)
-        warned = warned or ("none" if self.settings.get("checks") else "not looked for")
+        warned = warned or ("none" if self.checked else "not looked for")
         return (
             f"<AccuracyCurve of {self.correct.shape[1]} samples, {self.norm or 'magnitude'}: "
             f"{accuracies}; warnings: {warned}>"
@@ -109,6 +109,14 @@ class AccuracyCurve:
         norms = {_norm_of(attack) for attack in self.settings.get("attacks", [])}
         known = len(norms) == 1 and norms <= set(balls.NORMS)
         return norms.pop() if known and self.settings.get("priors") is None else None
+
+    @property
+    def checked(self) -> bool:
+        """Tells if reasons not to trust the numbers were looked for, and `flags` has all of them.
+
+        Where that is not known, as of a curve made of outcomes alone, they were not.
+        """
+        return self.settings.get("checks") is True
 
     @property
     def counts(self) -> np.ndarray:
@@ -192,14 +200,13 @@ class AccuracyCurve:
             name: [*self.settings.get(name, []), *other.settings.get(name, [])]
             for name in ("attacks", "seeds")
         }
-        both = [curve.settings.get("checks") for curve in (self, other)]
-        checked = {} if None in both else {"checks": all(both)}
+        settings = {**self.settings, **lists, "checks": self.checked and other.checked}
         return dataclasses.replace(
             self,
             **merged,
             valid=self.valid | other.valid,
             flags=tuple(dict.fromkeys((*self.flags, *other.flags))),
-            settings={**self.settings, **lists, **checked},
+            settings=settings,
             shown=_worse_shown(self.shown, other.shown, worse),
         )
 

@@ -22,11 +22,11 @@ from lexirobust.attacks import (
     AutoAttack,
     Classifier,
     MinimumNormAttack,
-    VoronoiPGD,
     WithinMagnitude,
 )
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.attacks.compiled_attack import draw_seed
+from lexirobust.attacks.gradient.region import RegionPGD
 from lexirobust.attacks.losses import classification_loss
 from lexirobust.attacks.staged_run import Found
 from lexirobust.checks import check_count, check_magnitudes, check_priors
@@ -45,6 +45,8 @@ from lexirobust.evaluation.flags import (
     of_another_scale,
 )
 from lexirobust.evaluation.genuine import cell_points, check_own, inside_cells
+from lexirobust.geometry.explored_region import ExploredRegion
+from lexirobust.geometry.voronoi_cells import VoronoiCells
 from lexirobust.tensors import classes_of
 from lexirobust.version import __version__
 
@@ -350,12 +352,12 @@ def _flagged(
     attacked = np.flatnonzero(curve.magnitudes > 0)
     undecided = np.abs(curve.accuracy[attacked] - 0.5)
     row = int(attacked[np.nanargmin(undecided)]) if np.any(np.isfinite(undecided)) else 0
-    # Attacks outside the cells would find more, and that would say nothing.
-    in_cells = any(isinstance(attack, VoronoiPGD) for attack in attacks)
-    magnitude = 0.0 if in_cells else float(curve.magnitudes[row])
+    # Of attacks inside a region others would find more, and that would say nothing.
+    free = [attack for attack in attacks if not isinstance(attack, RegionPGD)]
+    magnitude = float(curve.magnitudes[row]) if free else 0.0
     probe = Probe(
         classifier,
-        attacks,
+        free or attacks,
         tf.constant(x),
         y,
         magnitude,
@@ -373,22 +375,34 @@ def _flagged(
     return dataclasses.replace(curve, flags=tuple(found))
 
 
-def _describe(attack: Attack) -> dict[str, Any]:
+def _describe(attack: AnyAttack) -> dict[str, Any]:
     """An attack's class and settings, as JSON holds them."""
-    content = keras.saving.serialize_keras_object(attack)
+    config = attack.get_config()
     try:
-        config = json.loads(json.dumps(content["config"], default=_plain, allow_nan=False))
+        config = json.loads(json.dumps(config, default=_plain, allow_nan=False))
     except ValueError as error:
         raise ValueError(
             "`attack` must have finite settings, as the curve is written with them. Received: "
-            f"{content['config']!r}."
+            f"{config!r}."
         ) from error
-    return {"class_name": content["class_name"], "config": config}
+    return {"class_name": type(attack).__name__, "config": config}
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, and of anything else what it is shown as."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else repr(value)
+    """What JSON can hold of a setting; what it cannot be known by is another one each time."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Attack | MinimumNormAttack):
+        return _describe(value)
+    if not isinstance(value, ExploredRegion | VoronoiCells):
+        return repr(value)
+    held = {name: getattr(value, name, None) for name in ("points", "weights")}
+    digests = {
+        name: hashlib.sha256(np.asarray(array).tobytes()).hexdigest()[:16]
+        for name, array in held.items()
+        if array is not None
+    }
+    return {"class_name": type(value).__name__, "norm": value.norm, **digests}
 
 
 def _digest_weights(classifier: Classifier) -> str | None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from lexirobust.evaluation.curve import AccuracyCurve, check_pair
+from lexirobust.warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,11 +184,9 @@ def standings(
 def _warn_of_different_attacks(curves: Sequence[AccuracyCurve]) -> None:
     """Warns the caller of `compare` or `rank`."""
     if not under_same_attacks(curves):
-        warnings.warn(
+        warn(
             "The curves are of different attacks, or of different settings of one: what a weaker "
-            "attack leaves is no robustness. Measure all classifiers with the same.",
-            UserWarning,
-            stacklevel=3,
+            "attack leaves is no robustness. Measure all classifiers with the same."
         )
 
 

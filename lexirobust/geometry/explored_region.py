@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lexirobust.geometry import balls
 from lexirobust.geometry.nearest_neighbors import nearest
-from lexirobust.tensors import of_dtype
+from lexirobust.tensors import choose, of_dtype
 
 # What counts as outside, as a share of the magnitude: a point's own sample is exactly that far, and
 # rounding must not put it inside.
@@ -109,7 +109,7 @@ class ExploredRegion:
         point = self._nearest(x_adv)
         inside = balls.norm(point - x_adv, self.norm) < magnitude * _OUTSIDE
         out = balls.leave_ball(perturbation, point - x, magnitude, self.norm)
-        return tf.where(tf.reshape(inside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
+        return choose(inside, out, perturbation)
 
     def _nearest(self, x: tf.Tensor) -> tf.Tensor:
         """The point nearest to each input, both `[N, ...]`."""

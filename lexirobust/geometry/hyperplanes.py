@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.geometry import balls
+from lexirobust.tensors import choose
 
 
 class Boundaries(NamedTuple):
@@ -52,7 +53,7 @@ def nearest(
     missing = tf.abs(gaps - dot(normals, ways))
     distances = balls.norm(ways, norm)
     # Behind every boundary that can be reached: those that cannot, by how far they are missed.
-    missed = _divide(missing, balls.norm(normals, DUAL[norm]))
+    missed = tf.math.divide_no_nan(missing, balls.norm(normals, DUAL[norm]))
     distances = tf.reshape(tf.where(feasible, distances, missed), shape[:2])
     feasible = tf.reshape(feasible, shape[:2])
     never = tf.constant(distances.dtype.max, distances.dtype)
@@ -64,8 +65,7 @@ def nearest(
 
     def pick(rows: tf.Tensor) -> tf.Tensor:
         one = tf.gather(rows, chosen, batch_dims=1)
-        keep = tf.reshape(sound, [-1] + [1] * (one.shape.rank - 1))
-        return tf.where(keep, one, tf.zeros_like(one))
+        return choose(sound, one, tf.zeros_like(one))
 
     ways = tf.reshape(ways, shape)
     ways = tf.ensure_shape(ways, boundaries.normals.shape)
@@ -111,11 +111,11 @@ def project(
     flat = tf.reshape(normal, (tf.shape(normal)[0], int(np.prod(normal.shape[1:]))))
     # Prices relative to the dearest: no product under- or overflows for steep or flat functions.
     largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
-    price = _divide(tf.abs(flat), largest)
+    price = tf.math.divide_no_nan(tf.abs(flat), largest)
     side = tf.sign(flat) * tf.sign(gap)[:, None]
-    target = _divide(tf.abs(gap)[:, None], largest)
+    target = tf.math.divide_no_nan(tf.abs(gap)[:, None], largest)
     # No coordinate need go farther than where it would do alone.
-    room = _divide(target, price)
+    room = tf.math.divide_no_nan(target, price)
     if box is not None:
         low, high = (tf.reshape(each, tf.shape(flat)) for each in box)
         room = tf.minimum(room, tf.maximum(tf.where(side > 0, high, -low), 0.0))
@@ -139,7 +139,7 @@ def _dearest_first(price: tf.Tensor, target: tf.Tensor, room: tf.Tensor) -> tf.T
     order = tf.argsort(price, axis=1, direction="DESCENDING", stable=True)
     price, room = (tf.gather(each, order, batch_dims=1) for each in (price, room))
     before = tf.cumsum(price * room, axis=1, exclusive=True)
-    size = tf.clip_by_value(_divide(target - before, price), 0.0, room)
+    size = tf.clip_by_value(tf.math.divide_no_nan(target - before, price), 0.0, room)
     return tf.gather(size, tf.argsort(order, axis=1), batch_dims=1)
 
 
@@ -151,7 +151,7 @@ def _level(price: tf.Tensor, target: tf.Tensor, room: tf.Tensor, norm: str) -> t
         free = scale * pace < room
         worth = tf.reduce_sum(tf.where(~free, price * room, 0.0), axis=1, keepdims=True)
         slope = tf.reduce_sum(tf.where(free, price * pace, 0.0), axis=1, keepdims=True)
-        return tf.maximum(scale, _divide(target - worth, slope))
+        return tf.maximum(scale, tf.math.divide_no_nan(target - worth, slope))
 
     def grow(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         higher = raised(scale)
@@ -160,7 +160,3 @@ def _level(price: tf.Tensor, target: tf.Tensor, room: tf.Tensor, norm: str) -> t
     start = raised(tf.zeros_like(target)), tf.constant(True)
     scale, _ = tf.while_loop(lambda _, more: more, grow, start, maximum_iterations=256)
     return tf.minimum(scale * pace, room)
-
-
-def _divide(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
-    return tf.math.divide_no_nan(numerator, denominator)

@@ -5,6 +5,8 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.geometry.norms import flat_rows
+
 # Points, and entries of differences, that one block of a search holds for each input.
 _BLOCK_POINTS: Final = 4096
 _BLOCK_ENTRIES: Final = 8192
@@ -52,12 +54,12 @@ def nearest(
     size = _block_size(points, norm)
     # Small entries round little: the mean is no part of a difference.
     center = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
-    inputs = _flat(tf.stop_gradient(x) - center)
+    inputs = flat_rows(tf.stop_gradient(x) - center)
 
     def block(start: Any, best: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # The last block looks at some points twice.
         rows = tf.minimum(start + tf.range(tf.minimum(size, count)), count - 1)
-        some = _flat(tf.cast(tf.gather(points, rows), x.dtype) - center)
+        some = flat_rows(tf.cast(tf.gather(points, rows), x.dtype) - center)
 
         def distances(dtype: tf.DType) -> tf.Tensor:
             far = tf.cast(_order(tf.cast(inputs, dtype), tf.cast(some, dtype), norm), x.dtype)
@@ -109,12 +111,12 @@ def within(x: tf.Tensor, points: tf.Tensor, norm: str, radius: tf.Tensor) -> tf.
     """
     size = _block_size(points, norm)
     center = tf.cast(tf.reduce_mean(points, axis=0, keepdims=True), x.dtype)
-    inputs = _flat(x - center)
+    inputs = flat_rows(x - center)
     if norm == "l2":
         longest = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(inputs), axis=1)))
     parts = []
     for start in range(0, points.shape[0], size):
-        block = _flat(tf.cast(points[start : start + size], x.dtype) - center)
+        block = flat_rows(tf.cast(points[start : start + size], x.dtype) - center)
         limit = radius * (1.0 + 1e-3)
         if norm == "l2":
             other = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(block), axis=1)))
@@ -148,7 +150,3 @@ def _order(inputs: tf.Tensor, points: tf.Tensor, norm: str) -> tf.Tensor:
     differences = tf.abs(inputs[:, None] - points)
     reduce = tf.reduce_sum if norm == "l1" else tf.reduce_max
     return reduce(differences, axis=-1)
-
-
-def _flat(x: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])

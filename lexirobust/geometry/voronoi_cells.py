@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lexirobust.geometry import balls
 from lexirobust.geometry.nearest_neighbors import nearest, within
+from lexirobust.tensors import choose, spread
 
 # By how much farther than its own sample all others must be from a perturbed input, as a share of
 # the own distance: where two are equally far, no classifier is to be blamed.
@@ -52,6 +53,12 @@ class VoronoiCells:
             raise ValueError(
                 "`points` must be a non-empty array of finite numbers. Received: shape "
                 f"{points.shape}."
+            )
+        known = {hash((point + 0.0).tobytes()) for point in points}  # Zero has two signs.
+        if len(known) < len(points):
+            raise ValueError(
+                f"`points` must be different. Received: {len(points) - len(known)} of them twice; "
+                "np.unique(points, axis=0) has each once."
             )
         if weights is not None:
             weights = np.asarray(weights, np.float32)
@@ -127,7 +134,7 @@ class VoronoiCells:
         out = balls.leave_ball(perturbation, offset, radius, self.norm, ball)
         outside = self._lack(perturbation, perturbation - offset, ratio, _MARGIN) < 0
         outside &= other != own
-        return tf.where(tf.reshape(outside, [-1] + [1] * (x.shape.rank - 1)), out, perturbation)
+        return choose(outside, out, perturbation)
 
     def back_in(self, x: tf.Tensor, perturbation: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         """Moves perturbations straight away from the other point nearest to where they lead.
@@ -149,7 +156,7 @@ class VoronoiCells:
         norms = [balls.norm(each, self.norm) for each in (perturbation, offset)]
 
         def back(share: tf.Tensor) -> tf.Tensor:
-            return perturbation - tf.reshape(share, shape) * offset
+            return perturbation - spread(share, x) * offset
 
         # Twice the margin, so that rounding on the way does not lead back.
         def inside(share: tf.Tensor) -> tf.Tensor:
@@ -157,7 +164,6 @@ class VoronoiCells:
             lack = self._lack(here, here - offset, ratio, 2.0 * _MARGIN)
             return (lack >= 0) | (other == own)
 
-        shape = [-1] + [1] * (x.shape.rank - 1)
         low = tf.zeros_like(ratio)
         high = tf.where(inside(low), low, tf.math.divide_no_nan(*norms))
         for _ in range(_HALVINGS):

@@ -110,11 +110,7 @@ def without_warnings(
     curves: Mapping[str, AccuracyCurve],
 ) -> list[tuple[tuple[str, ...], list[bool]]]:
     """The classifiers without warnings, grouped by whether they were checked for any."""
-    return by_owners({name: [_checked(curve)] for name, curve in curves.items() if not curve.flags})
-
-
-def _checked(curve: AccuracyCurve) -> bool:
-    return curve.settings.get("checks") is not False
+    return by_owners({name: [curve.checked] for name, curve in curves.items() if not curve.flags})
 
 
 def summary_of(curves: Mapping[str, AccuracyCurve], first: list[str]) -> Summary:
@@ -131,7 +127,7 @@ def summary_of(curves: Mapping[str, AccuracyCurve], first: list[str]) -> Summary
         robust=list(dict.fromkeys(mostly[-1:] + attacked[-1:])),
         flags=list(dict.fromkeys(flag.name for name in first for flag in curves[name].flags)),
         others=[name for name, each in curves.items() if each.flags and name not in first],
-        checked=all(_checked(curves[name]) for name in first),
+        checked=all(curves[name].checked for name in first),
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
@@ -10,11 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.keras_internals import calls_of, layers_inside, random_states
+from lexirobust.keras_internals import (
+    IMAGE_PREPROCESSING,
+    calls_of,
+    layers_inside,
+    random_states,
+)
 from lexirobust.training.objectives import Batch
+from lexirobust.warn import warn
 
-# Keras does not export what its preprocessing layers have in common.
-_PREPROCESSING: Final[Any] = keras.layers.RandomFlip.__mro__[1]
 # What disturbs features. Attacks see a classifier without it; that does training no harm.
 _NOISE: Final = (
     keras.layers.Dropout,
@@ -119,15 +122,13 @@ class Augmentation:
     def warn_of_moved_inputs(self) -> None:
         """Warns of random layers that move inputs after these have been perturbed."""
         if self.left:
-            warnings.warn(
+            warn(
                 f"Random layers {', '.join(map(repr, self.left))} cannot be taken "
                 "out of the classifier. They move inputs after these have been perturbed, so that "
                 "perturbations no longer fit: accuracies under attack come out too high, and "
                 "training by them gives little robustness. Put them at the head of the "
                 "classifier, before all but Rescaling, Normalization and Reshape, or pass them as "
-                "`augmentation`.",
-                UserWarning,
-                stacklevel=5,
+                "`augmentation`."
             )
 
 
@@ -190,7 +191,9 @@ def find_augmentation(classifier: keras.Model) -> Augmentation:
     left = [
         layer.name
         for layer in layers_inside(classifier)
-        if isinstance(layer, _PREPROCESSING) and _is_random(layer) and not _is_in(layer, removed)
+        if isinstance(layer, IMAGE_PREPROCESSING)
+        and _is_random(layer)
+        and not _is_in(layer, removed)
     ]
     return Augmentation(head[:end], _without(classifier, removed) if removed else classifier, left)
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, check_mean
 from lexirobust.data_forms import only_input
 from lexirobust.training.data_gradients import DataGradients
 from lexirobust.training.objectives import Rank
@@ -74,13 +74,15 @@ class CheckedModel(keras.Model):
         """
         raise NotImplementedError
 
-    def begin_history(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Prepares a training.
+    def begin_fit(
+        self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        """Prepares a `fit` whose data have been checked.
 
         Args:
-            callbacks: Those of `fit`.
+            arguments: Its own, by name.
+            callbacks: Its callbacks, one by one.
         """
-        del callbacks
 
     def check_history(self, history: dict[str, list[float]]) -> None:
         """Warns of what the logs of a whole training give away.
@@ -127,7 +129,7 @@ class CheckedModel(keras.Model):
             call.arguments["validation_data"] = self.check_data(validation)
         elif isinstance(validation, tuple | list):
             self.check_data(*keras.utils.unpack_x_y_sample_weight(validation))
-        self.begin_history(_listed(call.arguments.get("callbacks")))
+        self.begin_fit(call.arguments, _listed(call.arguments.get("callbacks")))
         if not self.settings.detailed_logs:
             call.arguments["callbacks"] = _with_bar(call.arguments)
         self._validates = validation is not None or bool(call.arguments.get("validation_split"))
@@ -215,7 +217,9 @@ class CheckedModel(keras.Model):
             does not depend on it.
 
         Raises:
-            ValueError: If the model is not compiled, or the data are not as above.
+            ValueError: If the model is not compiled, the data are not as above, or they are more
+                than a batch and the loss is no mean over samples, or a rank weighs its objectives
+                by the losses of a batch, as `MixTrain` does.
             TypeError: If labels are neither integers nor probabilities.
 
         Example: how much the ranks are at odds on all data.
@@ -232,11 +236,22 @@ class CheckedModel(keras.Model):
         self._check_compiled("gradients")
         check_count("batch_size", batch_size)
         self.check_data(x, y)
+        inputs = only_input(x)
+        if len(inputs) > batch_size:
+            # There are no weights here.
+            also = ["mean_with_sample_weight"]
+            check_mean(self.loss, "where data are more than one batch", also)
+            weighing = [rank.name for rank in self.objectives if rank.by_losses]
+            if weighing:
+                raise ValueError(
+                    "`batch_size` must hold all samples where a rank weighs its objectives by "
+                    f"their losses. Received: {batch_size} of {len(inputs)}, for {weighing}."
+                )
         if self._data_gradients is None or not self._data_gradients.still_hold():
             # A graph holds for as long as what it was traced from.
             roots = (self.classifier, self.loss, *self.objectives)
             self._data_gradients = DataGradients(self.batch_gradients, *roots)
-        return self._data_gradients(only_input(x), y, batch_size)
+        return self._data_gradients(inputs, y, batch_size)
 
     def batch_gradients(self, data: Any) -> list[tuple[Gradient, tf.Tensor]]:
         """Differentiates every rank's loss on a batch, as `train_step` is given it.
@@ -251,7 +266,7 @@ class CheckedModel(keras.Model):
 
     def _check_compiled(self, method: str) -> None:
         if not self.compiled:
-            classifier = self.classifier.compiled
+            classifier = getattr(self.classifier, "compiled", False)
             raise ValueError(
                 f"`compile` must be called on the model before `{method}`. Received: a model that "
                 f"is not compiled{', around a classifier that is' * classifier}."

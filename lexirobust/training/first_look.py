@@ -1,16 +1,17 @@
 """The first look at a built classifier: can what it is to be trained on be attacked, and how."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Final
 
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import PGD, Attack, Flow, WorstCase
+from lexirobust.attacks import PGD, Attack, Flow, IntervalAttack, WorstCase
+from lexirobust.attacks.bounds import check_layers
 from lexirobust.checks import logits_problem, scale_problem
 from lexirobust.geometry.norms import NORMS
 from lexirobust.training.objectives import Objective
+from lexirobust.warn import warn
 
 _SAMPLES: Final = 4
 
@@ -37,13 +38,16 @@ def look_at(
         bounds: Lowest and highest value of an input, or `None`.
 
     Raises:
-        ValueError: If inputs have no room for a magnitude inside the bounds.
+        ValueError: If inputs have no room for a magnitude inside the bounds, or an `IntervalAttack`
+            does not know the classifier's layers.
     """
     sizes = [size for size in shape[1:] if size is not None]
     if len(sizes) == len(shape) - 1:
         for term in terms:
             if term.attack is not None:
                 term.attack.check_room(term.magnitude, sizes)
+            if isinstance(term.attack, IntervalAttack):
+                check_layers(classifier)
         _warn_of_probabilities(classifier, terms, shape, bounds)
     _warn_of_small_magnitudes(terms)
     _warn_without_gradient(classifier, terms, shape, bounds)
@@ -59,7 +63,7 @@ def _warn_of_small_magnitudes(terms: Sequence[Objective]) -> None:
     for (norm, bounds), magnitude in largest.items():
         problem = scale_problem(magnitude, norm, bounds)
         if problem is not None:
-            warnings.warn(problem, UserWarning, stacklevel=5)
+            warn(problem)
 
 
 def _warn_without_gradient(
@@ -72,7 +76,7 @@ def _warn_without_gradient(
     if any(follows_gradients(term.attack) for term in terms):
         problem = gradient_problem(classifier, shape, bounds)
         if problem is not None:
-            warnings.warn(problem, UserWarning, stacklevel=5)
+            warn(problem)
 
 
 def _warn_of_probabilities(
@@ -86,7 +90,7 @@ def _warn_of_probabilities(
         return
     problem = logits_problem(classifier(_random_inputs(shape, bounds), training=False))
     if problem is not None:
-        warnings.warn(problem, UserWarning, stacklevel=5)
+        warn(problem)
 
 
 def gradient_problem(

@@ -1,6 +1,6 @@
 """A Keras model whose losses are ranked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -169,6 +169,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
         self.settings.check_ranks(self.objectives)
         self.augmentation = augmentation  # Keras saves layers that are attributes.
         self.seed_generator = keras.random.SeedGenerator()
+        # Of its own, so that measuring changes nothing in training.
+        self._test_seeds = keras.random.SeedGenerator()
         self._outputs: Outputs | None = None
         self._classes: int | None = None
         self._augmentation = Augmentation([], classifier, [])
@@ -230,7 +232,15 @@ class LexicographicModel(CheckedModel, ResumableModel):
         return [] if self._memory is None else self._memory.means
 
     def build(self, input_shape: Any) -> None:
-        """Builds the classifier, and checks that its output is what the objectives need."""
+        """Builds the classifier, and checks that its output is what the objectives need.
+
+        Args:
+            input_shape: `[N, ...]` of inputs, `None` where a size is not known.
+
+        Raises:
+            ValueError: If an output is not `[N, C]` logits where an objective needs them, or inputs
+                have no room for a magnitude inside the bounds.
+        """
         shape = tuple(input_shape)
         outputs = self.classifier(keras.KerasTensor(shape))
         listed = isinstance(outputs, list | tuple) and len(outputs) == 1
@@ -250,26 +260,32 @@ class LexicographicModel(CheckedModel, ResumableModel):
             self._build_on_compiled()
 
     def compile(
-        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: None = None,
+        metrics: Any = None,
+        **kwargs: Any,
     ) -> None:
-        """Configures training; as `keras.Model.compile`, with two differences.
+        """Configures training; as `keras.Model.compile`, with losses of logits.
 
         Args:
             optimizer: Keras optimizer or its name.
             loss: Keras loss on logits. `None` is sparse categorical cross entropy on logits. For
                 several outputs: a dict or a list of any losses, as for any Keras model.
+            loss_weights: `None`: ranks are weighed by `alphas`.
             metrics: Metrics of the logits, or of the several outputs, on clean inputs.
             **kwargs: As of `keras.Model.compile`.
 
         Raises:
-            ValueError: If there is no optimizer, the loss expects probabilities, is no mean over
-                samples where micro-batches need one, a ranked output has none, or the optimizer
-                accumulates gradients over steps: they would be accumulated after the projection,
-                which is not linear.
+            ValueError: If there is no optimizer, `loss_weights` are given, the loss expects
+                probabilities, is no mean over samples where micro-batches need one, a ranked output
+                has none, or the optimizer accumulates gradients over steps: they would be
+                accumulated after the projection, which is not linear.
         """
-        optimizer = checked_optimizer(optimizer, kwargs.get("loss_weights"))
+        optimizer = checked_optimizer(optimizer, loss_weights)
         if self.settings.micro_batch_size is not None:
-            check_mean(loss)
+            check_mean(loss, "where `micro_batch_size` is set")
         super().compile(optimizer=optimizer, loss=check_loss(loss), metrics=metrics, **kwargs)
         self._data_gradients = None
         if self.built:
@@ -340,7 +356,14 @@ class LexicographicModel(CheckedModel, ResumableModel):
         return self._data_format.batch(x, y, sample_weight)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Takes one ranked step on a batch, and returns the metrics."""
+        """Takes one ranked step on a batch.
+
+        Args:
+            data: Inputs, labels and maybe sample weights, as `fit` hands them on.
+
+        Returns:
+            The metrics by name, scalars.
+        """
         given = self._unpacked(data)
         check_trainable(self.classifier)
         seed = self.seed_generator.next()
@@ -364,9 +387,16 @@ class LexicographicModel(CheckedModel, ResumableModel):
         return self._training_step.perturb(batch, seed, starts), []
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Measures every objective on a batch, perturbed as in training, without learning."""
+        """Measures every objective on a batch, perturbed as in training, without learning.
+
+        Args:
+            data: As of `train_step`.
+
+        Returns:
+            The metrics by name, scalars.
+        """
         batch = self._unpacked(data)
-        inputs = self._training_step.perturb(batch, self.seed_generator.next())
+        inputs = self._training_step.perturb(batch, self._test_seeds.next())
         losses = self._training_step.losses(batch, inputs, training=False)
         scores = [losses.scores(rank, training=False) for rank in range(len(self.objectives))]
         with self._only_evaluating():
@@ -390,7 +420,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
         return self._of_worker(results)
 
     def batch_gradients(self, data: Any) -> list[tuple[Gradient, tf.Tensor]]:
-        """Differentiates every rank's loss on a batch, with its samples; nothing is learned."""
+        """Differentiates every rank's loss on a batch; see `CheckedModel.batch_gradients`."""
         return self._training_step.gradients(self._unpacked(data))
 
     @property
@@ -399,11 +429,21 @@ class LexicographicModel(CheckedModel, ResumableModel):
         return {} if self._targets is None else self._targets.by_name
 
     def hold_targets_to(self, results: dict[str, float]) -> dict[str, float]:
-        """Has targets hold where `evaluate` gave these results; see `callbacks.HeldOutTargets`."""
+        """Has targets hold on other data than those trained on; see `callbacks.HeldOutTargets`.
+
+        Args:
+            results: What `evaluate` gave on them, by name.
+
+        Returns:
+            The loss or the accuracy of each rank with a target, by its name.
+        """
         return {} if self._targets is None else self._targets.hold_to(results)
 
-    def begin_history(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def begin_fit(
+        self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
         """Has targets hold on training data, where no callback moves them to held-out data."""
+        del arguments
         moved = any(getattr(each, "moves_targets", False) for each in callbacks)
         if self._targets is not None and not moved:
             self._targets.hold_to_training()

@@ -9,13 +9,15 @@ import tensorflow as tf
 from lexirobust import serving
 from lexirobust.configs import arguments_of, deserialized, serialized
 from lexirobust.probabilities import is_of_labels, probability_layer
-from lexirobust.training.settings import TrainingSettings
+from lexirobust.training.objectives import Rank
+from lexirobust.training.settings import TrainingSettings, terms_of
 from lexirobust.training.state.saved_variables import (
     FixedState,
     SavedState,
     load_state,
     save_state,
 )
+from lexirobust.training.step.perturbation import attack_numbers, share_attacks
 
 
 class ResumableModel(keras.Model):
@@ -26,6 +28,7 @@ class ResumableModel(keras.Model):
     """
 
     classifier: keras.Model
+    objectives: Sequence[Rank]
     settings: TrainingSettings
     seed_generator: keras.random.SeedGenerator
 
@@ -60,14 +63,27 @@ class ResumableModel(keras.Model):
         super().load_own_variables(own)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments from which `from_config` makes an equal model."""
+        """Returns the arguments from which `from_config` makes an equal model.
+
+        Objectives that share an attack are perturbed together, so that where these are among the
+        arguments, `attack_numbers` says which do.
+        """
         own = arguments_of(self, inherited=False, without=vars(self.settings))
-        return {**super().get_config(), **self.settings.get_config(), **serialized(own)}
+        config = {**super().get_config(), **self.settings.get_config(), **serialized(own)}
+        numbers = attack_numbers(terms_of(self.objectives))
+        if "objectives" in own and len({*numbers}) < len(numbers):
+            config["attack_numbers"] = numbers
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Makes a model from what `get_config` returned."""
-        return cls(**deserialized(config, custom_objects))
+        config = dict(config)
+        numbers = config.pop("attack_numbers", None)
+        model = cls(**deserialized(config, custom_objects))
+        if numbers is not None:
+            share_attacks(terms_of(model.objectives), numbers)
+        return model
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as it was when it was saved."""

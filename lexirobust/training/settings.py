@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import keras
 
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, check_flag
 from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
 from lexirobust.keras_internals import activity_penalties_add_up, layers_inside
@@ -63,9 +63,8 @@ class TrainingSettings:
         self.margin = float(self.margin)
         if self.micro_batch_size is not None:
             self.micro_batch_size = int(self.micro_batch_size)
-        self.keep_gradients = bool(self.keep_gradients)
-        self.safeguard = bool(self.safeguard)
-        self.detailed_logs = bool(self.detailed_logs)
+        for name in ("keep_gradients", "safeguard", "detailed_logs"):
+            setattr(self, name, check_flag(name, getattr(self, name)))
 
     def check_ranks(self, ranks: Sequence[Rank]) -> None:
         """Checks that the settings suit a ranking.
@@ -248,7 +247,7 @@ def checked_optimizer(optimizer: Any, loss_weights: Any = None) -> keras.optimiz
             "`gradient_accumulation_steps` must be None: the optimizer would average gradients "
             f"that are projected already. Use a larger batch. Received: {accumulation}."
         )
-    if isinstance(loss_weights, dict | list | tuple):
+    if loss_weights is not None:
         raise ValueError(
             f"`loss_weights` must be None: ranks are weighed by `alphas`. Received: {loss_weights}."
         )

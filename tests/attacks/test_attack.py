@@ -352,3 +352,32 @@ def test_wrapped_functions_can_be_attacked_without_gradients():
         wrapped, x, y, attacks.Square(max_queries=20, seed=0), [0.0, 0.1]
     )
     assert curve.accuracy[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    "attack", [lr.attacks.PGD("l2", bounds=None), lr.attacks.AutoAttack("l2", bounds=None)]
+)
+@pytest.mark.parametrize("scale", [[-1.0, 1.0], [0.0, 1.0], [np.nan, 1.0]])
+def test_factors_of_magnitudes_are_above_0(attack, scale):
+    with pytest.raises(ValueError, match="`scale` must be finite and above 0"):
+        attack.sweep(lambda x: x, np.zeros((2, 2)), [0, 1], [1.0], scale=scale)
+
+
+def test_the_goal_of_an_attack_stays_what_it_is():
+    attack = lr.attacks.PGD("l2", goal="minimize")
+    with pytest.raises(AttributeError):
+        attack.goal = "maximize"
+    assert attack.get_config()["goal"] == "minimize"
+
+
+def test_attacks_that_keep_to_no_magnitude_are_told_what_does(tmp_path):
+    fab = lr.attacks.FAB("l2")
+    dataset = tf.data.Dataset.from_tensors((np.zeros((2, 2)), np.zeros(2, int)))
+    for ask in (
+        lambda: lr.objectives.Adversarial(fab, 1.0),
+        lambda: lr.callbacks.RobustnessCurve(np.zeros((2, 2)), np.zeros(2, int), fab, [1.0]),
+        lambda: lr.datasets.perturb(dataset, lambda x: x, fab, 1.0),
+        lambda: lr.export(keras.Sequential([keras.Input((2,))]), tmp_path / "out", fab),
+    ):
+        with pytest.raises(TypeError, match=r"WithinMagnitude\(FAB\(\.\.\.\)\) keeps to one"):
+            ask()

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lexirobust as lr
 from lexirobust.attacks import PGD, IntervalAttack, geometry
 from tests.attacks.linear import moved_by
 
@@ -137,3 +138,19 @@ def test_compiled_by_xla_the_interval_gradient_is_the_same():
 def test_classifiers_without_known_bounds_are_refused():
     with pytest.raises(ValueError, match="sequential or functional Keras model"):
         IntervalAttack(bounds=None)(lambda x: x, np.zeros((1, 2)), np.array([0]), 1.0)
+
+
+def test_models_of_this_package_are_known_by_their_classifiers():
+    classifier = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    attack = lr.attacks.IntervalAttack(norm="linf", bounds=None, seed=0, steps=2)
+    x, y = np.ones((4, 3), np.float32), np.zeros(4, int)
+    of_both = [attack(model, x, y, 0.1) for model in (classifier, lr.Standard(classifier))]
+    np.testing.assert_array_equal(*of_both)
+
+
+def test_layers_without_bounds_are_refused_before_training():
+    classifier = keras.Sequential([keras.Input((3,)), keras.layers.LayerNormalization()])
+    attack = lr.attacks.IntervalAttack(norm="linf", bounds=None)
+    model = lr.AdversarialTraining(classifier, attack, 0.1)
+    with pytest.raises(ValueError, match="must be made of layers with known bounds"):
+        model.compile("sgd")

@@ -174,3 +174,21 @@ def test_bad_arguments_are_refused(changes, message):
 def test_labels_that_are_no_integers_are_refused():
     with pytest.raises(TypeError, match="`y` must hold integer labels"):
         lr.evaluate_robustness(model(), np.zeros((2, 6)), [0.0, 0.5], FGSM(), [0.1])
+
+
+def test_what_was_not_looked_for_is_not_said_to_be_absent():
+    outcomes = np.ones((1, 4), bool)
+    zeros = np.zeros((1, 4))
+
+    def curve(**settings):
+        return lr.AccuracyCurve(
+            np.array([1.0]), outcomes, zeros, zeros, outcomes, settings=settings
+        )
+
+    checked, unknown, not_checked = curve(checks=True), curve(), curve(checks=False)
+    assert (checked.checked, unknown.checked, not_checked.checked) == (True, False, False)
+    assert "none" in repr(checked + checked)
+    for other in (unknown, not_checked):
+        for both in (checked + other, other + checked):
+            assert not both.checked
+            assert "not looked for" in repr(both)

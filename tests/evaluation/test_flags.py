@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.attacks import FGSM, PGD, AutoAttack, HopSkipJump, Spatial, Square
+from lexirobust.attacks import FGSM, PGD, AutoAttack, GuidedPGD, HopSkipJump, Spatial, Square
+from lexirobust.evaluation.flags import of_another_scale
 
 WEIGHTS = np.array([[1.0, -1.0], [0.5, -0.5], [-0.25, 0.25]], np.float32)
 RNG = np.random.default_rng(0)
@@ -83,6 +84,16 @@ def test_a_sound_keras_model_raises_none():
 def test_several_attacks_are_judged_by_the_worst_of_them():
     assert "one step is stronger" in names(linear, SHORT)
     assert names(linear, [SHORT, SOUND]) == []
+
+
+def test_attacks_inside_a_region_do_not_cover_for_those_that_are_free():
+    guided = GuidedPGD(lambda x, magnitude: x[:, 0], norm="l2", steps=1, bounds=None, seed=0)
+    assert names(linear, guided) == []
+    assert "one step is stronger" in names(linear, [SHORT, guided])
+
+
+@pytest.mark.release  # Its stages take a while to trace.
+def test_auto_attack_is_sound():
     assert names(linear, AutoAttack("l2", bounds=None, steps=10, max_queries=20, seed=0)) == []
 
 
@@ -192,11 +203,19 @@ def test_exact_norms_that_the_box_has_no_room_for_are_flagged():
     ],
 )
 def test_magnitudes_in_other_units_than_the_inputs_are_flagged(norm, largest, bounds, flagged):
-    x = (X - X.min()) / np.ptp(X) * (bounds[1] if bounds else 1.0)
     attack = PGD(norm, steps=1, bounds=bounds, seed=0)
-    found = names(linear, attack, (0.0, largest / 2, largest), x, np.zeros(40, int))
-    assert ("magnitudes next to nothing" in found) == flagged
-    assert "inputs of another scale" not in found
+    span = bounds or (0.0, 1.0)
+    found = [flag.name for flag in of_another_scale(*span, largest, [attack])]
+    assert found == ["magnitudes next to nothing"] * flagged
+
+
+def test_the_largest_magnitude_is_what_is_held_against_the_bounds():
+    x = (X - X.min()) / np.ptp(X) * 255
+    attack = PGD("linf", steps=1, bounds=(0.0, 255.0), seed=0)
+    for largest, flagged in ((8 / 255, True), (8.0, False)):
+        found = names(linear, attack, (0.0, largest / 2, largest), x, np.zeros(40, int))
+        assert ("magnitudes next to nothing" in found) == flagged
+        assert "inputs of another scale" not in found
 
 
 def test_inputs_that_were_scaled_where_bounds_were_not_are_flagged():

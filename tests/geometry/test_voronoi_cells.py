@@ -189,3 +189,8 @@ def test_bad_input_is_named():
             VoronoiCells([[0.0], [1.0]], weights=weights)
     with pytest.raises(ValueError, match="`norm`"):
         VoronoiCells([[0.0]], "l3")
+
+
+def test_points_that_are_there_twice_are_refused():
+    with pytest.raises(ValueError, match="`points` must be different"):
+        VoronoiCells(np.array([[0.0], [1.0], [0.0]]))

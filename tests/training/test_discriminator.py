@@ -106,3 +106,45 @@ def test_discriminator_loss_gives_every_class_the_same_weight(sides):
     expected = np.mean([mean_of(0, x), *(mean_of(t + 1, perturbed[:, t]) for t in range(3))])
     found = discriminator_loss(discriminator, tf.constant(x), list(tf.constant(perturbed)))
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_scaled_loss_takes_the_same_step():
+    x, y = lr.datasets.toy(20, seed=0)
+    steps = []
+    for wrap in (lambda optimizer: optimizer, keras.optimizers.LossScaleOptimizer):
+        keras.utils.set_random_seed(0)
+        attack = lr.attacks.PGD(norm="l2", steps=1, bounds=None, seed=0)
+        optimizer = wrap(keras.optimizers.SGD(0.5))
+        model = lr.OLGRC(network(), attack, [1.0], discriminator_optimizer=optimizer)
+        model.compile("sgd", run_eagerly=True)
+        model.train_on_batch(x, y)
+        steps.append(model.discriminator.get_weights())
+    for one, other in zip(*steps, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_losses_are_scaled_in_half_precision_as_compile_would():
+    for policy, scaled in (("mixed_float16", True), ("float32", False)):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = lr.OLGRC(network(), ATTACK, [1.0])
+        finally:
+            keras.config.set_dtype_policy(before)
+        found = isinstance(model.discriminator_optimizer, keras.optimizers.LossScaleOptimizer)
+        assert found == scaled
+
+
+def test_its_weights_are_regularized():
+    """With a loss of their own that is the same for all, weights shrink by the penalty alone."""
+    x, y = lr.datasets.toy(20, seed=0)
+    layer = keras.layers.Dense(2, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.1))
+    blind = keras.Sequential([keras.Input((1,)), keras.layers.Rescaling(0.0), layer])
+    optimizer = keras.optimizers.SGD(0.5)
+    model = lr.OLGRC(
+        network(), ATTACK, [1.0], discriminator=blind, discriminator_optimizer=optimizer
+    )
+    model.compile("sgd", run_eagerly=True)
+    before = np.array(layer.kernel)
+    model.train_on_batch(x, y)
+    np.testing.assert_allclose(layer.kernel, before * (1 - 0.5 * 2 * 0.1), rtol=1e-5)

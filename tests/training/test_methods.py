@@ -338,8 +338,14 @@ def test_olgrc_needs_an_attack_that_follows_gradients():
         def get_config(self):
             return {}
 
-    for attack in (lr.attacks.DAA(), lr.attacks.IntervalAttack()):
-        with pytest.raises(TypeError, match="`attack` must be a PGD, and no DAA or IntervalAttack"):
+    # The guided attack knows nothing of their goals, directions or starts.
+    for attack in (
+        lr.attacks.DAA(),
+        lr.attacks.IntervalAttack(),
+        lr.attacks.TargetedPGD(target_rank=1),
+        lr.attacks.GuidedPGD(lambda x, magnitude: x[:, 0]),
+    ):
+        with pytest.raises(TypeError, match="`attack` must be a PGD, BIM or FGSM"):
             lr.OLGRC(network(), attack, [1.0])
     with pytest.raises(TypeError, match="`attack` must be a PGD"):
         lr.OLGRC(network(), Other("l2", None, None), [1.0])

@@ -597,3 +597,55 @@ def test_logits_that_are_not_numbers_are_never_right(data):
     for y in (np.zeros(20, int), np.ones(20, int)):
         logs = model.evaluate(x, y, verbose=0, return_dict=True)
         assert [logs["accuracy@natural"], logs["accuracy@l2=4"]] == [0.0, 0.0]
+
+
+def test_gradients_of_what_is_no_mean_are_taken_of_one_batch_alone():
+    x, y = lr.datasets.toy(20, seed=0)
+    total = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    model = compiled(lr.Standard(network()), loss=total)
+    mean = compiled(lr.Standard(model.classifier))
+    (whole,), (expected,) = model.gradients(x, y, batch_size=20), mean.gradients(x, y, batch_size=7)
+    for own, other in zip(whole, expected, strict=True):
+        np.testing.assert_allclose(own, 20 * other, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="must be a mean over samples where data are more"):
+        model.gradients(x, y, batch_size=7)
+    mixed = compiled(lr.MixTrain(network(), ATTACK, 1.0))
+    mixed.gradients(x, y, batch_size=20)
+    with pytest.raises(ValueError, match=r"`batch_size` must hold all samples .* 7 of 20"):
+        mixed.gradients(x, y, batch_size=7)
+
+
+def test_measuring_leaves_training_as_it_is():
+    x, y = lr.datasets.toy(20, seed=0)
+    # Little more than a random point: another draw is another point.
+    attack = lr.attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
+    trained = []
+    for measures in (False, True):
+        keras.utils.set_random_seed(0)
+        model = compiled(lr.OLSRC(network(), attack, [1.0]), run_eagerly=True)
+        for _ in range(2):
+            model.train_on_batch(x, y)
+            if measures:
+                model.test_on_batch(x, y)
+        trained.append(model.classifier.get_weights())
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_losses_are_weighed_by_alphas_alone():
+    for given in (0.5, [0.5], {"natural": 0.5}):
+        with pytest.raises(ValueError, match="`loss_weights` must be None"):
+            lr.Standard(network()).compile("sgd", None, given)
+
+
+@pytest.mark.parametrize("loss", ["kl_divergence", keras.losses.Dice(), keras.losses.poisson])
+def test_losses_of_probabilities_are_refused(loss):
+    with pytest.raises(ValueError, match=r"`loss` must take logits.*which takes probabilities"):
+        lr.Standard(network()).compile("sgd", loss)
+
+
+@pytest.mark.parametrize("name", ["safeguard", "keep_gradients", "detailed_logs"])
+@pytest.mark.parametrize("value", ["False", 0, None])
+def test_what_is_true_or_false_is_not_guessed(name, value):
+    with pytest.raises(TypeError, match=f"`{name}` must be a bool. Received: {value!r}"):
+        lr.OLSRC(network(), ATTACK, [1.0], **{name: value})

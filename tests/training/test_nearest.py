@@ -250,3 +250,28 @@ def test_what_is_held_back_is_not_explored(given):
     else:
         model.fit(x, y, 20, 0, 0, None, 0.25)
     np.testing.assert_array_equal(model.region.guide.points, x[:15])
+
+
+def test_a_fit_that_was_refused_leaves_no_region():
+    x, y = lr.datasets.toy(20, seed=0)
+    model = nearest()
+    with pytest.raises(ValueError, match="`compile` must be called"):
+        model.fit(x[:4], y[:4])
+    model = compiled(model)
+    with pytest.raises(ValueError, match="`y` must"):
+        model.fit(x[:4], y[:4] + 7)
+    model.fit(x, y, verbose=0)
+    assert model.region.guide.points.shape == (20, 1)
+
+
+def test_what_trains_it_can_be_measured_and_checked():
+    x, y = lr.datasets.toy(20, seed=0)
+    model = compiled(nearest(magnitudes=[1.0]), 0.0)
+    check = lr.callbacks.AttackCheck(x, y)
+    logs = model.fit(x, y, verbose=0, callbacks=[check]).history
+    assert logs["fresh_accuracy@l2=1"] == logs["accuracy@l2=1"]
+    curve = lr.evaluate_robustness(model, x, y, model.guided_attack, [0.0, 1.0])
+    # Attacks that go where it may not find more, and that says nothing against it.
+    assert curve.flags == ()
+    assert curve.settings["attacks"][0]["config"]["unexplored"]["class_name"] == "ExploredRegion"
+    assert lr.evaluation.AccuracyCurve.from_json(curve.to_json()).settings == curve.settings

@@ -276,3 +276,33 @@ def test_a_loaded_model_draws_what_the_saved_one_would_have_drawn(tmp_path):
     drawn = [np.asarray(each.seed_generator.next()) for each in (model, loaded, make("olsrc"))]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
+
+
+def test_objectives_share_their_attacks_after_loading_as_before(tmp_path):
+    """Those that share one are perturbed in one sweep, with one draw of random numbers."""
+    one, other = RANDOM, lr.attacks.PGD.from_config(RANDOM.get_config())
+    model = compiled(
+        lr.LexicographicModel(
+            network(),
+            [
+                lr.objectives.Natural(),
+                lr.objectives.Adversarial(one, 1.0),
+                lr.objectives.WeightedSum(
+                    [lr.objectives.Adversarial(other, 2.0), lr.objectives.Adversarial(one, 3.0)],
+                    [0.5, 0.5],
+                ),
+            ],
+        )
+    )
+    model.train_on_batch(*DATA)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    model.reset_metrics()  # Not every release of Keras does so by itself.
+    attacks = [term.attack for rank in loaded.objectives[1:] for _, term in rank.terms]
+    assert attacks[0] is attacks[2] is not attacks[1]
+    # And what comes of the next step is the same.
+    logs, again = (
+        {name: float(value) for name, value in each.train_on_batch(*DATA, return_dict=True).items()}
+        for each in (model, loaded)
+    )
+    assert again == pytest.approx(logs, rel=1e-5)

@@ -13,7 +13,7 @@ from lexirobust.attacks.gradient.step_size import (
 )
 from lexirobust.attacks.gradient_check import gradient_by
 from lexirobust.geometry import balls
-from lexirobust.tensors import of_dtype, wide
+from lexirobust.tensors import choose, of_dtype, spread, wide
 
 Goal: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 """Maps inputs `[N, ...]` to what is to be raised, `[N]`."""
@@ -242,7 +242,7 @@ def gradient_ascent(
             values = choose(back, best.values, list(values))
         left = None if box is None else (box[0] - perturbation, box[1] - perturbation)
         direction = balls.steepest_direction(gradient, norm, left)
-        stepped = perturbation + _spread(sizes.length, x) * direction
+        stepped = perturbation + spread(sizes.length, x) * direction
         perturbation = choose(best.done, perturbation, project(stepped))
         return number + 1, perturbation, best, list(values), sizes
 
@@ -298,24 +298,3 @@ def _differentiate(goals: Sequence[Goal], x: tf.Tensor) -> tuple[list[tf.Tensor]
 def _any(tensor: tf.Tensor) -> tf.Tensor:
     """`[N]` bool: whether a row has an entry that is not 0."""
     return tf.reduce_any(tensor != 0, axis=list(range(1, tensor.shape.rank)))
-
-
-def _spread(per_sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """`[N]` as `[N, 1, ...]`, of the rank of another tensor."""
-    return tf.reshape(per_sample, [-1] + [1] * (like.shape.rank - 1))
-
-
-def choose(condition: tf.Tensor, yes: Any, no: Any) -> Any:
-    """Chooses sample by sample.
-
-    Args:
-        condition: `[N]` bool tensor.
-        yes: Tensor `[N, ...]`, or a structure of them, taken where the condition holds.
-        no: The same, taken where it does not.
-
-    Returns:
-        As `yes`.
-    """
-    return tf.nest.map_structure(
-        lambda one, other: tf.where(_spread(condition, one), one, other), yes, no
-    )

@@ -12,7 +12,7 @@ from lexirobust.attacks.gradient_check import gradient_by
 from lexirobust.attacks.losses import most_likely
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
-from lexirobust.tensors import of_dtype
+from lexirobust.tensors import of_dtype, spread
 
 # The neighborhoods tried, as shares of the magnitude: the authors' first one on MNIST, 0.01 of
 # 0.3, grows threefold, to half the magnitude at most.
@@ -83,18 +83,15 @@ class IntervalAttack(PGD):
         # The largest box around 0 with corners at norm 1.
         unit = 1.0 / balls.norm(tf.ones_like(x), self.norm)
 
-        def spread(per_sample: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(per_sample, [-1] + [1] * (x.shape.rank - 1))
-
         def move(number: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             point = x + start
             reach = tf.zeros_like(magnitude)
             for share in reversed(SHARES):
                 tried = share * magnitude
-                unproven, _ = self._gain(classifier, point, y, spread(unit * tried))
+                unproven, _ = self._gain(classifier, point, y, spread(unit * tried, x))
                 reach = tf.where(unproven, tried, reach)
-            _, gradient = self._gain(classifier, point, y, spread(unit * reach))
-            stepped = start + spread(reach) * balls.steepest_direction(gradient, self.norm)
+            _, gradient = self._gain(classifier, point, y, spread(unit * reach, x))
+            stepped = start + spread(reach, x) * balls.steepest_direction(gradient, self.norm)
             return number + 1, balls.project_ball(stepped, magnitude, self.norm, box)[0]
 
         _, start = tf.while_loop(lambda number, _: number < self.moves, move, (0, start))

@@ -112,7 +112,7 @@ class PGD(Attack):
         self.steps = int(steps)
         self.step_size = None if step_size is None else float(step_size)
         self.constraint = constraint
-        self.goal = goal
+        self._goal = goal
         self.restarts = int(restarts)
         self.random_start = check_flag("random_start", random_start)
         self.loss = loss
@@ -120,6 +120,11 @@ class PGD(Attack):
         check_count("eot_samples", eot_samples)
         self.eot_samples = int(eot_samples)
         self.sign = 1.0 if goal == "maximize" else -1.0
+
+    @property
+    def goal(self) -> str:
+        """`"maximize"` or `"minimize"`; another one is another attack's."""
+        return self._goal
 
     def structure(self) -> Hashable:
         """The settings other than numbers; see `Attack.structure`."""

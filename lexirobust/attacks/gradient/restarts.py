@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from lexirobust.attacks.gradient.gradient_ascent import choose
+from lexirobust.tensors import choose
 
 # From the magnitude below on, an attack that succeeded there needs one in so many of its steps.
 CHAINED_SHARE: Final = 8

@@ -10,12 +10,11 @@ import tensorflow as tf
 from lexirobust import progress
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.compiled_attack import CompiledAttack
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.inputs import batches
 from lexirobust.attacks.losses import most_likely
 from lexirobust.geometry import balls
 from lexirobust.graphs import or_else
-from lexirobust.tensors import classes_of
+from lexirobust.tensors import choose, classes_of, spread
 
 TOLERANCE: Final = 1e-5
 """The distance of the last points from the boundary, relative to that from the inputs."""
@@ -276,8 +275,3 @@ def binary_search(
     return SearchResult(
         choose(searched, points, found.points), found.success, queries + tf.cast(searched, tf.int32)
     )
-
-
-def spread(per_sample: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """`[N]` as `[N, 1, ...]`, of the rank and type of another tensor."""
-    return tf.reshape(tf.cast(per_sample, like.dtype), [-1] + [1] * (like.shape.rank - 1))

@@ -5,17 +5,16 @@ from typing import Any, ClassVar, Final, NamedTuple
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm.base import (
     TOLERANCE,
     SearchProblem,
     SearchResult,
     binary_search,
-    spread,
 )
 from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
+from lexirobust.tensors import choose, spread
 
 # By which factor sizes shrink after a failure.
 _SHRINK: Final = 1 / 1.05

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Final
 
 import tensorflow as tf
 
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
+from lexirobust.tensors import choose
 
 # Without bounds, noise grows from this share of the inputs' root mean square, or of 1 for inputs
 # that are 0, twice as large at every try.

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.attacks.minimum_norm.linearization import linearize
 from lexirobust.checks import check_count, check_steps
 from lexirobust.geometry import balls, hyperplanes
+from lexirobust.tensors import choose
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")

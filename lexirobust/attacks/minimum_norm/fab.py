@@ -8,19 +8,18 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import logits_of
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.losses import wrong_class
 from lexirobust.attacks.minimum_norm.base import (
     MinimumNormAttack,
     SearchProblem,
     SearchResult,
     binary_search,
-    spread,
 )
 from lexirobust.attacks.minimum_norm.linearization import linearize, linearize_toward
 from lexirobust.checks import check_count, check_steps
 from lexirobust.geometry import balls, hyperplanes
 from lexirobust.geometry.hyperplanes import Boundaries
+from lexirobust.tensors import choose, spread
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")

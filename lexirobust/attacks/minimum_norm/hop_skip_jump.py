@@ -6,18 +6,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm.base import (
     TOLERANCE,
     SearchProblem,
     SearchResult,
     binary_search,
     decide,
-    spread,
 )
 from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
 from lexirobust.checks import check_count
 from lexirobust.geometry import balls
+from lexirobust.tensors import choose, spread
 
 # Most halvings of a step that does not end on the far side.
 _SHORTEST: Final = 20

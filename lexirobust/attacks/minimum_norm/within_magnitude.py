@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier
-from lexirobust.attacks.gradient.gradient_ascent import choose
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, NearestPoints
 from lexirobust.configs import deserialized, serialized
-from lexirobust.tensors import of_dtype
+from lexirobust.tensors import choose, of_dtype
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -25,7 +24,7 @@ class WithinMagnitude(Attack):
         attack: A minimum-norm attack, such as `FAB` or `DeepFool`.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is another kind of attack.
 
     Example: the boundary of a linear classifier is at distance 0.5.
 

@@ -18,7 +18,7 @@ class AdversarialTraining(LexicographicModel):
         attack: Perturbs the inputs.
         magnitude: Norm of the perturbation, above 0.
         alpha: Weight of the natural loss, from 0 to 1.
-        **kwargs: As of `keras.Model`.
+        **kwargs: As of `LexicographicModel`.
 
     Raises:
         ValueError: If the magnitude or `alpha` is out of range.

@@ -28,7 +28,7 @@ class MultiPerturbationTraining(LexicographicModel):
         **kwargs: As of `LexicographicModel`.
 
     Raises:
-        TypeError: If one of `attacks` is none.
+        TypeError: If one of `attacks` is not an attack.
         ValueError: If another argument is not as above.
 
     Example:

@@ -1,13 +1,12 @@
 """OLGRC: ranked losses on perturbed inputs that leave the explored region."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import DAA, PGD, GuidedPGD, IntervalAttack
+from lexirobust.attacks import BIM, FGSM, PGD, GuidedPGD
 from lexirobust.checks import check_magnitudes
 from lexirobust.configs import arguments_of
 from lexirobust.data_checks import check_inputs
@@ -40,7 +39,8 @@ class OLGRC(LexicographicModel):
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
-        attack: Perturbs the inputs; a `PGD`, best with an even number of `restarts`.
+        attack: Perturbs the inputs; a `PGD`, best with an even number of `restarts`, `BIM` or
+            `FGSM`.
         magnitudes: Norms of the perturbations, above 0 and ascending.
         alphas: One weight a rank, the natural one first, summing to 1. `None`: half for rank 1,
             the rest shared.
@@ -55,8 +55,8 @@ class OLGRC(LexicographicModel):
         ValueError: If the magnitudes or `alphas` are not as above, the discriminator's output
             does not fit, or none can be made like the classifier; with `explored="nearest"`, if
             a discriminator is given or the attack's norm is not exact.
-        TypeError: If the attack is no `PGD`, or one with a direction or a start of its own, which
-            the guided attack would leave out: `DAA`, `IntervalAttack`.
+        TypeError: If the attack is no `PGD`, `BIM` or `FGSM`. Others have a goal, a direction or a
+            start of their own, which the guided attack would leave out.
 
     Example:
 
@@ -89,9 +89,10 @@ class OLGRC(LexicographicModel):
         discriminator_optimizer: keras.optimizers.Optimizer | str | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(attack, PGD) or isinstance(attack, DAA | IntervalAttack):
+        if type(attack) not in (PGD, BIM, FGSM):
             raise TypeError(
-                f"`attack` must be a PGD, and no DAA or IntervalAttack. Received: {attack!r}."
+                "`attack` must be a PGD, BIM or FGSM: the guided attack would leave out what "
+                f"others aim at. Received: {attack!r}."
             )
         if explored not in EXPLORED:
             raise ValueError(f"`explored` must be one of {EXPLORED}. Received: {explored!r}.")
@@ -120,7 +121,9 @@ class OLGRC(LexicographicModel):
             self.discriminator = discriminator or default_discriminator(
                 classifier, 1 + len(magnitudes)
             )
-            self.discriminator_optimizer = keras.optimizers.get(discriminator_optimizer or "adam")
+            self.discriminator_optimizer = _scaling(
+                keras.optimizers.get(discriminator_optimizer or "adam"), self.discriminator
+            )
             region.set_discriminator(self.discriminator, self.discriminator_optimizer)
         self._region_means = NamedMeans(region.log_names) if region.log_names else None
 
@@ -164,24 +167,21 @@ class OLGRC(LexicographicModel):
         with tf.init_scope(), self.distribute_strategy.scope():
             self.region.guide.adapt(x)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains the classifier; see `LexicographicModel.fit`.
-
-        If the explored region is exact and nothing was adapted yet, it is that of `x`.
-        """
+    def begin_fit(
+        self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        """Takes the explored region from the data, if it is exact and nothing was adapted yet."""
+        super().begin_fit(arguments, callbacks)
         if isinstance(self.region, NearestRegion) and not self.region.variables:
-            inputs = only_input(x)
+            inputs = only_input(arguments["x"])
             if not hasattr(inputs, "shape"):
                 raise ValueError(
                     "`x` must be an array where explored='nearest', or `adapt` be called before. "
-                    f"Received: {x!r}."
+                    f"Received: {inputs!r}."
                 )
             # Keras holds back the last samples.
-            call = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
-            held_back = call.arguments.get("validation_split") or 0.0
-            learned = int(len(inputs) * (1.0 - held_back))
-            self.adapt(inputs[:learned])
-        return super().fit(x, y, *args, **kwargs)
+            held_back = arguments.get("validation_split") or 0.0
+            self.adapt(inputs[: int(len(inputs) * (1.0 - held_back))])
 
     def log_unexplored(self, x: tf.Tensor, magnitude: Any) -> tf.Tensor:
         """Says how likely inputs lie outside the region explored before a magnitude.
@@ -222,3 +222,13 @@ class OLGRC(LexicographicModel):
             return {"explored": estimates, "magnitudes": tf.constant(self.magnitudes)}
 
         return {**super().serving_endpoints(inputs), "explored": (explored, [inputs])}
+
+
+def _scaling(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model
+) -> keras.optimizers.Optimizer:
+    """The optimizer, with losses scaled where Keras's own `compile` would scale them."""
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if model.dtype_policy.name != "mixed_float16" or scales:
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -158,8 +158,9 @@ class DiscriminatorRegion:
                 for attack, given in zip(self.attacks, starts, strict=True)
             ]
             with tf.GradientTape() as tape:
-                loss = share * discriminator_loss(self.discriminator, batch.x, perturbed)
-                shared = loss / replicas
+                loss = discriminator_loss(self.discriminator, batch.x, perturbed)
+                loss = share * (loss + _penalties(variables))
+                shared = self.optimizer.scale_loss(loss / replicas)
             ends = [] if initial is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
             return (tape.gradient(shared, values), loss), ends
 
@@ -167,6 +168,15 @@ class DiscriminatorRegion:
         (gradients, loss), ends = map_micro_batches(part, tensors, micro_batch_size)
         self.optimizer.apply(gradients, variables)
         return [loss], ends
+
+
+def _penalties(variables: Sequence[keras.Variable]) -> Any:
+    """The sum of the variables' regularization losses."""
+    return sum(
+        variable.regularizer(variable)
+        for variable in variables
+        if getattr(variable, "regularizer", None) is not None
+    )
 
 
 class NearestRegion:

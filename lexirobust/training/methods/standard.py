@@ -14,7 +14,7 @@ class Standard(LexicographicModel):
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
-        **kwargs: As of `keras.Model`.
+        **kwargs: As of `LexicographicModel`.
 
     Example:
 

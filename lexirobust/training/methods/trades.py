@@ -18,7 +18,7 @@ class TRADES(LexicographicModel):
         attack: Perturbs the inputs; here it raises the divergence from the clean prediction.
         magnitude: Norm of the perturbation, above 0.
         beta: Weight of the divergence, at least 0.
-        **kwargs: As of `keras.Model`.
+        **kwargs: As of `LexicographicModel`.
 
     Raises:
         ValueError: If the magnitude or `beta` is out of range.

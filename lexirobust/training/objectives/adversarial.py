@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from lexirobust.attacks import Attack
+from lexirobust.attacks.check_attack import check_attack
 from lexirobust.names import magnitude_name
 from lexirobust.training.objectives.base import Batch, Objective, Score
 from lexirobust.training.objectives.forward import Forward
@@ -23,6 +24,7 @@ class Adversarial(Objective):
 
     Raises:
         ValueError: If the magnitude is not finite and above 0.
+        TypeError: If `attack` is not an attack, or one that keeps to no magnitude.
 
     Example:
 
@@ -35,11 +37,7 @@ class Adversarial(Objective):
     """
 
     def __init__(self, attack: Attack, magnitude: float, name: str | None = None) -> None:
-        if not isinstance(attack, Attack):
-            raise TypeError(
-                "`attack` must be an attack, such as lexirobust.attacks.PGD('l2'). "
-                f"Received: {attack!r}."
-            )
+        check_attack(attack)
         if not isinstance(magnitude, numbers.Real) or not 0 < magnitude < float("inf"):
             raise ValueError(
                 "`magnitude` must be one number, finite and above 0; OLSRC ranks several. "

@@ -22,6 +22,19 @@ class Divergence(Adversarial):
         name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"` and
             `"l2=0_5"`.
 
+    Raises:
+        ValueError: As `Adversarial`.
+        TypeError: As `Adversarial`.
+
+    Example: TRADES's two losses, ranked and not added up.
+
+    >>> import keras, lexirobust as lr
+    >>> attack = lr.attacks.PGD(norm="l2", bounds=None)
+    >>> ranks = [lr.objectives.Natural(), lr.objectives.Divergence(attack, 2.0)]
+    >>> classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> [rank.name for rank in lr.LexicographicModel(classifier, ranks).objectives]
+    ['natural', 'l2=2']
+
     Reference:
         Zhang et al., arXiv 1901.08573.
     """

@@ -28,11 +28,11 @@ class WeightedSum(Rank):
     """
 
     def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
-        if not all(isinstance(each, Objective) for each in objectives):
+        if not objectives or not all(isinstance(each, Objective) for each in objectives):
             raise ValueError(
-                f"`objectives` must be a list of objectives. Received: {objectives!r}."
+                f"`objectives` must be a non-empty list of objectives. Received: {objectives!r}."
             )
-        if len(objectives) != len(weights) or not objectives:
+        if len(objectives) != len(weights):
             raise ValueError(
                 "`weights` must hold one weight for each objective. Received: "
                 f"{len(weights)} weights for {len(objectives)} objectives."

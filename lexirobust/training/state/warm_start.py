@@ -1,6 +1,5 @@
 """Warm starts: attacks in training begin at each sample's last perturbation."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -12,11 +11,12 @@ from lexirobust.checks import check_count, check_flag
 from lexirobust.data_checks import check_index
 from lexirobust.data_forms import only_input, unindexed
 from lexirobust.datasets import with_index
-from lexirobust.tensors import of_dtype
+from lexirobust.tensors import choose, of_dtype
 from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.state.saved_variables import replicated
 from lexirobust.training.step.micro_batches import map_micro_batches
 from lexirobust.training.step.objective_losses import ObjectiveLosses
+from lexirobust.warn import warn
 
 RANDOM_STARTS: Final = "random_starts"
 """The log name of the share of samples whose attacks had a random start."""
@@ -124,13 +124,11 @@ def warn_of_random_starts(history: dict[str, list[float]], warm_start: WarmStart
     shares = history.get(RANDOM_STARTS, [])
     reset = warm_start is not None and warm_start.reset_every == 1
     if len(shares) > 1 and min(shares) > 0.5 and not reset:
-        warnings.warn(
+        warn(
             f"In every epoch attacks began at random for {min(shares):.0%} of the samples or more "
             "in spite of `warm_start`: inputs, or indices, were others than on the visit before. "
             "Attacks get no more than their own steps then; give them more, and leave "
-            "`warm_start` out.",
-            UserWarning,
-            stacklevel=4,
+            "`warm_start` out."
         )
 
 
@@ -285,9 +283,8 @@ class PerturbationBuffer:
         goes_on &= visits > 0
         if self._settings.reset_every is not None:
             goes_on &= visits % self._settings.reset_every != 0
-        rows = tf.reshape(goes_on, [-1] + [1] * (batch.x.shape.rank - 1))
         starts = [tf.gather(kept, batch.index) for kept in self._kept]
-        starts = [tf.where(rows, start, tf.zeros_like(start)) for start in starts]
+        starts = [choose(goes_on, start, tf.zeros_like(start)) for start in starts]
         share = tf.reduce_mean(tf.cast(~goes_on, tf.float32))
         return starts, [share]
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
+from lexirobust.tensors import spread
 from lexirobust.training.objectives import Batch, Forward, Rank, Regularization
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.step.micro_batches import Part, map_micro_batches
@@ -51,8 +52,8 @@ def weigh_samples(batch: Batch, weight: tf.Tensor | None) -> Batch:
     def weighed(own: tf.Tensor | None) -> tf.Tensor:
         if own is None:
             return weight
-        axes = [-1] + [1] * (own.shape.rank - 1)
-        return tf.cast(own, weight.dtype) * tf.reshape(weight, axes)
+        own = tf.cast(own, weight.dtype)
+        return own * spread(weight, own)
 
     return batch._replace(sample_weight=tf.nest.map_structure(weighed, batch.sample_weight))
 

@@ -122,3 +122,21 @@ def _target_key(term: Objective) -> Any:
     """Equal where targets are: one that a subclass has written may depend on its settings."""
     target = type(term).target
     return target if target in (Objective.target, Divergence.target) else id(term)
+
+
+def attack_numbers(terms: Sequence[Objective]) -> list[int]:
+    """Numbers of the attacks of objectives that have one: equal where they share it."""
+    attacks = [id(term.attack) for term in terms if term.attack is not None]
+    return [attacks.index(each) for each in attacks]
+
+
+def share_attacks(terms: Sequence[Objective], numbers: Sequence[int]) -> None:
+    """Has objectives share their attacks again.
+
+    Args:
+        terms: Objectives, those with an attack in the order that `attack_numbers` saw.
+        numbers: What it returned.
+    """
+    attacked = [term for term in terms if term.attack is not None]
+    for term, number in zip(attacked, numbers, strict=True):
+        term.attack = attacked[number].attack
