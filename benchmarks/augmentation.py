@@ -101,8 +101,14 @@ def run(settings: dict[str, Any], data: Any) -> dict[str, Any]:
 
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
     """In %, means over seeds."""
-    columns = ("natural", "robust_half", "robust", "logged", "fresh_on_training_data")
-    rows = [["method", "augmentation", "epochs", "seeds", *columns]]
+    columns = {
+        "natural": "natural",
+        "robust_half": "robust, l2 0.75",
+        "robust": "robust, l2 1.5",
+        "logged": "training data, logged",
+        "fresh_on_training_data": "training data, fresh attack",
+    }
+    rows = [["method", "augmentation", "epochs", "seeds", *columns.values()]]
 
     def key(run: dict[str, Any]) -> Any:
         return run["method"], run["augmentation"], run["epochs"]

@@ -167,17 +167,25 @@ def target_at_plain_loss() -> Claim:
 def targets_are_met() -> Claim:
     runs = json.loads((RESULTS / "targets.json").read_text(encoding="utf-8"))
     runs = [run for run in runs if run["way"].startswith("target accuracy")]
-    met = [
+    short = np.array([float(run["way"].split()[-1]) - run["natural"] for run in runs])
+    within = [
         stats.binomtest(round(run["natural"] * 10_000), 10_000).proportion_ci(method="wilson").high
         >= float(run["way"].split()[-1])
         for run in runs
     ]
+    missed = (
+        f"; the others miss by {100 * short[short > 0].min():.1f} to {100 * short.max():.1f} points"
+        if short.max() > 0
+        else ""
+    )
     return Claim(
-        "Targets of accuracy are met on test images: none is above their interval",
+        "Targets of accuracy, held on 4,000 images, are missed on test images by no more than the "
+        "interval of these",
         "ours",
-        f"{sum(met)} of {len(met)} trainings, {len({run['way'] for run in runs})} targets",
+        f"{(short <= 0).sum()} of {len(runs)} trainings reach them, {sum(within)} within the "
+        f"interval{missed}",
         len({run["seed"] for run in runs}),
-        "yes" if all(met) else "no",
+        "yes" if all(within) else "no",
         "targets.py",
     )
 
@@ -266,8 +274,8 @@ def papers_table() -> Claim:
     return Claim(
         "`OLSRC` trained for l2 4 on 2000 images: 97.93 % natural, 26.71 % at l2 4",
         "paper, table 2",
-        f"{100 * run['natural_accuracy']:.2f} and {100 * run['accuracy']['4']:.1f} %, under a"
-        " stronger attack",
+        f"{100 * run['natural_accuracy']:.2f} and {100 * run['accuracy']['4']:.1f} %, under PGD of "
+        "100 steps and 5 starts, an attack of ours",
         1,
         "yes, by one seed" if reached else "no, by one seed",
         "../examples/mnist.py --method=olsrc --epochs=800",
@@ -306,15 +314,17 @@ def equation() -> Claim:
     def errors(**settings: Any) -> list[float]:
         return [run["error"] for run in runs_of("physics_informed", **settings).values()]
 
+    def spread(values: list[float]) -> str:
+        return f"{stats.gmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
     ranked = errors(method="ranked", steps=10_000)
     weights = [10.0**power for power in range(6)]
     swept = {w: errors(method="weighted", weight=w, steps=10_000) for w in weights}
-    best = min(swept, key=lambda weight: float(np.mean(swept[weight])))
+    best = min(swept, key=lambda weight: float(stats.gmean(swept[weight])))
     return Claim(
         "A boundary ranked above the equation needs no weight (Helmholtz, equal steps)",
         "ours",
-        f"error {np.mean(ranked):.3f} ({min(ranked):.3f} to {max(ranked):.3f}); best of six "
-        f"weights {np.mean(swept[best]):.3f} ({min(swept[best]):.3f} to {max(swept[best]):.3f})",
+        f"error {spread(ranked)}; best of six weights {spread(swept[best])}",
         len(ranked),
         "yes" if max(ranked) < min(swept[best]) else "not told apart",
         "../examples/physics_informed.py",

@@ -341,7 +341,8 @@ def met(group: Sequence[dict[str, Any]]) -> str:
             >= wanted
             for each in group
         ]
-        return f"{sum(within)} of {len(group)} within the interval"
+        reached = sum(each["natural"] >= wanted for each in group)
+        return f"reached by {reached} of {len(group)}, {sum(within)} within the interval"
     logged = [each["logs"].get("loss@natural") for each in group]
     if None in logged:
         return ""

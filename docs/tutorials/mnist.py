@@ -62,8 +62,9 @@ layers = [
 # 2. `loss@l2=2`, on images that an attack (`PGD`, three gradient steps) has perturbed to be
 #    misclassified. The magnitude of a perturbation is its l2 norm, here 2.
 #
-# A training step lowers the second loss only as far as that does not raise the first.
-# `lr.RunningMean()` compares the two over many batches: one batch says too little about the data.
+# A training step lowers the second loss only as far as that does not oppose the average gradient of
+# the first. `lr.RunningMean()` takes that average over many batches: one says too little about the
+# data.
 
 # %%
 attack = lr.attacks.PGD("l2", steps=3)
