@@ -28,7 +28,9 @@ from lexirobust.atomic_files import write_json, write_whole
 
 NAMES = flags.DEFINE_list("names", [], "Which ones; by default, all.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps the images.")
-FOLDER = flags.DEFINE_string("folder", "lexirobust/pretrained", "Where they are kept.")
+FOLDER = flags.DEFINE_string(
+    "folder", str(pathlib.Path(lr.pretrained.__file__).parent), "Where they are kept."
+)
 UNFINISHED = flags.DEFINE_string("unfinished", "results/pretrained", "Where trainings go on.")
 PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
 

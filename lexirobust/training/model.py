@@ -169,8 +169,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
         self.settings.check_ranks(self.objectives)
         self.augmentation = augmentation  # Keras saves layers that are attributes.
         self.seed_generator = keras.random.SeedGenerator()
-        # Of its own, so that measuring changes nothing in training.
-        self._test_seeds = keras.random.SeedGenerator()
+        # Of its own, so that measuring changes nothing in training; no other draws depend on it.
+        self._test_seeds = keras.random.SeedGenerator(0)
         self._outputs: Outputs | None = None
         self._classes: int | None = None
         self._augmentation = Augmentation([], classifier, [])
