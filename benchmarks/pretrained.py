@@ -1,10 +1,10 @@
 """Trains the classifiers that come with the package, and measures them.
 
     python benchmarks/pretrained.py
-    python benchmarks/pretrained.py --names=mnist_l2 --norun --page=docs/pretrained.md
+    python benchmarks/pretrained.py --norun --page=docs/pretrained.md
 
-Ten minutes or so each on one core; a training that is stopped goes on where it was. Of a
-classifier that is there only what was measured is made anew, and that only if it is missing.
+Ten minutes or so each on one core; a training that is stopped goes on where it was. A classifier
+that is there is not trained again, and one that has its card is not measured again.
 """
 
 import os
@@ -122,7 +122,7 @@ def measured(name: str, setting: Setting, classifier: keras.Model) -> dict[str, 
         "robust": round(float(by_magnitude[setting.magnitude]), 4),
         "curve": {f"{each:g}": round(float(share), 4) for each, share in by_magnitude.items()},
         "warnings": [flag.name for flag in curve.flags],
-        "licence": "Apache-2.0; the images are their owners'",
+        "license": "Apache-2.0; the images are their owners'",
         **shared.versions(),
     }
 

@@ -37,7 +37,9 @@ def test_they_are_as_accurate_as_their_cards_say(name):
     card, classifier = lr.pretrained.card(name), lr.pretrained.load(name)
     folder = data_folder(card["data"])
     if folder is None:
-        pytest.skip(f"{card['data']} is in none of TFDS_DATA_DIR, ../shared/tfds, ~")
+        pytest.skip(
+            f"{card['data']} is in none of TFDS_DATA_DIR, ../shared/tfds, ~/tensorflow_datasets"
+        )
     x, y = getattr(lr.datasets, card["data"])("test", data_dir=folder)
     right = classifier.predict(x, batch_size=1000, verbose=0).argmax(axis=1) == y
     assert len(y) == card["tested"]

@@ -6,12 +6,11 @@ from lexirobust.attacks.base import Attack
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack
 
 
-def check_attack(attack: Any, argument: str = "attack") -> None:
+def check_attack(attack: Any) -> None:
     """Checks that something perturbs inputs by a magnitude.
 
     Args:
         attack: What is to be an `Attack`.
-        argument: Its name.
 
     Raises:
         TypeError: If it is something else.
@@ -21,10 +20,9 @@ def check_attack(attack: Any, argument: str = "attack") -> None:
     kind = type(attack).__name__
     if isinstance(attack, MinimumNormAttack):
         raise TypeError(
-            f"`{argument}` must keep to a magnitude. Received: {kind}, which looks for the nearest "
+            f"`attack` must keep to a magnitude. Received: {kind}, which looks for the nearest "
             f"adversarial example; lexirobust.attacks.WithinMagnitude({kind}(...)) keeps to one."
         )
     raise TypeError(
-        f"`{argument}` must be an attack, such as lexirobust.attacks.PGD('l2'). Received: "
-        f"{attack!r}."
+        f"`attack` must be an attack, such as lexirobust.attacks.PGD('l2'). Received: {attack!r}."
     )

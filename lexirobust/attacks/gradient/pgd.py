@@ -123,7 +123,7 @@ class PGD(Attack):
 
     @property
     def goal(self) -> str:
-        """`"maximize"` or `"minimize"`; another one is another attack's."""
+        """`"maximize"` or `"minimize"` the loss; it stays what the constructor was given."""
         return self._goal
 
     def structure(self) -> Hashable:
