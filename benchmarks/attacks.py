@@ -1,7 +1,8 @@
 """PGD on the paper's network: against the same loop by hand, against ART, and in a sweep.
 
     pip install ".[plots,benchmarks]"
-    python benchmarks/attacks.py --out=docs/results/attacks.json
+    python benchmarks/attacks.py
+    python benchmarks/attacks.py --norun --page=docs/attacks.md
 
 Turns are paired and alternate in one process; ratios are medians of the pairs', with quartiles.
 The floor is a gradient a step and what is needed to stay in the ball and the box, in one graph.
@@ -12,22 +13,18 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
 import functools
-import importlib.metadata
+import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
 import shared
 import tensorflow as tf
 import tqdm
 from absl import app, flags, logging
-from art.attacks.evasion import ProjectedGradientDescent
-from art.estimators.classification import TensorFlowV2Classifier
 
 import lexirobust as lr
 from lexirobust.atomic_files import write_json
@@ -39,7 +36,8 @@ STEPS = flags.DEFINE_integer("steps", 40, "Gradient steps of every attack.", 1)
 MAGNITUDE = flags.DEFINE_float("magnitude", 2.0, "l2 norm of the single attacks.")
 TURNS = flags.DEFINE_integer("turns", 15, "Paired turns after the first, untimed one.", 1)
 SWEEP_TURNS = flags.DEFINE_integer("sweep_turns", 5, "The same, of the sweeps.", 1)
-OUT = flags.DEFINE_string("out", None, "Where to write a small JSON, or nowhere.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the tables to, where it has them.")
+OUT = flags.DEFINE_string("out", "docs/results/attacks.json", "Where results are kept.")
 
 MAGNITUDES = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]
 
@@ -97,6 +95,9 @@ def ours(network: keras.Model, x: tf.Tensor, y: tf.Tensor, **settings: Any) -> W
 
 def art(network: keras.Model, x: tf.Tensor, y: tf.Tensor) -> Way:
     """ART's PGD, all images in one batch."""
+    from art.attacks.evasion import ProjectedGradientDescent
+    from art.estimators.classification import TensorFlowV2Classifier
+
     classifier = TensorFlowV2Classifier(
         network,
         nb_classes=10,
@@ -154,28 +155,24 @@ def measure(
     ]
 
 
-def show(results: list[dict[str, Any]]) -> None:
-    """Prints one line a comparison and way."""
-    table = rich.table.Table(title="PGD on the paper's network, l2", title_justify="left")
-    for heading in ("comparison", "way", "s", "ratio to the first (quartiles)", "accuracy %"):
-        table.add_column(heading, no_wrap=True)
+def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One row a comparison and way."""
+    rows = [["comparison", "way", "s", "ratio to the first (quartiles)", "accuracy, %"]]
     for result in results:
-        low, middle, high = result["ratio_quartiles"]
-        table.add_row(
-            result["comparison"],
-            result["way"],
-            f"{result['median_seconds']:.2f}",
-            f"{middle:.2f} ({low:.2f} to {high:.2f})",
-            " ".join(f"{100 * accuracy:.1f}" for accuracy in result["accuracies"]),
+        rows.append(
+            [
+                result["comparison"],
+                result["way"],
+                f"{result['median_seconds']:.1f}",
+                shared.ratio_with_quartiles(result["ratio_quartiles"]),
+                ", ".join(f"{100 * accuracy:.1f}" for accuracy in result["accuracies"]),
+            ]
         )
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console.width = 150  # A pipe or a log has no width of its own.
-    console.print(table)
+    return rows
 
 
-def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)
+def run() -> list[dict[str, Any]]:
+    """All comparisons, one after the other."""
     network = trained_network()
     x, y = lr.datasets.mnist(f"test[:{SAMPLES.value}]", data_dir=DATA_DIR.value)
     x, y = tf.constant(x), tf.constant(y)
@@ -195,19 +192,29 @@ def main(_: list[str]) -> None:
         results += measure(
             f"{len(MAGNITUDES)} magnitudes, {constraint}", ways, SWEEP_TURNS.value, network, y
         )
-    show(results)
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        names = ("tensorflow", "keras", "adversarial-robustness-toolbox")
-        versions = {name: importlib.metadata.version(name) for name in names}
+    return results
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    path = pathlib.Path(OUT.value)
+    if shared.RUN.value:
         settings = {
             "samples": SAMPLES.value,
             "steps": STEPS.value,
             "magnitude": MAGNITUDE.value,
             "magnitudes": MAGNITUDES,
         }
-        content = {"versions": versions, "settings": settings, "results": results}
-        write_json(path, content)
+        versions = shared.versions("adversarial-robustness-toolbox")
+        write_json(path, {**versions, "settings": settings, "results": run()})
+    results = json.loads(path.read_text(encoding="utf-8"))["results"]
+    single = table([result for result in results if "magnitudes" not in result["comparison"]])
+    several = table([result for result in results if "magnitudes" in result["comparison"]])
+    shared.show("PGD on the paper's network, l2", single)
+    shared.show("The same at several magnitudes", several)
+    if PAGE.value:
+        shared.write_table(PAGE.value, "pgd", single)
+        shared.write_table(PAGE.value, "sweeps", several)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ WEIGHTS = flags.DEFINE_string("weights", "results/autoattack", "Where trained we
 PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
 OUT = flags.DEFINE_string("out", "docs/results/autoattack.json", "Where runs are kept.")
 
+TRAINED_ON, BATCH, RATE = 12_000, 128, 0.002
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -79,8 +81,10 @@ def load(setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trained(name: str, setting: Setting) -> keras.Model:
-    """Trains a network on 12,000 images, unless that was done."""
-    file = pathlib.Path(WEIGHTS.value, f"{name.replace(' ', '_')}.weights.h5")
+    """Trains a network, unless that was done."""
+    epochs = 8 if setting.trained_at else 3
+    settings = f"{TRAINED_ON} samples, {epochs} epochs, batch {BATCH}, rate {RATE}"
+    file = pathlib.Path(WEIGHTS.value, settings, f"{name}.weights.h5")
     keras.utils.set_random_seed(0)
     network = setting.network()
     if file.exists():
@@ -94,11 +98,10 @@ def trained(name: str, setting: Setting) -> keras.Model:
         if setting.trained_at
         else lr.Standard(network)
     )
-    x, y = load(setting, "train[:12000]")
-    epochs = 8 if setting.trained_at else 3
-    rate = keras.optimizers.schedules.CosineDecay(0.002, epochs * -(-len(x) // 128))
+    x, y = load(setting, f"train[:{TRAINED_ON}]")
+    rate = keras.optimizers.schedules.CosineDecay(RATE, epochs * -(-len(x) // BATCH))
     model.compile(keras.optimizers.Adam(rate))
-    model.fit(x, y, batch_size=128, epochs=epochs)
+    model.fit(x, y, batch_size=BATCH, epochs=epochs)
     file.parent.mkdir(parents=True, exist_ok=True)
     network.save_weights(file)
     return network

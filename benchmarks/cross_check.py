@@ -1,7 +1,8 @@
 """Whether ART's strongest attacks find anything that ours do not, on the same saved models.
 
     pip install ".[plots,benchmarks]"
-    python benchmarks/cross_check.py --out=docs/results/cross_check.json
+    python benchmarks/cross_check.py
+    python benchmarks/cross_check.py --norun --page=docs/attacks.md
 
 Both see the same test images of MNIST, the same maximum norm inside the box, and as many steps and
 starts, or queries. Every attack's images are judged by the same lines here. What `--out` holds
@@ -13,27 +14,17 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
 import functools
-import importlib.metadata
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
 import shared
 import tensorflow as tf
 import tqdm
 from absl import app, flags, logging
-from art.attacks.evasion import (
-    AutoProjectedGradientDescent,
-    ProjectedGradientDescent,
-    SquareAttack,
-)
-from art.estimators.classification import TensorFlowV2Classifier
-from scipy import stats
 
 import lexirobust as lr
 from lexirobust.attacks.losses import LOSSES
@@ -44,7 +35,8 @@ STEPS = flags.DEFINE_integer("steps", 100, "Gradient steps of every start.", 1)
 RESTARTS = flags.DEFINE_integer("restarts", 5, "Random starts.", 1)
 QUERIES = flags.DEFINE_integer("queries", 1000, "Queries of the random searches.", 1)
 MODELS = flags.DEFINE_string("models", "results/cross_check", "Folder for the trained models.")
-OUT = flags.DEFINE_string("out", "results/cross_check/results.json", "JSON file for the results.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
+OUT = flags.DEFINE_string("out", "docs/results/cross_check.json", "Where runs are kept.")
 
 CASES = (
     ("plain", "l2", 1.0),
@@ -52,6 +44,7 @@ CASES = (
     ("robust", "l2", 2.0),
     ("robust", "linf", 0.15),
 )
+TRAINED_ON, EPOCHS, BATCH, RATE = 6000, 4, 100, 1e-3
 NUMPY_NORMS = {"l2": 2, "linf": np.inf}
 # Of the same kind: what is compared with what.
 KINDS = {
@@ -65,18 +58,19 @@ Way = Callable[[], np.ndarray]
 
 
 def trained(name: str) -> keras.Model:
-    """A small network after four epochs on 6000 images, as it was saved."""
-    path = pathlib.Path(MODELS.value) / f"{name}.keras"
+    """A small network after a short training, or as it was kept."""
+    settings = f"{TRAINED_ON} samples, {EPOCHS} epochs, batch {BATCH}, rate {RATE}"
+    path = pathlib.Path(MODELS.value, settings, f"{name}.keras")
     if not path.exists():
-        x, y = lr.datasets.mnist("train[:6000]", data_dir=DATA_DIR.value)
+        x, y = lr.datasets.mnist(f"train[:{TRAINED_ON}]", data_dir=DATA_DIR.value)
         keras.utils.set_random_seed(0)
         network = shared.small_network()
         attack = lr.attacks.PGD("l2", steps=5)
         robust = lr.AdversarialTraining(network, attack, 2.0)
         model = robust if name == "robust" else lr.Standard(network)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
-        model.fit(x, y, batch_size=100, epochs=4, verbose=2)
+        model.compile(optimizer=keras.optimizers.Adam(RATE), loss=loss)
+        model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=2)
         path.parent.mkdir(parents=True, exist_ok=True)
         network.save(path)
     return keras.models.load_model(path, compile=False)
@@ -97,12 +91,20 @@ class Loss:
         return tf.reduce_mean(self.each(y, logits))
 
 
-class Target(TensorFlowV2Classifier):
-    """ART's wrapper. For losses by sample it asks `tf.keras` for names that Keras 3 has dropped."""
+def target(network: keras.Model, x: np.ndarray, loss: str) -> Any:
+    """ART's wrapper of a network."""
+    from art.estimators.classification import TensorFlowV2Classifier
 
-    def compute_loss(self, x: Any, y: Any, *_: Any, **__: Any) -> np.ndarray:
-        logits = self.model(tf.constant(x, tf.float32), training=False)
-        return self.loss_object.each(y, logits).numpy()
+    class Target(TensorFlowV2Classifier):
+        """For losses by sample ART asks `tf.keras` for names that Keras 3 has dropped."""
+
+        def compute_loss(self, x: Any, y: Any, *_: Any, **__: Any) -> np.ndarray:
+            logits = self.model(tf.constant(x, tf.float32), training=False)
+            return self.loss_object.each(y, logits).numpy()
+
+    return Target(
+        network, 10, input_shape=x.shape[1:], loss_object=Loss(loss), clip_values=(0.0, 1.0)
+    )
 
 
 def ours(
@@ -126,24 +128,25 @@ def arts(
     network: keras.Model, x: np.ndarray, y: np.ndarray, norm: str, size: float
 ) -> dict[str, Way]:
     """ART's, with the step sizes that its authors and those of the methods propose."""
+    from art.attacks.evasion import (
+        AutoProjectedGradientDescent,
+        ProjectedGradientDescent,
+        SquareAttack,
+    )
+
     np.random.seed(0)  # noqa: NPY002 - ART draws from it.
-
-    def target(loss: str) -> Target:
-        return Target(
-            network, 10, input_shape=x.shape[1:], loss_object=Loss(loss), clip_values=(0.0, 1.0)
-        )
-
+    classifier = functools.partial(target, network, x)
     settings = {"norm": NUMPY_NORMS[norm], "eps": size, "batch_size": len(x), "verbose": False}
     ascent = {**settings, "max_iter": STEPS.value}
     auto = {**ascent, "eps_step": 2 * size, "nb_random_init": RESTARTS.value}
     step, starts = 2.5 * size / STEPS.value, RESTARTS.value
     attacks = {
         "PGD": ProjectedGradientDescent(
-            target("cross_entropy"), eps_step=step, num_random_init=starts, **ascent
+            classifier("cross_entropy"), eps_step=step, num_random_init=starts, **ascent
         ),
-        "AutoPGD": AutoProjectedGradientDescent(target("cross_entropy"), **auto),
-        "AutoPGD, DLR": AutoProjectedGradientDescent(target("dlr"), **auto),
-        "Square": SquareAttack(target("cross_entropy"), max_iter=QUERIES.value, **settings),
+        "AutoPGD": AutoProjectedGradientDescent(classifier("cross_entropy"), **auto),
+        "AutoPGD, DLR": AutoProjectedGradientDescent(classifier("dlr"), **auto),
+        "Square": SquareAttack(classifier("cross_entropy"), max_iter=QUERIES.value, **settings),
     }
     return {name: functools.partial(each.generate, x, y) for name, each in attacks.items()}
 
@@ -172,6 +175,7 @@ def measure(
 def run(results: shared.Results) -> None:
     """Measures what is missing."""
     x, y = lr.datasets.mnist(f"test[:{SAMPLES.value}]", data_dir=DATA_DIR.value)
+    versions = shared.versions("adversarial-robustness-toolbox")
     missing = []
     for name, norm, size in CASES:
         network = trained(name)
@@ -179,73 +183,78 @@ def run(results: shared.Results) -> None:
             for attack, way in ways(network, x, y, norm, size).items():
                 settings = {"model": name, "norm": norm, "magnitude": size, **budget()}
                 settings |= {"library": library, "attack": attack}
-                if results.get(settings) is None:
+                if results.is_due(settings):
                     missing.append((settings, way, network))
     for settings, way, network in tqdm.tqdm(missing, desc="attacks", disable=None):
         found = measure(way, network, x, y, settings["norm"], settings["magnitude"])
-        results.add({**settings, **found})
+        results.add({**settings, **versions, **found})
 
 
 def budget() -> dict[str, Any]:
-    names = ("tensorflow", "keras", "adversarial-robustness-toolbox")
+    """What all attacks may use."""
     return {
         "samples": SAMPLES.value,
         "steps": STEPS.value,
         "restarts": RESTARTS.value,
         "queries": QUERIES.value,
-        "versions": {name: importlib.metadata.version(name) for name in names},
     }
 
 
-def stands(
-    results: shared.Results, case: dict[str, Any], attacks: list[str]
-) -> tuple[np.ndarray, float]:
-    """`[N]` bool: what no attack of several breaks; and how long they took, in seconds."""
-    found = [results.get({**case, "attack": attack}) for attack in attacks]
-    right = [np.array(list(each["right"])) == "1" for each in found if each]
-    return np.all(right, axis=0), sum(each["seconds"] for each in found if each)
+def stands(runs: Sequence[dict[str, Any]]) -> np.ndarray:
+    """`[N]` bool: what no attack of several breaks."""
+    return np.all([np.array([*run["right"]]) == "1" for run in runs], axis=0)
 
 
-def show(results: shared.Results) -> None:
-    """Prints each kind of attack and all together: who leaves what standing."""
-    headings = ("model", "norm", "attacks", "ours, %", "ART, %", "only ours", "only ART", "s / s")
-    table = rich.table.Table(*headings)
-    all_ours, all_arts = (
+def row(ours: Sequence[dict[str, Any]], arts: Sequence[dict[str, Any]]) -> list[str]:
+    """Who leaves what standing, in how long."""
+    own, other = stands(ours), stands(arts)
+    shares = [shared.Share.of(int(each.sum()), len(each)) for each in (own, other)]
+    not_allowed, seconds = (
+        [sum(run[name] for run in runs) for runs in (ours, arts)]
+        for name in ("not_allowed", "seconds")
+    )
+    return [
+        *(share.percent_with_interval() for share in shares),
+        str(np.sum(other & ~own)),
+        str(np.sum(own & ~other)),
+        "{} / {}".format(*not_allowed),
+        "{:.0f} / {:.0f}".format(*seconds),
+    ]
+
+
+def table(results: shared.Results) -> list[list[str]]:
+    """Each kind of attack, and all together, of the cases that were measured."""
+    head = ["model", "norm", "attacks", "ours, %", "ART, %", "only ours", "only ART"]
+    rows = [[*head, "not allowed, ours / ART", "s, ours / ART"]]
+    together = tuple(
         list(dict.fromkeys(attack for pair in KINDS.values() for attack in pair[side]))
         for side in (0, 1)
     )
     for name, norm, size in CASES:
         case = {"model": name, "norm": norm, "magnitude": size, **budget()}
-        for kind, pair in {**KINDS, "all together": (all_ours, all_arts)}.items():
-            own, seconds = stands(results, {**case, "library": "ours"}, pair[0])
-            other, others = stands(results, {**case, "library": "ART"}, pair[1])
-            counts = (int(np.sum(other & ~own)), int(np.sum(own & ~other)))
-            table.add_row(
-                name,
-                f"{norm} {size:g}",
-                kind,
-                told(own),
-                told(other),
-                *map(str, counts),
-                f"{seconds:.0f} / {others:.0f}",
+        for kind, pair in {**KINDS, "all together": together}.items():
+            ours, arts = (
+                [
+                    run
+                    for attack in attacks
+                    if (run := results.get({**case, "library": library, "attack": attack}))
+                ]
+                for library, attacks in zip(("ours", "ART"), pair, strict=True)
             )
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console.width = 150  # A pipe or a log has no width of its own.
-    console.print(table)
-
-
-def told(right: np.ndarray) -> str:
-    """Accuracy in per cent, with its 95 % interval."""
-    test = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return f"{100 * right.mean():.1f} ({100 * test.low:.1f} to {100 * test.high:.1f})"
+            if [len(ours), len(arts)] == [*map(len, pair)]:
+                rows.append([name, f"{norm} {size:g}", kind, *row(ours, arts)])
+    return rows
 
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     results = shared.Results(pathlib.Path(OUT.value))
-    run(results)
-    show(results)
+    if shared.RUN.value:
+        run(results)
+    rows = table(results)
+    shared.show("What attacks leave right", rows)
+    if PAGE.value:
+        shared.write_table(PAGE.value, "cross check", rows)
 
 
 if __name__ == "__main__":

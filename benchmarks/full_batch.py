@@ -2,8 +2,7 @@
 
     python benchmarks/full_batch.py --out=docs/results/full_batch.json
 
-Prints the most memory that the process has ever held, data and TensorFlow itself included. The two
-memory modes at seven ranks: --samples=2000 --ranks=7, without and with --nokeep_gradients.
+Prints the most memory that the process has ever held, data and TensorFlow itself included.
 """
 
 import os
@@ -24,8 +23,6 @@ from lexirobust.atomic_files import write_json
 
 SAMPLES = flags.DEFINE_integer("samples", 60_000, "Training images in one step.", 1, 60_000)
 MICRO_BATCH_SIZE = flags.DEFINE_integer("micro_batch_size", 500, "Images in memory at a time.", 1)
-RANKS = flags.DEFINE_integer("ranks", 2, "The natural loss, and magnitudes up to 4.", 2)
-KEEP = flags.DEFINE_bool("keep_gradients", True, "Hold all ranks' gradients side by side.")
 STEPS = flags.DEFINE_integer("steps", 1, "Full-batch steps.", 1)
 ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 1, "Gradient steps of the attack.", 1)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
@@ -40,9 +37,8 @@ def main(_: list[str]) -> None:
     model = lr.OLSRC(
         shared.paper_network(),
         lr.attacks.PGD(norm="l2", steps=ATTACK_STEPS.value),
-        [4.0 * (rank + 1) / (RANKS.value - 1) for rank in range(RANKS.value - 1)],
+        [4.0],
         micro_batch_size=MICRO_BATCH_SIZE.value,
-        keep_gradients=KEEP.value,
     )
     model.compile(optimizer=keras.optimizers.Adam(1e-3))
     start = time.perf_counter()
@@ -51,8 +47,6 @@ def main(_: list[str]) -> None:
         "samples": len(x),
         "micro_batch_size": MICRO_BATCH_SIZE.value,
         "attack_steps": ATTACK_STEPS.value,
-        "ranks": RANKS.value,
-        "keep_gradients": KEEP.value,
         "steps": STEPS.value,
         "seconds": time.perf_counter() - start,
         # In KiB on Linux.

@@ -1,8 +1,9 @@
 """Times the ranked step, Gramian to combined gradient, against its floor and the known ways.
 
-    python benchmarks/gem.py --out=docs/results/gem.json
+    python benchmarks/gem.py
+    python benchmarks/gem.py --norun --page=docs/guarantees.md
 
-Every line of the table compares medians of paired runs: in one process, in turns, one after the
+Every cell of the table compares medians of paired runs: in one process, in turns, one after the
 other. The floors are one product G G' and one weighted sum of the rows of G, and nothing else.
 """
 
@@ -10,18 +11,16 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
-import importlib.metadata
+import json
 import pathlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cvxopt
 import numpy as np
-import quadprog
-import rich.console
-import rich.table
+import shared
 import tensorflow as tf
 import tqdm
 from absl import app, flags
@@ -36,7 +35,8 @@ GEM_EPS = 1e-3  # What the original adds to the diagonal.
 REFERENCE = "ours"
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "Timed runs of each way.", lower_bound=15)
-OUT = flags.DEFINE_string("out", None, "JSON file for the results; none is written by default.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
+OUT = flags.DEFINE_string("out", "docs/results/gem.json", "Where results are kept.")
 
 Way = Callable[[], Any]
 
@@ -129,6 +129,8 @@ def per_loss(
 
 def solve_quadprog(product: np.ndarray, linear: np.ndarray) -> np.ndarray:
     """Minimizes v P v / 2 + q v over v >= 0."""
+    import quadprog  # Drawing the table does not need it.
+
     return quadprog.solve_qp(product, -linear, np.eye(len(linear)), np.zeros(len(linear)))[0]
 
 
@@ -173,35 +175,43 @@ def measure(ways: dict[str, Way], repeats: int, title: str) -> list[dict[str, An
     return results
 
 
-def show(title: str, results: list[dict[str, Any]]) -> None:
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column("way", no_wrap=True)
-    for heading in ("median, ms", "ours / it", "quartiles"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for result in results:
-        low, high = result["quartiles"]
-        numbers = f"{result['milliseconds']:.2f}", f"{result['ours_to_it']:.2f}"
-        table.add_row(result["way"], *numbers, f"{low:.2f} to {high:.2f}")
-    rich.console.Console().print(table)
+def table(sizes: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One row a way, one column a size: median milliseconds, and ours as a share of them."""
+    columns = {
+        f"T = {each['ranks']}, p = {each['size']:,}": {r["way"]: r for r in each["results"]}
+        for each in sizes
+    }
+    ways = dict.fromkeys(way for column in columns.values() for way in column)
+    return [
+        ["way", *columns],
+        *([way, *(cell(column.get(way)) for column in columns.values())] for way in ways),
+    ]
+
+
+def cell(result: dict[str, Any] | None) -> str:
+    """What a way takes; nothing where it was not timed."""
+    if result is None:
+        return ""
+    return f"{result['milliseconds']:.1f} ({result['ours_to_it']:.2f})"
 
 
 def main(_: list[str]) -> None:
-    packages = ("tensorflow", "numpy", "quadprog", "cvxopt")
-    report: dict[str, Any] = {
-        "settings": {"repeats": REPEATS.value, "gem_eps": GEM_EPS, "shapes": SHAPES},
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
-        "sizes": [],
-    }
-    for ranks, size in SIZES:
-        title = f"T = {ranks}, p = {size:,}"
-        results = measure(ways_of(ranks, size), REPEATS.value, title)
-        report["sizes"].append({"ranks": ranks, "size": size, "results": results})
-        show(title, results)
-    if OUT.value:
-        out = pathlib.Path(OUT.value)
-        write_json(out, report)
-        print(f"Results are in {out}.")
+    path = pathlib.Path(OUT.value)
+    if shared.RUN.value:
+        report: dict[str, Any] = {
+            "settings": {"repeats": REPEATS.value, "gem_eps": GEM_EPS, "shapes": SHAPES},
+            **shared.versions("numpy", "quadprog", "cvxopt"),
+            "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+            "sizes": [],
+        }
+        for ranks, size in SIZES:
+            results = measure(ways_of(ranks, size), REPEATS.value, f"T = {ranks}, p = {size:,}")
+            report["sizes"].append({"ranks": ranks, "size": size, "results": results})
+        write_json(path, report)
+    rows = table(json.loads(path.read_text(encoding="utf-8"))["sizes"])
+    shared.show("From gradients to their combination: ms, and ours as a share of it", rows)
+    if PAGE.value:
+        shared.write_table(PAGE.value, "gem", rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Times attacks inside the Voronoi cells of MNIST's 60,000 images.
 
-    python benchmarks/genuine.py --out=docs/results/genuine.json
+    python benchmarks/genuine.py
+    python benchmarks/genuine.py --norun --page=docs/evaluation.md
 
 Every ratio compares medians of paired runs, in one process and in turns: the attack that searches
 only among the points near enough to matter, one that searches all of them in every step, and a PGD
@@ -11,14 +12,14 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import json
 import pathlib
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.table
 import shared
 import tensorflow as tf
 import tqdm
@@ -34,7 +35,8 @@ SAMPLES = flags.DEFINE_integer("samples", 200, "Images perturbed at a time.", lo
 STEPS = flags.DEFINE_integer("steps", 10, "Steps of each of two starts.", lower_bound=1)
 TURNS = flags.DEFINE_integer("turns", 3, "Timed runs of each way.", lower_bound=1)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that holds `mnist/3.0.1`.")
-OUT = flags.DEFINE_string("out", None, "JSON file for the results; none is written by default.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the table to, where it has it.")
+OUT = flags.DEFINE_string("out", "docs/results/genuine.json", "Where results are kept.")
 
 
 class AllPoints(VoronoiCells):
@@ -45,10 +47,10 @@ class AllPoints(VoronoiCells):
         return tf.range(len(self.points), dtype=tf.int64)
 
 
-def main(_: list[str]) -> None:
+def measure(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Medians of each way's seconds, by magnitude."""
     points, labels = lr.datasets.mnist("train", DATA_DIR.value)
     x, y = points[: SAMPLES.value], labels[: SAMPLES.value]
-    settings: dict[str, Any] = {"norm": "l2", "steps": STEPS.value, "restarts": 2, "seed": 0}
     cells = VoronoiCells(points)
     ways = {
         "near": VoronoiPGD(cells, **settings),
@@ -71,19 +73,29 @@ def main(_: list[str]) -> None:
             medians = {name: statistics.median(taken) for name, taken in seconds.items()}
             near = cells.near(tf.constant(x), tf.fill([len(x)], np.float32(magnitude)))
             rows.append({"magnitude": magnitude, "points": len(near), "seconds": medians})
-    report(rows)
-    if OUT.value:
-        content = {"settings": {**settings, "samples": SAMPLES.value}, "rows": rows}
-        write_json(pathlib.Path(OUT.value), content)
+    return rows
 
 
-def report(rows: list[dict[str, Any]]) -> None:
-    table = rich.table.Table("l2", "points of 60,000", "near / all", "near / floor", "near, s")
-    for row in rows:
-        near, whole, floor = (row["seconds"][name] for name in ("near", "all", "floor"))
-        cells = (f"{near / whole:.3f}", f"{near / floor:.1f}", f"{near:.2f}")
-        table.add_row(f"{row['magnitude']:g}", f"{row['points']:,}", *cells)
-    rich.console.Console().print(table)
+def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One row a magnitude."""
+    rows = [["l2", "points near enough", "s", "ratio to a search of all points", "ratio to PGD"]]
+    for result in results:
+        near, whole, floor = (result["seconds"][name] for name in ("near", "all", "floor"))
+        ratios = f"{near / whole:.3f}", f"{near / floor:.1f}"
+        rows.append([f"{result['magnitude']:g}", f"{result['points']:,}", f"{near:.2f}", *ratios])
+    return rows
+
+
+def main(_: list[str]) -> None:
+    path = pathlib.Path(OUT.value)
+    if shared.RUN.value:
+        settings = {"norm": "l2", "steps": STEPS.value, "restarts": 2, "seed": 0}
+        kept = {**settings, "samples": SAMPLES.value}
+        write_json(path, {"settings": kept, "rows": measure(settings)})
+    rows = table(json.loads(path.read_text(encoding="utf-8"))["rows"])
+    shared.show("Attacks inside Voronoi cells", rows)
+    if PAGE.value:
+        shared.write_table(PAGE.value, "voronoi cells", rows)
 
 
 if __name__ == "__main__":

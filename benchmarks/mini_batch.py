@@ -12,6 +12,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import dataclasses
 import math
 import pathlib
 import time
@@ -26,7 +27,6 @@ import shared
 import tensorflow as tf
 import tqdm.keras
 from absl import app, flags, logging
-from scipy import stats
 
 import lexirobust as lr
 from lexirobust.plotting.style import label_points, series_styles
@@ -51,7 +51,7 @@ OUT = flags.DEFINE_string("out", "docs/results/mini_batch.json", "Where runs are
 # Steps whose effect on the loss of fixed training images is looked at: every so many.
 LOOKED_AT, FIXED = 25, 10_000
 TESTED, TEST_STEPS, TEST_RESTARTS = 2000, 100, 5
-FULL_BATCH, RATE = 2000, 1e-3
+RATE = 1e-3
 TIMED = 16  # Steps in a turn.
 
 NETWORKS = {"paper": shared.paper_network, "small": shared.small_network}
@@ -81,25 +81,19 @@ def ranked(
 METHODS: dict[str, Make] = {
     # What the others give up, or do not: plain training.
     "natural alone": lambda classifier, attack, magnitude, start: lr.Standard(classifier),
-    **{f"weighted {alpha:g}": weighted(alpha) for alpha in (0.2, 0.5, 0.8, 0.9, 0.95)},
-    **{f"TRADES {weight:g}": trades(weight) for weight in (0.3, 1.0, 3.0)},
-    **{f"ranked {alpha:g}": ranked(alpha) for alpha in (0.2, 0.5, 0.8)},
-    **{f"memory {alpha:g}": ranked(alpha, lr.RunningMean()) for alpha in (0.1, 0.2, 0.5, 0.8)},
-    "full batch 0.5": ranked(0.5),
+    **{f"weighted {alpha:g}": weighted(alpha) for alpha in (0.5, 0.8, 0.9, 0.95)},
+    "TRADES 1": trades(1.0),
+    "ranked 0.5": ranked(0.5),
+    **{f"memory {alpha:g}": ranked(alpha, lr.RunningMean()) for alpha in (0.2, 0.5)},
 }
 # Longer and shorter means, and steps that are projected onto a mean: memories.py.
 OTHERS: dict[str, Make] = {
-    f"{name}/{steps} {alpha:g}": ranked(alpha, lr.RunningMean(steps=steps), kind)
-    for name, kind in (("memory", lr.OLSRC), ("row", memories.Projected))
-    for steps in (5, 20, 80)
-    for alpha in (0.2, 0.5)
+    **{f"memory/{steps} 0.5": ranked(0.5, lr.RunningMean(steps=steps)) for steps in (5, 80)},
+    "row/20 0.5": ranked(0.5, lr.RunningMean(steps=20), memories.Projected),
 }
-# After how many steps the gradient on the anchors is renewed.
-ANCHORS = {
-    f"anchors/{every} {alpha:g}": (alpha, every) for every in (1, 20) for alpha in (0.2, 0.5)
-}
-VARIATES = {f"control variates {alpha:g}": alpha for alpha in (0.2, 0.5)}
-WAYS = [*METHODS, *OTHERS, *ANCHORS, *VARIATES]
+ANCHORS, VARIATES = "anchors/20 0.5", "control variates 0.5"
+RENEWED = 20  # After how many steps the gradient on the anchors is.
+WAYS = [*METHODS, *OTHERS, ANCHORS, VARIATES]
 
 
 def common() -> dict[str, Any]:
@@ -128,16 +122,15 @@ def model_of(settings: dict[str, Any], x: np.ndarray, y: np.ndarray) -> tuple[An
     keras.utils.set_random_seed(settings["seed"])
     steps, way = settings["attack_steps"], settings["way"]
     attack = lr.attacks.PGD(norm="l2", steps=max(1, steps))
-    make = {**METHODS, **OTHERS}.get(way)
-    if make is None:
-        alpha = VARIATES[way] if way in VARIATES else ANCHORS[way][0]
-        make = ranked(alpha, lr.RunningMean(steps=1), memories.Projected)
+    # Those two put a memory of their own in the place of this one.
+    held = ranked(0.5, lr.RunningMean(steps=1), memories.Projected)
+    make = {**METHODS, **OTHERS}.get(way, held)
     start = lr.WarmStart(free=not steps)
     model = make(network_of(settings), attack, settings["magnitude"], start)
     callbacks = []
-    if way in ANCHORS:
-        model._memory = memories.Anchors(model, x, y, ANCHORS[way][1])
-    if way in VARIATES:
+    if way == ANCHORS:
+        model._memory = memories.Anchors(model, x, y, RENEWED)
+    if way == VARIATES:
         model._memory = memories.ControlVariates(model, x, y, lambda: network_of(settings))
         renew = keras.callbacks.LambdaCallback(lambda epoch, logs: model._memory.renew())
         callbacks.append(renew)
@@ -185,34 +178,29 @@ class Rises(keras.callbacks.Callback):
 
 
 class Annealed(keras.callbacks.Callback):
-    """Lowers the learning rate to 0 along half a cosine, and ends training there.
+    """Lowers the learning rate to 0 along half a cosine.
 
     Args:
-        length: Of the training, in steps or seconds.
-        done: What has passed of it.
+        steps: Of the training.
     """
 
-    def __init__(self, length: float, done: Callable[[], float]) -> None:
+    def __init__(self, steps: int) -> None:
         super().__init__()
-        self.taken = 0
-        self._share = lambda: min(1.0, done() / length)
+        self._steps = steps
+        self._taken = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        rate = 0.5 * RATE * (1 + math.cos(math.pi * self._share()))
+        rate = 0.5 * RATE * (1 + math.cos(math.pi * self._taken / self._steps))
         self.model.optimizer.learning_rate = rate
-        self.taken += 1
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.stop_training = self._share() >= 1
+        self._taken += 1
 
 
 def share(right: np.ndarray) -> dict[str, Any]:
-    """A share with Wilson's 95 % interval."""
-    interval = stats.binomtest(int(right.sum()), right.size).proportion_ci(method="wilson")
-    return {"share": float(right.mean()), "interval": [interval.low, interval.high]}
+    """A share and its interval, as they are kept."""
+    return dataclasses.asdict(shared.Share.of(int(right.sum()), right.size))
 
 
-def train(settings: dict[str, Any], results: shared.Results) -> dict[str, Any]:
+def train(settings: dict[str, Any]) -> dict[str, Any]:
     """Trains once, and measures what came of it."""
     x, y = lr.datasets.mnist("train", DATA_DIR.value)
     x, y = lr.datasets.subset(x, y, settings["samples"], seed=0)
@@ -220,20 +208,11 @@ def train(settings: dict[str, Any], results: shared.Results) -> dict[str, Any]:
     model, callbacks = model_of(settings, x, y)
     title = f"{settings['way']}, l2 {settings['magnitude']:g}"
     epochs, size = settings["epochs"], settings["batch"]
-    annealed = Annealed(epochs * -(-len(x) // size), lambda: annealed.taken)
-    if "full batch" in settings["way"]:
-        other = results.get({**settings, "way": "memory 0.5"})
-        if other is None:
-            raise app.UsageError("The full batch takes as long as ranking with memory: run that.")
-        x, y = x[:FULL_BATCH], y[:FULL_BATCH]
-        epochs, size = 100_000, FULL_BATCH
-        begun = time.perf_counter()
-        annealed = Annealed(other["seconds"], lambda: time.perf_counter() - begun - rises.seconds)
-    callbacks += [tqdm.keras.TqdmCallback(verbose=0, desc=title), annealed, rises]
+    steps = epochs * -(-len(x) // size)
+    callbacks += [tqdm.keras.TqdmCallback(verbose=0, desc=title), Annealed(steps), rises]
     start = time.perf_counter()
     logs = model.fit(x, y, batch_size=size, epochs=epochs, verbose=0, callbacks=callbacks).history
     seconds = time.perf_counter() - start - rises.seconds
-    steps = -(-len(x) // size) * len(logs["loss"])
     return {
         **settings,
         **measured(model.classifier, settings),
@@ -260,7 +239,19 @@ def measured(trained: keras.Model, settings: dict[str, Any]) -> dict[str, Any]:
     return {"natural": share(natural), "adversarial": share(curve.correct[0])}
 
 
-def time_steps(attack_steps: int) -> list[dict[str, Any]]:
+def timed(part: str, attack_steps: int) -> dict[str, Any]:
+    """The settings that decide how long a step or an epoch takes."""
+    settings = {
+        "part": part,
+        "attack_steps": attack_steps,
+        "precision": PRECISION.value,
+        "batch": BATCH.value,
+        "network": NETWORK.value,
+    }
+    return settings | ({"samples": SAMPLES.value} if part == "epoch" else {})
+
+
+def time_steps(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Medians of a step's seconds, in turns, and ratios to a weighted sum's.
 
     Those of the processors too: what other programs on the machine do shows there the least.
@@ -269,11 +260,13 @@ def time_steps(attack_steps: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(TIMED * BATCH.value, 28, 28, 1)).astype(np.float32)
     y = rng.integers(10, size=len(x))
-    settings = {**common(), "magnitude": 2.0, "attack_steps": attack_steps}
-    models = {way: model_of({**settings, "way": way}, x, y)[0] for way in ways}
+    trained = {**common(), **settings, "magnitude": 2.0}
+    models = {way: model_of({**trained, "way": way}, x, y)[0] for way in ways}
     clocks = {"wall": time.perf_counter, "processors": time.process_time}
     seconds: dict[str, dict[str, list[float]]] = {way: {c: [] for c in clocks} for way in ways}
-    for turn in tqdm.trange(TURNS.value + 1, desc=f"{attack_steps} attack steps", disable=None):
+    for turn in tqdm.trange(
+        TURNS.value + 1, desc=f"{settings['attack_steps']} attack steps", disable=None
+    ):
         for way in ways if turn % 2 else reversed(ways):
             starts = {clock: read() for clock, read in clocks.items()}
             models[way].fit(x, y, batch_size=BATCH.value, shuffle=False, verbose=0)
@@ -281,11 +274,8 @@ def time_steps(attack_steps: int) -> list[dict[str, Any]]:
                 seconds[way][clock].append((read() - starts[clock]) / TIMED)
     return [
         {
-            "part": "time",
-            "attack_steps": attack_steps,
-            "precision": PRECISION.value,
+            **settings,
             "way": way,
-            "batch": BATCH.value,
             "remembered": sum(
                 v.size for mean in models[way].mean_gradients for v in map(np.asarray, mean)
             ),
@@ -311,23 +301,23 @@ def show_times(runs: Sequence[dict[str, Any]]) -> None:
     for run in runs:
         row = [str(run["attack_steps"] or "free"), run["way"], f"{run['remembered']:,}"]
         for clock in clocks:
-            low, middle, high = run[clock]["ratio_quartiles"]
-            row += [f"{1e3 * run[clock]['seconds']:.0f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+            ratio = shared.ratio_with_quartiles(run[clock]["ratio_quartiles"])
+            row += [f"{1e3 * run[clock]['seconds']:.0f}", ratio]
         rows.append(row)
     shared.show("Time", rows)
     if PAGE.value:
         shared.write_table(PAGE.value, "time", rows)
 
 
-def time_epochs() -> dict[str, Any]:
+def time_epochs(settings: dict[str, Any]) -> dict[str, Any]:
     """An epoch of two ranks with the free step, two plain ones, and a pass back to the inputs."""
     x, y = lr.datasets.mnist("train", DATA_DIR.value)
     x, y = x[: SAMPLES.value], y[: SAMPLES.value]
-    plain = shared.paper_network()
+    plain = network_of(settings)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    plain.compile(keras.optimizers.Adam(1e-3), loss)
-    settings = {**common(), "way": "memory 0.5", "magnitude": 2.0, "attack_steps": 0}
-    model, _ = model_of(settings, x, y)
+    plain.compile(keras.optimizers.Adam(RATE), loss)
+    trained = {**common(), **settings, "way": "memory 0.5", "magnitude": 2.0}
+    model, _ = model_of(trained, x, y)
 
     @tf.function(autograph=False)
     def back(x: Any, y: Any) -> tf.Tensor:
@@ -354,7 +344,7 @@ def time_epochs() -> dict[str, Any]:
         job()
         seconds[name] = time.perf_counter() - start
     parts = 2 * seconds["plain"] + seconds["inputs"]
-    return {"part": "epoch", "samples": len(x), **seconds, "ratio": seconds["ranked"] / parts}
+    return {**settings, **seconds, "ratio": seconds["ranked"] / parts}
 
 
 def show_epoch(run: dict[str, Any]) -> None:
@@ -391,10 +381,8 @@ def show_trained(runs: Sequence[dict[str, Any]]) -> None:
 
 def percent(measured: dict[str, Any], wrong: bool = False) -> str:
     """A share and its interval, or those of the rest."""
-    values = [measured["share"], *measured["interval"]]
-    if wrong:
-        values = [1 - values[0], 1 - values[2], 1 - values[1]]
-    return "{:.2f} ({:.2f} to {:.2f})".format(*(100 * value for value in values))
+    share = shared.Share(**measured)
+    return (share.rest() if wrong else share).percent_with_interval(2, 2)
 
 
 FAMILIES = {
@@ -402,7 +390,6 @@ FAMILIES = {
     "weighted": "adversarial training",
     "ranked": "OLSRC, batch alone",
     "memory": "OLSRC, running means",
-    "full batch": "OLSRC, full batch",
     "row": "mean as one more gradient",
     "anchors": "gradients on anchors",
 }
@@ -486,16 +473,17 @@ def main(_: list[str]) -> None:
         raise app.UsageError(f"Neither parts nor ways: {sorted(unknown)}.")
     results = shared.Results(pathlib.Path(OUT.value))
     if "epoch" in PART.value:
-        if results.is_due({"part": "epoch"}):
-            results.add(time_epochs())
-        if (epoch := results.get({"part": "epoch"})) is not None:
+        settings = timed("epoch", 0)
+        if results.is_due(settings):
+            results.add(time_epochs(settings))
+        if (epoch := results.get(settings)) is not None:
             show_epoch(epoch)
     if "time" in PART.value:
-        for steps in (0, ATTACK_STEPS.value):
-            if results.is_due({"part": "time", "attack_steps": steps}):
-                for run in time_steps(steps):
-                    results.add(run)
-        show_times([run for run in results.runs if run["part"] == "time"])
+        both = [timed("time", steps) for steps in (0, ATTACK_STEPS.value)]
+        for settings in filter(results.is_due, both):
+            for run in time_steps(settings):
+                results.add(run)
+        show_times([r for r in results.runs if any(each.items() <= r.items() for each in both)])
     if "train" not in PART.value:
         return
     runs: list[dict[str, Any]] = []
@@ -503,7 +491,7 @@ def main(_: list[str]) -> None:
         for way in CHOSEN.value or METHODS:
             settings = {"part": "train", "way": way, "magnitude": magnitude, **common()}
             if results.is_due(settings):
-                results.add(train(settings, results))
+                results.add(train(settings))
             if (known := results.get(settings)) is not None:
                 runs.append(known)
     show_trained(runs)

@@ -21,7 +21,6 @@ import keras
 import shared
 import tqdm.keras
 from absl import app, flags
-from scipy import stats
 
 import lexirobust as lr
 from lexirobust.atomic_files import write_json, write_whole
@@ -129,8 +128,7 @@ def measured(name: str, setting: Setting, classifier: keras.Model) -> dict[str, 
 
 def share(value: float, samples: int) -> str:
     """A share in %, and its 95 % interval."""
-    found = stats.binomtest(round(value * samples), samples).proportion_ci(method="wilson")
-    return f"{100 * value:.2f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return shared.Share.of(round(value * samples), samples).percent_with_interval(digits=2)
 
 
 def table(cards: Sequence[dict[str, Any]]) -> list[list[str]]:

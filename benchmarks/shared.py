@@ -1,6 +1,7 @@
-"""What benchmarks share: a warm-started attack, networks, tables, results that survive a stop."""
+"""What benchmarks share: networks, intervals, tables, results that survive a stop."""
 
 import dataclasses
+import importlib.metadata
 import json
 import pathlib
 from collections.abc import Sequence
@@ -15,51 +16,7 @@ import tensorflow as tf
 from absl import flags
 from scipy import stats
 
-import lexirobust as lr
 from lexirobust.atomic_files import write_whole
-from lexirobust.attacks import geometry
-from lexirobust.attacks.classifier import logits_of
-from lexirobust.attacks.losses import classification_loss
-
-
-class WarmStart(lr.attacks.Attack):
-    """A few l2 steps from where the last epoch's ended, for one full batch in fixed order.
-
-    Args:
-        x: `[N, ...]` all inputs, inside [0, 1].
-        magnitude: Exact norm of the perturbations.
-        steps: Gradient steps an epoch.
-        seed: Seed of the first perturbations.
-    """
-
-    def __init__(self, x: tf.Tensor, magnitude: float, steps: int = 3, seed: int = 0) -> None:
-        super().__init__(norm="l2", bounds=(0.0, 1.0), seed=seed)
-        self.steps = steps
-        magnitudes = tf.fill([len(x)], magnitude)
-        drawn = geometry.random_perturbation(x, magnitudes, "l2", tf.constant([seed, 1]), True)
-        self.last = tf.Variable(drawn, trainable=False)
-
-    def perturb(
-        self, classifier: Any, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """Perturbs the batch, and keeps where it ended."""
-        del seed
-        box = geometry.box_around(x, self.bounds)
-        length = 0.25 * tf.reshape(magnitude, [-1, 1, 1, 1])
-        here = self.last.value()
-        for _ in range(self.steps):
-            moved = x + here
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(moved)
-                losses = classification_loss(logits_of(classifier, moved), y)
-            direction = geometry.steepest_direction(tape.gradient(losses, moved), "l2")
-            here, _ = geometry.project_sphere(here + length * direction, magnitude, "l2", box)
-        self.last.assign(here)
-        return tf.stop_gradient(tf.clip_by_value(x + here, 0.0, 1.0))
-
-    def get_config(self) -> dict[str, Any]:
-        """The perturbations are part of a run, not of a configuration."""
-        raise NotImplementedError
 
 
 def small_network() -> keras.Model:
@@ -152,9 +109,40 @@ class Mean:
         return f"{self.mean:.2f}" + ("" if np.isnan(self.half) else f" ± {self.half:.2f}")
 
 
-def versions() -> dict[str, Any]:
-    """What was measured with."""
-    return {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A share of samples, and Wilson's 95 % interval of it."""
+
+    share: float
+    interval: Sequence[float]
+
+    @classmethod
+    def of(cls, right: int, count: int) -> "Share":
+        """The share of so many of a count."""
+        found = stats.binomtest(right, count).proportion_ci(method="wilson")
+        return cls(right / count, [found.low, found.high])
+
+    def rest(self) -> "Share":
+        """The share of all others."""
+        low, high = self.interval
+        return Share(1 - self.share, [1 - high, 1 - low])
+
+    def percent_with_interval(self, digits: int = 1, interval_digits: int = 1) -> str:
+        """Both in per cent, with so many digits behind the point."""
+        low, high = (f"{100 * value:.{interval_digits}f}" for value in self.interval)
+        return f"{100 * self.share:.{digits}f} ({low} to {high})"
+
+
+def versions(*packages: str) -> dict[str, Any]:
+    """What was measured with: TensorFlow, Keras, and packages that are compared with."""
+    others = {name: importlib.metadata.version(name) for name in packages}
+    return {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__, **others}}
+
+
+def ratio_with_quartiles(quartiles: Sequence[float]) -> str:
+    """The median of paired runs' ratios, and the other two quartiles."""
+    low, middle, high = quartiles
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def show(title: str, rows: Sequence[Sequence[str]]) -> None:

@@ -110,13 +110,12 @@ def main(_: list[str]) -> None:
         results = json.loads(pathlib.Path(OUT.value).read_text(encoding="utf-8"))["options"]
     rows = [("network", "option", "ms a step", "ratio to plain (quartiles)", "weights apart")]
     for result in results:
-        low, middle, high = result["ratio_quartiles"]
         rows.append(
             (
                 result["network"],
                 f"`{result['option']}`" if result["option"] != "plain" else "plain",
                 f"{1e3 * result['median_seconds']:.1f}",
-                f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                shared.ratio_with_quartiles(result["ratio_quartiles"]),
                 f"{100 * result['apart']:.2g} %",
             )
         )

@@ -1,6 +1,7 @@
 """Warm starts against forty steps from a random start: accuracy under attack, and time.
 
     python benchmarks/warm_start.py --part=toy,mnist,time
+    python benchmarks/warm_start.py --norun --part=time --page=docs/attacks.md
 
 Runs that docs/results/warm_start.json holds already are not repeated; to measure anew, name another
 file by --out. `time` is of the paper's network, whose steps alternate in one process.
@@ -10,14 +11,13 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
+import itertools
 import pathlib
 import time
 from typing import Any
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
 import shared
 import tensorflow as tf
 import tqdm
@@ -33,6 +33,7 @@ EPOCHS = flags.DEFINE_integer("epochs", 100, "Full-batch steps on MNIST.", 1)
 SAMPLES = flags.DEFINE_integer("samples", 500, "Training images.", 1)
 TURNS = flags.DEFINE_integer("turns", 3, "Paired turns of `time` after the first, untimed one.", 1)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps MNIST.")
+PAGE = flags.DEFINE_string("page", None, "Page to write the tables to, where it has them.")
 OUT = flags.DEFINE_string("out", "docs/results/warm_start.json", "Where runs are kept.")
 
 # Between 1 and 2 a right classifier of the toy problem cannot keep all samples, nor lose all.
@@ -133,49 +134,50 @@ def time_steps() -> list[dict[str, Any]]:
     ]
 
 
-def runs_of(part: str, results: shared.Results) -> list[dict[str, Any]]:
-    """All runs of one part, those that are not there yet made now."""
+def wanted(part: str, seed: int, way: str) -> dict[str, Any]:
+    """The settings of one training."""
+    epochs, samples = (TOY_EPOCHS, 100) if part == "toy" else (EPOCHS.value, SAMPLES.value)
+    settings = {"part": part, "way": way, "seed": seed, "epochs": epochs}
+    return {**settings, "samples": samples, "tested": TESTED[part]}
+
+
+def make(part: str, results: shared.Results) -> None:
+    """Makes the runs of one part that are not there yet."""
     if part == "time":
-        settings = {"part": "time", "samples": SAMPLES.value}
-        for run in [] if results.get(settings) else time_steps():
-            results.add(run)
-        return [run for run in results.runs if settings.items() <= run.items()]
-    runs: list[dict[str, Any]] = []
-    for seed in SEEDS.value:
-        for way in WAYS:
-            epochs, samples = (TOY_EPOCHS, 100) if part == "toy" else (EPOCHS.value, SAMPLES.value)
-            settings = {"part": part, "way": way, "seed": int(seed), "epochs": epochs}
-            settings |= {"samples": samples, "tested": TESTED[part]}
-            if results.get(settings) is None:
-                results.add(train(settings))
-            runs += [run for run in results.runs if settings.items() <= run.items()]
-    return runs
+        if results.is_due({"part": "time", "samples": SAMPLES.value}):
+            for run in time_steps():
+                results.add(run)
+        return
+    for seed, way in itertools.product(map(int, SEEDS.value), WAYS):
+        if results.is_due(wanted(part, seed, way)):
+            results.add(train(wanted(part, seed, way)))
 
 
-def show(part: str, runs: list[dict[str, Any]]) -> None:
-    """Prints one line a run."""
-    table = rich.table.Table(title=f"{part}, l2 {MAGNITUDE[part]:g}", title_justify="left")
-    for heading in ("way", "seed", "natural %", "100 steps, 5 restarts %", "ms an epoch", "share"):
-        table.add_column(heading, no_wrap=True)
-    for run in runs:
-        floor = next(
-            other
-            for other in runs
-            if other["way"] == "40 steps, cold" and other.get("seed") == run.get("seed")
-        )
-        accuracies = [
-            f"{100 * run[name]:.1f}" if name in run else "-"
-            for name in ("natural_accuracy", "adversarial_accuracy")
-        ]
-        share = run.get("share", run["seconds_an_epoch"] / floor["seconds_an_epoch"])
-        milliseconds = f"{1e3 * run['seconds_an_epoch']:.1f}"
-        table.add_row(
-            run["way"], str(run.get("seed", "-")), *accuracies, milliseconds, f"{share:.3f}"
-        )
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console.width = 110  # A pipe or a log has no width of its own.
-    console.print(table)
+def accuracies(part: str, results: shared.Results) -> list[list[str]]:
+    """One row a way: accuracy under attack by seed."""
+    rows = [["attacks in training", *(f"seed {seed}, %" for seed in SEEDS.value)]]
+    for way in WAYS:
+        runs = [results.get(wanted(part, int(seed), way)) for seed in SEEDS.value]
+        rows.append([way, *map(cell, runs)])
+    return rows
+
+
+def cell(run: dict[str, Any] | None) -> str:
+    """Accuracy under attack, with its interval; nothing of a run that was not made."""
+    if run is None:
+        return ""
+    right = round(run["adversarial_accuracy"] * run["tested"])
+    return shared.Share.of(right, run["tested"]).percent_with_interval()
+
+
+def times(results: shared.Results) -> list[list[str]]:
+    """One row a way: an epoch, and its share of forty cold steps' time."""
+    rows = [["attacks in training", "s an epoch", "share"]]
+    for way in WAYS:
+        run = results.get({"part": "time", "way": way, "samples": SAMPLES.value})
+        if run is not None:
+            rows.append([way, f"{run['seconds_an_epoch']:.2f}", f"{run['share']:.3f}"])
+    return rows
 
 
 def main(_: list[str]) -> None:
@@ -186,7 +188,11 @@ def main(_: list[str]) -> None:
     tf.get_logger().setLevel("ERROR")
     results = shared.Results(pathlib.Path(OUT.value))
     for part in PART.value:
-        show(part, runs_of(part, results))
+        make(part, results)
+        rows = times(results) if part == "time" else accuracies(part, results)
+        shared.show(f"{part}, l2 {MAGNITUDE[part]:g}", rows)
+        if PAGE.value:
+            shared.write_table(PAGE.value, f"warm starts, {part}", rows)
 
 
 if __name__ == "__main__":
