@@ -153,16 +153,18 @@ def main(_: list[str]) -> None:
     )
     test_x, test_y = lr.datasets.mnist("test", data_dir=DATA_DIR.value)
     results, rows = [], []
-    for method in ("standard", "olsrc"):
-        classifier = train(method, x, y)
-        right = classes(classifier, test_x) == test_y
-        # Of each digit the first image that this classifier gets right.
-        shown = [np.flatnonzero(right & (test_y == digit))[:1] for digit in DIGITS]
-        chosen = np.concatenate(shown)
+    trained = {method: train(method, x, y) for method in ("standard", "olsrc")}
+    rights = {name: classes(each, test_x) == test_y for name, each in trained.items()}
+    # Of each digit the first image that both get right, so that distances can be compared.
+    both = np.logical_and(*rights.values())
+    chosen = np.concatenate([np.flatnonzero(both & (test_y == digit))[:1] for digit in DIGITS])
+    for method, classifier in trained.items():
+        right = rights[method]
         columns, found = explained(classifier, test_x[chosen])
         figure = plotting.explanations(columns, captions(classifier, columns, test_y[chosen]))
         figure.savefig(out / f"{method}.png", dpi=130)
         result: dict[str, Any] = {"method": method, "seed": SEED.value, "samples": SAMPLES.value}
+        result["images"] = chosen.tolist()
         result |= {"epochs": EPOCHS.value, "natural_accuracy": float(np.mean(right))}
         results.append({**result, "nearest": found, **common.surroundings()})
         for name, each in found.items():

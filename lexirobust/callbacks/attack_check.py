@@ -16,6 +16,7 @@ from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import evaluate_robustness
 from lexirobust.evaluation.batches import check_one_label
+from lexirobust.training.objectives import Divergence
 from lexirobust.warn import warn
 
 _MARGIN: Final = 0.1
@@ -30,6 +31,9 @@ class AttackCheck(Periodic):
     `accuracy@NAME` says, training fools itself: perturbations do not fit the images (augmentation
     after the attack), gradients vanish, or there are too few steps. The logs, and with them
     `history`, hold `fresh_accuracy@NAME`, as `fresh_accuracy@l2=1`.
+
+    `objectives.Divergence`, as in TRADES, is left out: its attack moves a prediction away from the
+    clean one, right or wrong, so that accuracy under it tells nothing of how strong it is.
 
     Accuracies in the logs are means over an epoch, in training mode: batch normalization by the
     batch's own statistics and dropout are part of the difference.
@@ -83,8 +87,8 @@ class AttackCheck(Periodic):
         self._warned = set()
         if not self._attacked():
             raise ValueError(
-                "`AttackCheck` needs a model that trains by what a PGD has perturbed. Received: "
-                f"{self.model!r}."
+                "`AttackCheck` needs a model that trains by what a PGD has perturbed to raise the "
+                f"loss of its labels. Received: {self.model!r}."
             )
         classifier = classifier_of(self.model)
         x = tf.cast(self.x[:1], keras.config.floatx())
@@ -102,7 +106,9 @@ class AttackCheck(Periodic):
         return {
             term.name: (term.attack, term.magnitude)
             for term in terms
-            if isinstance(term.attack, PGD) and term.gives_logits
+            if isinstance(term.attack, PGD)
+            and term.gives_logits
+            and not isinstance(term, Divergence)
         }
 
     def on_epoch(self, epoch: int, logs: dict[str, Any]) -> None:

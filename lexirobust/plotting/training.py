@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,8 +13,17 @@ from matplotlib.ticker import MaxNLocator
 from lexirobust.plotting.style import BLUE, RED, SERIES, check_not_empty
 
 
+class History(Protocol):
+    """What `fit` returns."""
+
+    history: Mapping[str, Sequence[float]]
+
+
+AnyHistory: TypeAlias = History | Mapping[str, Sequence[float]]
+
+
 def training_curves(
-    histories: Mapping[str, Mapping[str, Sequence[float]]], validation_freq: int = 1
+    histories: Mapping[str, AnyHistory] | AnyHistory, validation_freq: int = 1
 ) -> Figure:
     """Draws accuracies and losses by epoch, one row for each training method.
 
@@ -22,9 +31,9 @@ def training_curves(
     data as dashed ones on top. Losses that span more than two decades get a logarithmic axis.
 
     Args:
-        histories: mapping from a method's name to its history, as in Keras' `History.history`: a
-            list of values per epoch under keys such as "accuracy@natural" or "loss@l2=4", with
-            "val_" before them for test data. Keys without "@" are left out.
+        histories: mapping from a method's name to its history, or one history: what `fit` returns,
+            or its `history`, a list of values per epoch under keys such as "accuracy@natural" or
+            "loss@l2=4", with "val_" before them for test data. Keys without "@" are left out.
         validation_freq: after how many epochs test data were measured: the argument of `fit`.
 
     Returns:
@@ -33,6 +42,7 @@ def training_curves(
     Raises:
         ValueError: if there is no history, a history has no key with "@", or test data were not
             measured as often as `validation_freq` says.
+        TypeError: if something is no history.
 
     Example:
 
@@ -43,6 +53,7 @@ def training_curves(
 
     Reference: section 6.1.1, Figure 9 of the paper.
     """
+    histories = _by_name(histories)
     check_not_empty("histories", histories)
     for method, history in histories.items():
         if not any("@" in key for key in history):
@@ -111,27 +122,48 @@ def training_curves(
     return figure
 
 
+def _by_name(histories: Any) -> dict[str, Mapping[str, Sequence[float]]]:
+    """Histories by their names, which one alone has not."""
+    named = isinstance(histories, Mapping) and not any(
+        isinstance(values, Sequence | np.ndarray) for values in histories.values()
+    )
+    histories = histories if named else {"": histories}
+    return {name: _values_of("histories", history) for name, history in histories.items()}
+
+
+def _values_of(argument: str, history: Any) -> Mapping[str, Sequence[float]]:
+    """The values of what `fit` returned, or of its `history`."""
+    values = getattr(history, "history", history)
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"`{argument}` must be what `fit` returns, or its `history`. Received: "
+            f"{type(history).__name__}."
+        )
+    return values
+
+
 def _counts(history: Mapping[str, Sequence[float]], prefix: str) -> set[int]:
     """The numbers of values of training data, or with the prefix "val_" of test data."""
     kept = [key for key in history if "@" in key and key.startswith("val_") == bool(prefix)]
     return {len(history[key]) for key in kept}
 
 
-def target_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+def target_curves(history: AnyHistory) -> Figure:
     """Draws how each rank with a target comes to it, one column a rank.
 
     Above, what is compared with the target, and the target as a line; what held-out data said, if
-    `callbacks.HeldOutTargets` asked them. Below, how fast steps descend the rank, as a share of how
-    fast it would alone: at 1 it has all, below 0 the ranks below it spend it.
+    `callbacks.HeldOutTargets` asked them. Below, how fast steps descend the rank, in units of its
+    own gradient: at 1 as fast as along it, below 0 the ranks below it spend it.
 
     Args:
-        history: As in Keras's `History.history`, of a model with `targets`.
+        history: What `fit` of a model with `targets` returns, or its `history`.
 
     Returns:
         Figure with two axes for each rank with a target.
 
     Raises:
         ValueError: If the history is of a model without targets.
+        TypeError: If it is no history.
 
     Example:
 
@@ -140,6 +172,7 @@ def target_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['natural', 'descent']
     """
+    history = _values_of("history", history)
     ranks = [name.split("@", 1)[1] for name in history if name.startswith("target@")]
     if not ranks:
         raise ValueError(

@@ -12,8 +12,8 @@ from lexirobust.training.objectives import Batch, Objective
 from lexirobust.training.step.objective_losses import (
     ObjectiveLoss,
     ObjectiveLosses,
+    counted_samples,
     sum_over_replicas,
-    weigh_samples,
 )
 
 
@@ -144,8 +144,7 @@ class ObjectiveMeans(NamedMeans):
         scored = [mask for given, mask in zip(self._gives_logits, valid, strict=True) if given]
         logits = [values for score in scores for values in score.logits]
         accuracies = [
-            _accuracy(weigh_samples(batch, mask), values)
-            for mask, values in zip(scored, logits, strict=True)
+            _accuracy(batch, mask, values) for mask, values in zip(scored, logits, strict=True)
         ]
         self.update_state(
             [*means, *(accuracy for accuracy, _ in accuracies)],
@@ -161,12 +160,11 @@ def _mean_reciprocal(weight: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(1.0, tf.reduce_mean(weight))
 
 
-def _accuracy(batch: Batch, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The accuracy of logits `[N, C]`, and the sum of the samples' weights."""
-    labels = most_likely(batch.y)
-    weights = tf.ones(tf.shape(batch.x)[0], keras.config.floatx())
-    if batch.sample_weight is not None:
-        weights = tf.cast(batch.sample_weight, weights.dtype)
-    right = tf.cast(classes_of(logits) == labels, weights.dtype)
-    total = tf.reduce_sum(weights)
-    return tf.math.divide_no_nan(tf.reduce_sum(right * weights), total), total
+def _accuracy(
+    batch: Batch, valid: tf.Tensor | None, logits: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The accuracy of logits `[N, C]`, and how many samples it is of."""
+    counts = counted_samples(batch, valid)
+    right = tf.cast(classes_of(logits) == most_likely(batch.y), counts.dtype)
+    total = tf.reduce_sum(counts)
+    return tf.math.divide_no_nan(tf.reduce_sum(right * counts), total), total

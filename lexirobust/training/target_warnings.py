@@ -1,12 +1,12 @@
 """Warnings of targets that ask for nothing, or were not reached."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from lexirobust.checks import is_of_classes
 from lexirobust.training.state.targets import TOLERANCE, TargetEstimates
+from lexirobust.warn import warn
 
 
 def warn_of_idle_targets(estimates: TargetEstimates, loss: Any, classes: int) -> None:
@@ -25,12 +25,10 @@ def warn_of_idle_targets(estimates: TargetEstimates, loss: Any, classes: int) ->
         clean = not others and first.gives_logits and first.attack is None
         if target is None or target.loss is None or not clean or target.loss < of_equal_logits:
             continue
-        warnings.warn(
+        warn(
             f"The target of {rank.name!r} asks for nothing: a loss of {target.loss:g}, where equal "
             f"logits for all {classes} classes give {of_equal_logits:.4g}. An accuracy is asked "
-            "for as in lexirobust.Target(accuracy=0.99).",
-            UserWarning,
-            stacklevel=4,
+            "for as in lexirobust.Target(accuracy=0.99)."
         )
 
 
@@ -42,15 +40,16 @@ def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEst
         estimates: The targets.
     """
     for name, target in estimates.by_name.items():
-        distances = history.get(f"distance@{name}")
-        if not distances or distances[-1] <= 0.5 * TOLERANCE * target.error:
+        # What held-out data said after the last epoch is not in its estimates yet.
+        log = next((log for log in ("held_out", "estimate") if f"{log}@{name}" in history), None)
+        if log is None or not history[f"{log}@{name}"]:
             continue
-        kind = "loss" if target.accuracy is None else "accuracy"
-        last = history[f"estimate@{name}"][-1]
-        warnings.warn(
-            f"The target of {name!r} was not reached: {kind} {last:.4g} (`estimate@{name}`) after "
+        last = history[f"{log}@{name}"][-1]
+        kind, error = ("loss", last) if target.accuracy is None else ("accuracy", 1.0 - last)
+        if error <= (1.0 + 0.5 * TOLERANCE) * target.error:
+            continue
+        warn(
+            f"The target of {name!r} was not reached: {kind} {last:.4g} (`{log}@{name}`) after "
             f"the last epoch, asked {target.value:.4g}. The ranks below it had what did not oppose "
-            "it. Train longer, use a larger network, or ask for what plain training reaches.",
-            UserWarning,
-            stacklevel=4,
+            "it. Train longer, use a larger network, or ask for what plain training reaches."
         )

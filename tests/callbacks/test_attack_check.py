@@ -82,7 +82,13 @@ def test_every_rank_is_checked():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: lr.Standard(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))]
+    "make",
+    [
+        lambda: lr.Standard(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])),
+        # Its attack does not raise the loss of the labels.
+        lambda: model_of(lr.attacks.PGD(norm="l2", steps=2, bounds=None), lr.TRADES, 0.5),
+    ],
+    ids=["Standard", "TRADES"],
 )
 def test_where_nothing_is_attacked_there_is_nothing_to_check(make):
     with pytest.raises(ValueError, match="`AttackCheck` needs a model that trains by"):

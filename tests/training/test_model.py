@@ -98,11 +98,12 @@ def test_logs_are_means_over_the_epoch_and_metrics_see_clean_inputs(data):
         logits = np.asarray(model.classifier(inputs))
         right = np.argmax(logits, axis=1) == y
         expected[f"loss@{name}"] = np.mean(sample_weight * cross_entropy(logits, y))
-        expected[f"accuracy@{name}"] = np.average(right, weights=sample_weight)
+        # A share of samples: those that count count alike, and one of weight 0 does not.
+        expected[f"accuracy@{name}"] = np.mean(right[sample_weight > 0])
     expected["loss"] = np.dot([0.5, 0.25, 0.25], [expected[f"loss@{name}"] for name in seen])
     expected["accuracy"] = np.mean(np.argmax(model.classifier(x), axis=1) == y)
     assert expected["accuracy@natural"] > expected["accuracy@l2=4"]
-    assert abs(expected["accuracy@natural"] - expected["accuracy"]) > 0.01
+    assert abs(expected["accuracy@natural"] - expected["accuracy"]) > 0.001
     minima = []
     for batch in (slice(0, 8), slice(8, 16), slice(16, 20)):
         rows = [

@@ -24,14 +24,15 @@ class Quadratic(lr.objectives.Objective):
 
     gives_logits = False
 
-    def __init__(self, name, center, curvature):
+    def __init__(self, name, center, curvature, least=0.0):
         super().__init__(name)
-        self.center, self.curvature = list(center), list(curvature)
+        self.center, self.curvature, self.least = list(center), list(curvature), least
 
     def loss(self, forward, batch, inputs, score):
         # The kernel of a dense layer with one unit that matters, seen through unit vectors.
         w = forward(tf.eye(2))[:, 0]
-        return 0.5 * tf.reduce_sum(tf.constant(self.curvature) * tf.square(w - self.center)), None
+        squares = tf.constant(self.curvature) * tf.square(w - self.center)
+        return self.least + 0.5 * tf.reduce_sum(squares), None
 
     def value(self, w):
         return 0.5 * np.sum(np.array(self.curvature) * np.square(w - np.array(self.center)))
@@ -176,6 +177,14 @@ def test_two_targets_of_three_ranks_are_met(reach):
         assert THREE.value(w) == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_target_out_of_reach_does_not_hold_up_what_it_has_nothing_to_do_with():
+    """Each rank has an axis of its own; the first is at its best, and misses its target there."""
+    floor = Quadratic("one", [1.0, 0.0], [1.0, 0.0], least=1.0)
+    second = Quadratic("two", [0.0, 1.0], [0.0, 1.0])
+    w = solved([floor, second], [0.5], keras.optimizers.SGD(schedule(0.2, 400)), 400)
+    np.testing.assert_allclose(w, [1.0, 1.0], atol=2e-2)
+
+
 def test_a_target_that_does_not_bind_leaves_the_last_rank_alone():
     w = solved([ONE, TWO], [10.0], keras.optimizers.SGD(schedule(0.2, 200)), 200)
     np.testing.assert_allclose(w, TWO.center, atol=1e-3)
@@ -278,6 +287,21 @@ def test_the_estimate_is_the_logged_loss_and_the_share_of_errors():
         assert logs["distance@natural"][-1] == pytest.approx(missed, abs=1e-6)
 
 
+def test_an_accuracy_is_of_samples_whatever_they_weigh():
+    """As what `evaluate` and `HeldOutTargets` measure."""
+    model = model_of([Target(accuracy=0.99)], keras.optimizers.SGD(0.0))
+    y = np.where(np.arange(len(Y)) % 3, Y, 1 - Y)
+    right = np.argmax(model.classifier(X), axis=1) == y
+    sample_weight = np.where(right, 1.0, 9.0)
+    sample_weight[:2] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logs = model.fit(X, y, len(X), sample_weight=sample_weight, verbose=0).history
+    assert logs["estimate@natural"] == pytest.approx([np.mean(right[2:])])
+    assert logs["accuracy@natural"] == pytest.approx([np.mean(right[2:])])
+    assert 0 < np.mean(right[2:]) < 1
+
+
 def test_regularization_is_no_part_of_a_target():
     keras.utils.set_random_seed(1)
     classifier = network(kernel_regularizer=keras.regularizers.L2(1.0))
@@ -335,20 +359,50 @@ def test_what_was_saved_goes_on_as_it_would_have(tmp_path):
     np.testing.assert_array_equal(weights(loaded), weights(model))
 
 
+@pytest.fixture
+def in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.usefixtures("in_mixed_precision")
+def test_a_loss_that_is_no_number_is_not_estimated():
+    """Loss scaling skips the step, and the estimates stay as they are."""
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.03), initial_scale=16.0)
+    model = model_of([Target(loss=0.5)], scaled)
+    train(model, batch_size=len(X), epochs=2)
+    assert int(scaled.iterations) == 2
+    before, trained = [v.numpy() for v in model._targets.variables], weights(model)
+    too_large = np.full_like(X, 7e4)  # For float16.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logs = model.train_on_batch(too_large, Y, return_dict=True)
+    assert not np.isfinite(logs["loss@natural"])
+    assert int(scaled.iterations) == 2
+    np.testing.assert_array_equal(weights(model), trained)
+    for variable, old in zip(model._targets.variables, before, strict=True):
+        if variable is not model._targets._missed:  # The target is missed, as it was before.
+            assert variable.numpy()[0] == old[0]  # Of the rank that has one.
+
+
 @pytest.mark.release
-def test_in_mixed_precision_a_skipped_step_is_not_estimated():
-    keras.mixed_precision.set_dtype_policy("mixed_float16")
-    try:
-        model = model_of(
-            optimizer=keras.optimizers.LossScaleOptimizer(
-                keras.optimizers.Adam(0.03), initial_scale=2.0**30
-            )
-        )
-        logs = train(model, epochs=6)
-    finally:
-        keras.mixed_precision.set_dtype_policy("float32")
-    assert np.isfinite(logs["estimate@natural"]).all()
-    assert 0 <= logs["estimate@natural"][-1] <= 1
+@pytest.mark.usefixtures("in_mixed_precision")
+def test_of_steps_that_loss_scaling_skips_the_estimate_is_the_loss_at_the_weights_that_stay():
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.03), initial_scale=2.0**30)
+    model = model_of([Target(loss=0.5)], scaled, run_eagerly=False)
+    before, skipped, estimates = weights(model), 0, []
+    for _ in range(24):
+        taken = int(scaled.iterations)
+        estimates.append(train(model, batch_size=len(X), epochs=1)["estimate@natural"][0])
+        if int(scaled.iterations) == taken:
+            skipped += 1
+            np.testing.assert_array_equal(weights(model), before)
+            assert estimates[-1] == pytest.approx(estimates[0], abs=1e-6)
+        before = weights(model)
+    assert 0 < skipped < 20
+    assert np.isfinite(before).all()
+    assert estimates[-1] < estimates[0]
 
 
 def test_a_target_that_is_missed_is_told_at_the_end_of_fit():
@@ -361,6 +415,22 @@ def test_a_target_that_is_missed_is_told_at_the_end_of_fit():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(model)
+
+
+def test_a_target_that_held_out_data_miss_is_told_by_what_they_said():
+    model = model_of([Target(loss=0.6)], keras.optimizers.SGD(0.0))
+    losses = [
+        float(model.evaluate(X, y, verbose=0, return_dict=True)["loss@natural"]) for y in (Y, 1 - Y)
+    ]
+    model = model_of([Target(loss=sum(losses) / 2)], keras.optimizers.SGD(0.0))
+    held_out, worse = (Y, 1 - Y) if losses[0] < losses[1] else (1 - Y, Y)
+    for y, missed in ((held_out, False), (worse, True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(X, Y, verbose=0, callbacks=[lr.callbacks.HeldOutTargets(X, y)])
+        messages = [str(each.message) for each in caught if "not reached" in str(each.message)]
+        assert len(messages) == missed
+    assert f"loss {max(losses):.4g} (`held_out@natural`)" in messages[0]
 
 
 def test_held_out_data_move_the_estimates():

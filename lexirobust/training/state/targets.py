@@ -14,12 +14,16 @@ from lexirobust.training.state.saved_variables import FixedState, replicated
 from lexirobust.training.step.objective_losses import (
     ObjectiveLoss,
     ObjectiveLosses,
+    counted_samples,
     sum_over_replicas,
 )
 from lexirobust.training.step.update import RankTargets
 
 STEPS: Final = 20
-"""The time constant of running estimates, in training steps."""
+"""The longest time constant of running estimates, in training steps.
+
+Noise alone shortens it to about 4. A longer one is steadier and later, and what answers it swings.
+"""
 DRIFT_STEPS: Final = 5.0
 """The time constant of what tells drift from noise, in training steps."""
 TOLERANCE: Final = 0.1
@@ -49,7 +53,7 @@ class Target:
     alpha, which is shared by the ranks below it the more, the nearer it comes. So a model with
     `Target(accuracy=0.99)` for its natural rank is as robust as training finds at 99 % accuracy.
 
-    What is compared with the target is a running mean over about 20 training steps, or, with
+    What is compared with the target is a running mean over the last few training steps, or, with
     `callbacks.HeldOutTargets`, what held-out data say. A target that cannot be reached leaves the
     ranking strict in favor of its rank; `fit` warns of it at its end.
 
@@ -57,7 +61,8 @@ class Target:
         loss: The loss of the rank as it is logged, `loss@NAME`, above 0, without the classifier's
             regularization losses.
         accuracy: The share of samples that are classified rightly, above 0 and below 1: on
-            perturbed inputs, if the rank sees such. Only of a rank with logits.
+            perturbed inputs, if the rank sees such. Whatever samples weigh, each counts as one,
+            and those of weight 0 do not. Only of a rank with logits.
 
     Raises:
         ValueError: If not one of both is given, or it is out of range.
@@ -80,7 +85,7 @@ class Target:
         constrained through a loss's gradient: Cotter et al., arXiv 1804.06500.
     """
 
-    def __init__(self, loss: float | None = None, accuracy: float | None = None) -> None:
+    def __init__(self, *, loss: float | None = None, accuracy: float | None = None) -> None:
         if (loss is None) == (accuracy is None):
             raise ValueError(
                 "`loss` or `accuracy` must be given, and not both. Received: "
@@ -355,10 +360,7 @@ def _measured(
         return tf.where(counted > 0, total, np.nan)
     batch = losses.batch
     wrong = tf.cast(classes_of(score.logits[0]) != most_likely(batch.y), tf.float64)
-    weights = tf.ones_like(wrong)
-    for given in (batch.sample_weight, losses.objective_inputs[rank][0].weight):
-        if given is not None:
-            weights *= tf.cast(given, tf.float64)
-    sums = tf.stack([tf.reduce_sum(weights * wrong), tf.reduce_sum(weights)])
-    total, weight = tf.unstack(sum_over_replicas([sums])[0])
-    return tf.where(weight > 0, tf.math.divide_no_nan(total, weight), np.nan)
+    counts = tf.cast(counted_samples(batch, losses.objective_inputs[rank][0].weight), tf.float64)
+    sums = tf.stack([tf.reduce_sum(counts * wrong), tf.reduce_sum(counts)])
+    total, counted = tf.unstack(sum_over_replicas([sums])[0])
+    return tf.where(counted > 0, tf.math.divide_no_nan(total, counted), np.nan)

@@ -58,6 +58,23 @@ def weigh_samples(batch: Batch, weight: tf.Tensor | None) -> Batch:
     return batch._replace(sample_weight=tf.nest.map_structure(weighed, batch.sample_weight))
 
 
+def counted_samples(batch: Batch, valid: tf.Tensor | None) -> tf.Tensor:
+    """Tells which samples a share of samples is of: each as much as any other, whatever it weighs.
+
+    Args:
+        batch: N samples.
+        valid: `[N]` weights of the samples, 0 where one is not valid; `None`: all are.
+
+    Returns:
+        `[N]` floats: 1, or 0 where a sample is not valid or has no weight.
+    """
+    counts = tf.ones(tf.shape(batch.x)[0], keras.config.floatx())
+    for given in (batch.sample_weight, valid):
+        if given is not None:
+            counts *= tf.sign(tf.cast(given, counts.dtype))
+    return counts
+
+
 class ObjectiveLoss(NamedTuple):
     """The loss of one rank, and what it was computed from.
 
