@@ -4,6 +4,7 @@
     nox --session "tests(python='3.11', keras='3.12', tensorflow='2.20')"
     nox --session smoke
     nox --session package
+    nox --session fuzz -- --minutes=60
 
 An environment takes 3 GB, less by uv, and is made anew in each session. The interpreters must be on
 the path.
@@ -19,8 +20,13 @@ PYTHONS, KERAS, TENSORFLOW = (
     ("3.12", "3.13", "3.14", "3.15"),
     ("2.20", "2.21"),
 )
-# The oldest of all, the newest of all, and the newest interpreter with the oldest packages.
-CORNERS = [("3.11", "3.12", "2.20"), ("3.13", "3.12", "2.20"), ("3.13", "3.15", "2.21")]
+# The oldest and the newest interpreter, each with the oldest and the newest packages.
+CORNERS = [
+    ("3.11", "3.12", "2.20"),
+    ("3.11", "3.15", "2.21"),
+    ("3.13", "3.12", "2.20"),
+    ("3.13", "3.15", "2.21"),
+]
 # Keras's own names, every method, every optimizer's state, and saving: a minute or two.
 SMOKE = (
     "tests/test_keras_internals.py",
@@ -81,3 +87,13 @@ def coverage(session: nox.Session) -> None:
     plugin = ("-p", "tests.unconverted")
     session.run("coverage", "run", "-m", "pytest", *plugin, "-m", "not release")
     session.run("coverage", "report")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Looks for arguments and files that end in an error of no meaning: three minutes, or as told.
+
+    What follows `--` goes to `python -m tests.fuzz`: `--minutes`, and the `--seed` to begin with.
+    """
+    session.install("-e", ".[plots,test]")
+    session.run("python", "-m", "tests.fuzz", "--minutes=3", *session.posargs)

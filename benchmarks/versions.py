@@ -57,6 +57,20 @@ def corner(run: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
     return minor(run["python"]), minor(run["tensorflow"]), minor(run["keras"])
 
 
+def with_run(runs: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """Puts a run in the place of what there was on the same releases.
+
+    Raises:
+        ValueError: If that was of all tests, and this is of some.
+    """
+    if not new["whole"] and any(run["whole"] for run in runs if corner(run) == corner(new)):
+        releases = ", ".join(f"{name} {new[name]}" for name in ("python", *PACKAGES[:2]))
+        raise ValueError(
+            f"A run of some tests must not replace one of all. Received: --nowhole, {releases}."
+        )
+    return sorted([*(run for run in runs if corner(run) != corner(new)), new], key=corner)
+
+
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
     """One row a release of Keras, one column a release of Python and TensorFlow."""
     by_corner = {corner(run): run for run in runs}
@@ -86,7 +100,7 @@ def main(_: list[str]) -> None:
     runs = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
     if ADD.value:
         new = counts(pathlib.Path(ADD.value))
-        runs = sorted([*(run for run in runs if corner(run) != corner(new)), new], key=corner)
+        runs = with_run(runs, new)
         write_json(out, runs)
         if new["failed"]:
             raise SystemExit(f"{new['failed']} tests failed.")

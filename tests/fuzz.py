@@ -1,7 +1,8 @@
 """Gives loaders and argument checks what nobody should: `python -m tests.fuzz --minutes=60`.
 
 Prints what was tried how often, and everything that ended in something else than an error that says
-what was wrong. What it finds is kept as an ordinary test where it was mended.
+what was wrong; if there was any, the exit code is 1. What it finds is kept as an ordinary test
+where it was mended. `nox --session fuzz` runs it for a few minutes.
 """
 
 import collections
@@ -11,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import sys
 import tempfile
 import time
 import traceback
@@ -285,6 +287,7 @@ def main(_):
     print(json.dumps(dict(sorted(counts.items())), indent=1))
     print(f"{sum(counts.values())} tried, by seeds {SEED.value} to {number - 1}; found:")
     print("\n".join(sorted(found)) or "nothing")
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def mirrored_strategy():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+def points_of(count, dimensions, seed=0):
+    """`[count, dimensions]` points around 0."""
+    return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
+
+
 def rows_of(rng, ranks, size, decades=0.0):
     """`[ranks, size]` random rows whose norms spread over so many powers of ten."""
     rows = rng.normal(size=(ranks, size))

@@ -2,12 +2,14 @@
 
 Each mutation is one small fault that a programmer could make and that a user would be harmed by.
 One after the other is put into a copy of the repository, and the tests of what it touches are run
-there until one fails, the doctests of the file itself last.
+there until one fails, the doctests of the file itself last. All of these must pass in the copy as
+it is, which is tried first: a test that fails anyway would seem to catch every mutation.
 
 `--list` only names the mutations, and `--only=fab` takes those whose name or file holds the text.
 `--marker="not release"` leaves tests out as pytest's `-m` does. `--out=FILE.json` keeps what was
-found, and goes on from there. `--earlier=docs/results/mutations.json` tries first what has caught a
-mutation before, which takes a fraction of the time.
+found, and goes on from there: with what was not tried, and with what tests of another marker have
+not caught. `--earlier=docs/results/mutations.json` tries first what has caught a mutation before,
+which takes a fraction of the time.
 """
 
 import contextlib
@@ -35,20 +37,21 @@ from lexirobust.atomic_files import write_whole
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[1]
 TIMEOUT: Final = 900.0  # Seconds.
-TIMED_OUT: Final = "its timeout"
+TIMED_OUT: Final = "timeout"
+"""In place of a test, where none has failed in time: an endless loop, or a busy CPU."""
 LEFT_OUT: Final = (
     ".git",
     ".venv*",
+    ".nox",
     "venv",
-    "results",
-    "build",
-    "dist",
     "*.egg-info",
     "__pycache__",
     ".*_cache",
     ".hypothesis",
 )
-"""What the tests do not need of the repository."""
+"""What the tests do not need of the repository, in whatever folder."""
+LEFT_OUT_OF_ROOT: Final = ("results", "build", "dist")
+"""What they do not need of its root alone: they read docs/results."""
 
 
 class Mutation(NamedTuple):
@@ -782,11 +785,18 @@ MUTATIONS: Final = (
         MODEL,
     ),
     Mutation(
-        "model: logged accuracy ignores sample weights",
+        "model: logged accuracy is of samples that do not count, too",
         "training/metrics.py",
-        "return tf.math.divide_no_nan(tf.reduce_sum(right * weights), total), total",
+        "return tf.math.divide_no_nan(tf.reduce_sum(right * counts), total), total",
         "return tf.reduce_mean(right), total",
-        (*MODEL, *NEAREST),
+        (*NEAREST, *TARGETS, *MODEL),
+    ),
+    Mutation(
+        "model: an accuracy weighs its samples",
+        "training/step/objective_losses.py",
+        "counts *= tf.sign(tf.cast(given, counts.dtype))",
+        "counts *= tf.cast(given, counts.dtype)",
+        (*TARGETS, *MODEL),
     ),
     Mutation(
         "model: logged loss of a replica ignores how many of its samples count",
@@ -1542,8 +1552,13 @@ MUTATIONS: Final = (
 
 def copy_repository(folder: pathlib.Path) -> pathlib.Path:
     """Copy what the tests need into a folder, and check that Python imports the copy."""
+
+    def left_out(where: str, names: list[str]) -> set[str]:
+        patterns = (*LEFT_OUT, *(LEFT_OUT_OF_ROOT if pathlib.Path(where) == ROOT else ()))
+        return shutil.ignore_patterns(*patterns)(where, names)
+
     copy = folder / ROOT.name
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(ROOT, copy, ignore=left_out)
     code = "import importlib.util; print(importlib.util.find_spec('lexirobust').origin)"
     found = subprocess.run(
         [sys.executable, "-P", "-c", code],
@@ -1613,27 +1628,35 @@ def _environment(root: pathlib.Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def is_of(result: dict[str, Any], mutation: Mutation) -> bool:
+    """Whether a result is one of the mutation as it is now."""
+    return all(result[name] == getattr(mutation, name) for name in ("file", "old", "new"))
+
+
+def is_test(caught_by: str | None) -> bool:
+    """Whether a test has failed, and not the time run out."""
+    return caught_by not in (None, TIMED_OUT)
+
+
 class Results:
     """What has caught the mutations that were tried, kept in a file if one is given.
 
-    Raises:
-        ValueError: If the file holds what was found by tests of another marker.
+    Args:
+        path: The file.
+        marker: Which tests are run, as pytest's `-m`.
     """
 
     def __init__(self, path: pathlib.Path | None, marker: str) -> None:
-        self._path = path
-        self._content: dict[str, Any] = {"marker": marker, "mutations": {}}
+        self._path, self._marker = path, marker
+        self._content: dict[str, Any] = {"mutations": {}}
         if path is not None and path.exists():
             self._content = json.loads(path.read_text(encoding="utf-8"))
-            if self._content["marker"] != marker:
-                raise ValueError(
-                    f"{path} holds what was found by --marker={self._content['marker']!r}. "
-                    "Name another file."
-                )
 
     def __contains__(self, mutation: Mutation) -> bool:
-        known = self._content["mutations"].get(mutation.name, {})
-        return all(known.get(name) == getattr(mutation, name) for name in ("file", "old", "new"))
+        known = self._content["mutations"].get(mutation.name)
+        if known is None or not is_of(known, mutation):
+            return False
+        return is_test(known["caught_by"]) or known.get("marker") == self._marker
 
     def caught_by(self, mutation: Mutation) -> str | None:
         """What has caught a mutation that was tried; `None` if it survived."""
@@ -1645,6 +1668,7 @@ class Results:
             "file": mutation.file,
             "old": mutation.old,
             "new": mutation.new,
+            "marker": self._marker,
             "caught_by": caught_by,
             "seconds": round(seconds, 1),
         }
@@ -1659,7 +1683,25 @@ def caught_earlier(path: pathlib.Path | None) -> dict[str, str]:
     if path is None:
         return {}
     known = json.loads(path.read_text(encoding="utf-8"))["mutations"].items()
-    return {name: result["caught_by"] for name, result in known if result["caught_by"]}
+    return {name: result["caught_by"] for name, result in known if is_test(result["caught_by"])}
+
+
+def tests_of(mutation: Mutation, root: pathlib.Path) -> list[str]:
+    """The tests that may see a mutation, as far as the repository at `root` has them."""
+    tests = [*mutation.tests, f"lexirobust/{mutation.file}"]
+    return [test for test in tests if (root / test).exists()]
+
+
+def check_baseline(mutations: Sequence[Mutation], root: pathlib.Path, marker: str) -> None:
+    """Run each file of tests once on the repository as it is.
+
+    Raises:
+        RuntimeError: If a test fails there.
+    """
+    for test in dict.fromkeys(test for each in mutations for test in tests_of(each, root)):
+        failed = first_failure(root, [test], marker)
+        if failed is not None:
+            raise RuntimeError(f"Without any mutation, {test} ends by {failed}.")
 
 
 def run(
@@ -1672,21 +1714,29 @@ def run(
         return
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         copy = copy_repository(pathlib.Path(folder))
+        check_baseline(waiting, copy, marker)
         likely = caught_earlier(earlier)
         for number, mutation in enumerate(waiting, 1):
             start = time.monotonic()
             with applied(mutation, copy):
-                tests = [*mutation.tests, f"lexirobust/{mutation.file}"]
-                tests = [test for test in tests if (copy / test).exists()]
                 caught_by = None
                 if mutation.name in likely:
                     with contextlib.suppress(RuntimeError):  # A test that is no longer there.
                         caught_by = first_failure(copy, [likely[mutation.name]], marker)
-                caught_by = caught_by or first_failure(copy, tests, marker)
+                caught_by = caught_by or first_failure(copy, tests_of(mutation, copy), marker)
             seconds = time.monotonic() - start
             results.add(mutation, caught_by, seconds)
-            told = "SURVIVED" if caught_by is None else f"caught by {caught_by}"
-            print(f"{number}/{len(waiting)}, {seconds:.0f} s: {mutation.name}: {told}", flush=True)
+            print(
+                f"{number}/{len(waiting)}, {seconds:.0f} s: {mutation.name}: {outcome(caught_by)}",
+                flush=True,
+            )
+
+
+def outcome(caught_by: str | None) -> str:
+    """What came of a mutation, in words that stand out where no test has seen it."""
+    if is_test(caught_by):
+        return f"caught by {caught_by}"
+    return "SURVIVED" if caught_by is None else "TIMED OUT"
 
 
 def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -1701,7 +1751,7 @@ def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def main(_: Sequence[str]) -> None:
-    """Try the mutations that the flags choose; the exit code is 1 if one survives."""
+    """Try the mutations that the flags choose; the exit code is 1 unless a test catches each."""
     only, marker, out = flags.FLAGS.only, flags.FLAGS.marker, flags.FLAGS.out
     earlier = flags.FLAGS.earlier
     chosen = [m for m in MUTATIONS if only.lower() in f"{m.name} {m.file}".lower()]
@@ -1710,17 +1760,14 @@ def main(_: Sequence[str]) -> None:
     if flags.FLAGS.list:
         show(["mutation", "file"], [[m.name, m.file] for m in chosen])
         return
-    try:
-        results = Results(pathlib.Path(out) if out else None, marker)
-    except ValueError as error:
-        raise app.UsageError(str(error)) from None
+    results = Results(pathlib.Path(out) if out else None, marker)
     run(chosen, results, marker, pathlib.Path(earlier) if earlier else None)
     found = [(mutation, results.caught_by(mutation)) for mutation in chosen]
-    survivors = [mutation for mutation, caught_by in found if caught_by is None]
+    caught = sum(is_test(caught_by) for _, caught_by in found)
     timed_out = sum(caught_by == TIMED_OUT for _, caught_by in found)
-    show(["mutation", "caught by"], [[m.name, by or "NOTHING"] for m, by in found])
-    print(f"{len(found) - len(survivors)} of {len(found)} caught, {timed_out} by their timeout.")
-    sys.exit(bool(survivors))
+    show(["mutation", "outcome"], [[m.name, outcome(caught_by)] for m, caught_by in found])
+    print(f"{caught} of {len(found)} caught; {timed_out} timed out.")
+    sys.exit(caught < len(found))
 
 
 if __name__ == "__main__":

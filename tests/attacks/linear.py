@@ -3,8 +3,29 @@
 import numpy as np
 import tensorflow as tf
 
+from tests.helpers import points_of
+
 DUAL = {"l1": np.inf, "l2": 2, "linf": 1}
 ORDER = {"l1": 1, "l2": 2, "linf": np.inf}
+WEIGHTS = np.array([0.5, -1.0, 2.0, -0.25, 1.5], np.float32)
+
+
+def two_classes(x):
+    """Logits of inputs `[N, 5]`: that of class 1 is above that of class 0 by `x @ WEIGHTS`."""
+    score = tf.linalg.matvec(x, tf.constant(WEIGHTS, x.dtype))
+    return tf.stack([tf.zeros_like(score), score], axis=1)
+
+
+def points(count=8, seed=0):
+    """Inputs `[count, 5]` around 0, and labels of two classes."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 5)).astype(np.float32), rng.integers(2, size=count)
+
+
+def random_classes(dimensions, classes=3):
+    """A classifier of inputs that have so many dimensions in all, without offsets."""
+    matrix = points_of(dimensions, classes, seed=1)
+    return lambda x: tf.reshape(x, [-1, dimensions]) @ matrix
 
 
 class Linear:

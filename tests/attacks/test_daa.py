@@ -3,24 +3,9 @@ import pytest
 import tensorflow as tf
 
 from lexirobust.attacks import DAA, PGD
+from tests.attacks.linear import DUAL, WEIGHTS, points, two_classes
 
-NORMS = ["l1", "l2", "linf"]
 VARIANTS = ["blob", "dgf"]
-WEIGHTS = np.array([0.5, -1.0, 2.0, -0.25, 1.5], np.float32)
-DUAL = {"l1": np.inf, "l2": 2, "linf": 1}
-
-
-def linear(x):
-    """Two classes; the logit of class 1 is above that of class 0 by the score."""
-    score = tf.linalg.matvec(x, tf.constant(WEIGHTS, x.dtype))
-    return tf.stack([tf.zeros_like(score), score], axis=1)
-
-
-def points(count=8, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, 5)).astype(np.float32), rng.integers(2, size=count)
-
-
 SEED = tf.constant([0, 1])
 
 
@@ -108,7 +93,7 @@ def test_sample_that_is_alone_is_attacked_as_by_pgd(variant):
     x, y = (tf.constant(each) for each in points(1))
     settings = {"norm": "l2", "bounds": None, "restarts": 2, "steps": 3}
     moved, plain = (
-        attack.perturb(linear, x, y, 1.5, SEED)
+        attack.perturb(two_classes, x, y, 1.5, SEED)
         for attack in (DAA(variant, **settings), PGD(**settings))
     )
     np.testing.assert_allclose(moved, plain, rtol=1e-5)
@@ -130,7 +115,7 @@ def test_worst_point_of_a_steep_linear_classifier_is_found(norm, variant, goal, 
     x, y = points()
     settings = {"norm": norm, "goal": goal, "constraint": constraint, "bounds": None}
     attack = DAA(variant, steps=60, restarts=2, **settings)
-    moved = attack(lambda x: 1e3 * linear(x), x, y, 1.5).numpy()
+    moved = attack(lambda x: 1e3 * two_classes(x), x, y, 1.5).numpy()
     away = np.where((y == 1) == (goal == "maximize"), -1.0, 1.0)
     gain = 1.5 * np.linalg.norm(WEIGHTS, DUAL[norm])
     np.testing.assert_allclose((moved - x) @ WEIGHTS, away * gain, rtol=1e-4)
@@ -138,7 +123,7 @@ def test_worst_point_of_a_steep_linear_classifier_is_found(norm, variant, goal, 
 
 def sweep(attack, x, y, magnitudes):
     graph = tf.function(attack.sweep_in_graph, autograph=False)
-    return graph(linear, x, y, tf.constant(magnitudes), SEED)
+    return graph(two_classes, x, y, tf.constant(magnitudes), SEED)
 
 
 def test_magnitudes_of_a_sweep_do_not_interact():
@@ -147,8 +132,10 @@ def test_magnitudes_of_a_sweep_do_not_interact():
     swept = sweep(attack, x, y, [0.5, 2.0])
     assert swept.shape == (2, 8, 5)
     for magnitude, moved in zip([0.5, 2.0], swept, strict=True):
-        np.testing.assert_allclose(attack.perturb(linear, x, y, magnitude, SEED), moved, rtol=1e-5)
-    together = PGD.sweep_in_graph(attack, linear, x, y, [0.5, 2.0], SEED)
+        np.testing.assert_allclose(
+            attack.perturb(two_classes, x, y, magnitude, SEED), moved, rtol=1e-5
+        )
+    together = PGD.sweep_in_graph(attack, two_classes, x, y, [0.5, 2.0], SEED)
     assert not np.allclose(together, swept, atol=0.01)
 
 

@@ -12,7 +12,7 @@ Y = np.ones(3, np.int32)
 
 
 def first_coordinate(x):
-    """The loss of class 1 rises as the first coordinate falls."""
+    """Class 1 wins where the first coordinate is above 0; its loss rises as that falls."""
     return tf.stack([tf.zeros_like(x[:, 0]), x[:, 0]], axis=1)
 
 
@@ -118,22 +118,17 @@ def test_attack_of_another_structure_is_another_graph():
         assert classifier.calls > traced
 
 
-def steep(x):
-    """Class 1 wins where the first coordinate is above 0, ever more surely."""
-    return tf.stack([tf.zeros_like(x[:, 0]), x[:, 0]], axis=1)
-
-
 @pytest.mark.parametrize("constraint", ["exact", "maximum"])
 def test_samples_that_succeed_are_left_alone(constraint):
     # Half a step crosses the boundary for the first two; the last one cannot be reached.
     x = np.array([[0.1, 0.0], [0.2, 0.0], [5.0, 0.0]], np.float32)
     settings = {"norm": "linf", "step_size": 0.25, "bounds": None, "random_start": False}
     attack = PGD(steps=8, constraint=constraint, early_stop=True, **settings)
-    moved = perturb(attack, 1.0, steep, x)
+    moved = perturb(attack, 1.0, first_coordinate, x)
     if constraint == "maximum":
         np.testing.assert_allclose(moved[:, 0], [-0.15, -0.05, 4.0], atol=1e-6)
     assert (moved[:, 0] < 0).tolist() == [True, True, False]
-    everything = perturb(PGD(steps=8, constraint=constraint, **settings), 1.0, steep, x)
+    everything = perturb(PGD(steps=8, constraint=constraint, **settings), 1.0, first_coordinate, x)
     np.testing.assert_allclose(everything[:, 0], [-0.9, -0.8, 4.0], atol=1e-6)
 
 
@@ -141,7 +136,7 @@ def test_targeted_samples_are_left_alone_where_the_target_wins():
     x = np.array([[-0.1, 0.0], [0.2, 0.0]], np.float32)
     settings = {"norm": "linf", "constraint": "maximum", "bounds": None, "random_start": False}
     attack = PGD(steps=8, step_size=0.25, goal="minimize", early_stop=True, **settings)
-    moved = perturb(attack, 1.0, steep, x)
+    moved = perturb(attack, 1.0, first_coordinate, x)
     np.testing.assert_allclose(moved[:, 0], [0.15, 0.2], atol=1e-6)
 
 
@@ -150,7 +145,7 @@ def test_loop_ends_when_all_samples_succeed():
 
     def counting(x):
         ran.assign_add(1)
-        return steep(x)
+        return first_coordinate(x)
 
     x = np.full((3, 2), 0.1, np.float32)
     attack = PGD(norm="linf", steps=100, step_size=0.25, early_stop=True, bounds=None)

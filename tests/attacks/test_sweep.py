@@ -36,7 +36,7 @@ def test_maximum_norm_curve_only_falls_sample_by_sample(early_stop):
     assert np.all(correct[1:] <= correct[:-1])
     for magnitude, moved in zip(MAGNITUDES, sweep, strict=True):
         assert np.all(geometry.norm(moved - x, "l2") <= magnitude * (1 + 1e-5))
-    assert 0 < correct[-1].sum() + 1 < correct[0].sum()
+    assert correct[-1].sum() < correct[0].sum() < len(x)
 
 
 @pytest.mark.parametrize("constraint", ["exact", "maximum"])
@@ -96,16 +96,6 @@ def test_sweep_keeps_the_order_it_is_given_and_takes_a_magnitude_twice():
         np.testing.assert_allclose(geometry.norm(moved - x, "l2"), magnitude, rtol=1e-5)
     assert np.array_equal(sweep[0], sweep[3])
     assert np.array_equal(sweep[1], x)
-
-
-def test_norm_is_exact_inside_the_bounds():
-    x, y = samples(20)
-    magnitudes = [0.3, 0.8]
-    sweep = PGD(norm="l2", steps=3, seed=0).sweep(network, x, y, magnitudes)
-    for magnitude, moved in zip(magnitudes, sweep.numpy(), strict=True):
-        np.testing.assert_allclose(geometry.norm(moved - x, "l2"), magnitude, rtol=1e-5)
-        assert moved.min() >= 0
-        assert moved.max() <= 1
 
 
 def test_batch_size_changes_nothing_but_the_memory():

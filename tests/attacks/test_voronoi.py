@@ -4,24 +4,16 @@ import tensorflow as tf
 from scipy.spatial import distance
 
 from lexirobust.attacks import VoronoiCells, VoronoiPGD, geometry
-from tests.attacks.linear import moved_by
+from tests.attacks.linear import moved_by, random_classes
+from tests.helpers import points_of
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
 NORMS = sorted(METRICS)
 
 
-def points_of(count, dimensions, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
-
-
 def attack_in(points, norm, **settings):
     settings = {"bounds": None, "restarts": 4, "steps": 20, "seed": 0, **settings}
     return VoronoiPGD(VoronoiCells(points, norm), norm=norm, **settings)
-
-
-def linear(dimensions, classes=3):
-    matrix = points_of(dimensions, classes, seed=1)
-    return lambda x: tf.reshape(x, [-1, dimensions]) @ matrix
 
 
 def own_and_other(x, moved, points, norm):
@@ -41,7 +33,7 @@ def test_what_counts_is_nearer_to_its_own_sample_than_to_any_other(norm, dimensi
     shares = np.repeat([0.4, 0.8, 1.5], 80)
     magnitude = (shares * np.median(spacing)).astype(np.float32)
     clean, y = np.tile(x, (3, 1)), np.arange(240) % 3
-    moved = moved_by(attack, linear(dimensions), clean, y, magnitude)
+    moved = moved_by(attack, random_classes(dimensions), clean, y, magnitude)
     own, other = own_and_other(clean, moved, x, norm)
     counted = attack.valid(clean, moved, magnitude).numpy()
     np.testing.assert_array_equal(counted, other >= own * (1 + 1e-5) - 1e-6)
@@ -61,7 +53,7 @@ def test_what_counts_is_nearer_to_its_own_sample_than_to_any_other(norm, dimensi
 def test_in_the_plane_the_worst_allowed_point_is_found(constraint):
     """Against a grid of all points at the norm, or within it."""
     points, y = points_of(60, 2), np.arange(30) % 3
-    x, classifier, magnitude = points[:30], linear(2), 0.3
+    x, classifier, magnitude = points[:30], random_classes(2), 0.3
     attack = attack_in(points, "l2", constraint=constraint, steps=200)
     moved = attack(classifier, x, y, magnitude)
     angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
@@ -92,7 +84,7 @@ def test_images_in_a_box_keep_all_three(norm):
     x = np.random.default_rng(0).uniform(size=(30, 7, 7, 1)).astype(np.float32)
     magnitude = {"l1": 4.0, "l2": 1.0, "linf": 0.2}[norm]
     attack = attack_in(x, norm, bounds=(0.0, 1.0), steps=3, restarts=2)
-    moved = moved_by(attack, linear(49), x, np.arange(30) % 3, magnitude)
+    moved = moved_by(attack, random_classes(49), x, np.arange(30) % 3, magnitude)
     assert moved.min() >= 0
     assert moved.max() <= 1
     np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
@@ -103,7 +95,7 @@ def test_inputs_that_are_no_points_have_all_points_as_others():
     attack = attack_in(np.array([[0.0], [2.0]]), "l2", steps=3, restarts=2)
     x = np.array([[0.5], [0.5]], np.float32)
     magnitude = np.array([0.1, 0.9], np.float32)  # Beyond 0.25 and 0.75 others are nearer.
-    moved = moved_by(attack, linear(1), x, np.array([0, 0]), magnitude)
+    moved = moved_by(attack, random_classes(1), x, np.array([0, 0]), magnitude)
     assert attack.valid(x, moved, magnitude).numpy().tolist() == [True, False]
 
 

@@ -227,18 +227,6 @@ def test_flags_look_at_what_was_measured_with_priors():
             {"priors": [0.5, 0.5], "data": (np.zeros((2, 1)), [0, 0])},
             "`x` must be among `data`.* Received: 10 samples",
         ),
-    ],
-)
-def test_bad_priors_are_refused(changes, message):
-    x, y = lr.datasets.toy(10, seed=0)
-    arguments = {"x": x, "y": y, "attack": attack(), "magnitudes": [1.0], "genuine": True}
-    with pytest.raises(ValueError, match=message):
-        lr.evaluate_robustness(lr.datasets.toy_classifier("f3"), **{**arguments, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
         ({"attack": FGSM("l2", bounds=None)}, "`attack` must be a PGD, .* Received: FGSM"),
         ({"genuine": False, "data": np.zeros((1, 1))}, "`data` is for genuine accuracy"),
         ({"data": np.array([[np.nan]])}, "finite"),

@@ -194,7 +194,7 @@ def test_nearly_parallel_gradients_are_solved(sine, ranks):
 @pytest.mark.parametrize("first", [1e4, 1.0, 1e-4])
 @pytest.mark.parametrize("norm", [1e6, 1.0, 0.1, 0.01, 1e-9])
 def test_conflict_is_removed_at_every_norm_and_ratio(norm, first):
-    # Known implementations fail here; see "Where known implementations break" in the design.
+    # A fixed ridge, or a tolerance that is not relative to the norms, leaves a conflict here.
     one = np.array([1.0, 0.0])
     other = np.array([-0.9, np.sqrt(1 - 0.81)])
     for rows in ([first * norm * one, norm * other], [norm * one, first * norm * other]):

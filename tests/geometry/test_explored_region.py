@@ -5,7 +5,8 @@ from scipy.spatial import distance
 
 from lexirobust.attacks import PGD, ExploredRegion, GuidedPGD, geometry
 from lexirobust.geometry import nearest_neighbors
-from tests.attacks.linear import moved_by
+from tests.attacks.linear import moved_by, random_classes
+from tests.helpers import points_of
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
 NORMS = sorted(METRICS)
@@ -15,10 +16,6 @@ def region_of(points, norm="l2"):
     region = ExploredRegion(norm)
     region.adapt(points)
     return region
-
-
-def points_of(count, dimensions, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
 
 
 @pytest.mark.parametrize("far", [0.0, 1e3, 1e5])
@@ -35,11 +32,6 @@ def test_data_far_apart_have_the_neighbors_that_they_have(far):
 def guided(region, **settings):
     settings = {"bounds": None, "restarts": 4, "steps": 20, "seed": 0, **settings}
     return GuidedPGD(region, norm=region.norm, **settings)
-
-
-def linear(dimensions, classes=3):
-    matrix = points_of(dimensions, classes, seed=1)
-    return lambda x: tf.reshape(x, [-1, dimensions]) @ matrix
 
 
 def nearest_neighbor(points, labels, norm):
@@ -135,7 +127,7 @@ def test_points_end_outside_and_at_their_norm(norm, dimensions):
     magnitude = 1.2 * float(np.median(far.min(axis=1)))
     region = region_of(x, norm)
     attack = guided(region, steps=4, restarts=2)
-    moved = moved_by(attack, linear(dimensions), x, np.arange(100) % 3, magnitude)
+    moved = moved_by(attack, random_classes(dimensions), x, np.arange(100) % 3, magnitude)
     np.testing.assert_allclose(geometry.norm(moved - x, norm), magnitude, rtol=1e-5)
     counted = attack.valid(x, moved, magnitude).numpy()
     np.testing.assert_array_equal(
@@ -147,7 +139,7 @@ def test_points_end_outside_and_at_their_norm(norm, dimensions):
 
 def test_in_the_plane_the_worst_allowed_point_is_found():
     x, magnitude = points_of(80, 2), 0.5
-    y, classifier = np.arange(80) % 3, linear(2)
+    y, classifier = np.arange(80) % 3, random_classes(2)
     region = region_of(x)
     attack = guided(region, restarts=8, steps=40)
     moved = attack(classifier, x, y, magnitude)
@@ -201,7 +193,7 @@ def test_nearest_neighbors_are_never_fooled_outside(norm, dimensions):
 def test_the_box_is_kept():
     x = np.random.default_rng(0).uniform(size=(60, 30)).astype(np.float32)
     attack = guided(region_of(x), bounds=(0.0, 1.0), steps=5, restarts=2)
-    moved = moved_by(attack, linear(30), x, np.arange(60) % 3, 1.5)
+    moved = moved_by(attack, random_classes(30), x, np.arange(60) % 3, 1.5)
     assert moved.min() >= 0
     assert moved.max() <= 1
     np.testing.assert_allclose(np.linalg.norm(moved - x, axis=1), 1.5, rtol=1e-5)

@@ -5,14 +5,11 @@ from scipy.spatial import distance
 
 from lexirobust.attacks import VoronoiCells, VoronoiPGD
 from lexirobust.geometry import nearest_neighbors as search
+from tests.helpers import points_of
 
 METRICS = {"l1": "cityblock", "l2": "euclidean", "linf": "chebyshev"}
 ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
 NORMS = sorted(METRICS)
-
-
-def points_of(count, dimensions, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
 
 
 def weights_of(count):

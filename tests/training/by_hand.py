@@ -104,6 +104,19 @@ def stochastic_network():
     return network(*middle, kernel_regularizer=keras.regularizers.L2(0.1))
 
 
+def tanh_network():
+    """A small classifier of five inputs and three classes."""
+    keras.utils.set_random_seed(2)
+    layers = [keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((5,)), *layers])
+
+
+def five_inputs():
+    """Samples `[40, 5]` for it, and their labels."""
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(40, 5)).astype(np.float32), rng.integers(3, size=40)
+
+
 def compiled(model, rate=0.1, optimizer=None, **options):
     """The model, compiled with plain gradient descent unless told otherwise.
 

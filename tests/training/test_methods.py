@@ -13,11 +13,13 @@ from tests.training.by_hand import (
     cross_entropy,
     divergence,
     fit,
+    five_inputs,
     gradient,
     loss_at,
     network,
     onestep,
     right_network,
+    tanh_network,
     weights,
     worst,
 )
@@ -120,12 +122,6 @@ def test_a_balanced_first_rank_is_safeguarded_by_the_weights_of_the_step(data, s
         assert new > old + 1.0
 
 
-def tanh_network():
-    keras.utils.set_random_seed(2)
-    layers = [keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(3)]
-    return keras.Sequential([keras.Input((5,)), *layers])
-
-
 NORMS = ("l1", "l2", "linf")
 # Each is the worst for some of the samples below. Without random starts, two calls agree.
 RADII = (1.1, 0.85, 0.43)
@@ -136,8 +132,7 @@ FROM_INPUT = [
 
 @pytest.fixture
 def space():
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(40, 5)).astype(np.float32), rng.integers(3, size=40)
+    return five_inputs()
 
 
 @pytest.fixture
@@ -355,8 +350,8 @@ def test_olgrc_needs_an_attack_that_follows_gradients():
     ("settings", "match"),
     [
         ({"strategy": "sum"}, r"`strategy` must be one of \('max', 'avg'\).*'sum'"),
-        ({"alpha": 1.1}, "`alpha` must lie between 0 and 1.*1.1"),
-        ({"alpha": np.nan}, "`alpha` must lie between 0 and 1.*nan"),
+        ({"alpha": 1.1}, "`alpha` must be a number from 0 to 1.*1.1"),
+        ({"alpha": np.nan}, "`alpha` must be a number from 0 to 1.*nan"),
         ({"magnitudes": [1.0]}, "`magnitudes` must hold one number above 0 for each of 2"),
         ({"magnitudes": [1.0, 0.0]}, "`magnitudes` must hold one number above 0.*0.0"),
     ],
