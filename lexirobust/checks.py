@@ -1,6 +1,7 @@
 """Checks of settings, losses and logits before anything runs."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitud
 
     Raises:
         ValueError: If there are none, they are no numbers, not finite or negative; where they are
-            ranked, if one is 0 or they do not ascend.
+            ranked, if one is 0, they do not ascend, or logs would give two of them one name.
     """
     values = np.atleast_1d(_as_numbers(magnitudes))
     if values.ndim != 1 or not values.size:
@@ -34,7 +35,26 @@ def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitud
             f"`{name}` must be above 0 and ascending, each once; natural accuracy is a rank of "
             f"its own. Received: {values.tolist()}."
         )
+    if ranked:
+        check_log_names(values.tolist(), name)
     return values.tolist()
+
+
+def check_log_names(magnitudes: Sequence[float], name: str = "magnitudes") -> None:
+    """Checks that logs can tell magnitudes apart, which they name as `names.magnitude_name` does.
+
+    Args:
+        magnitudes: Different numbers.
+        name: What the caller's argument is called.
+
+    Raises:
+        ValueError: If two have the same first six digits.
+    """
+    if len({f"{magnitude:g}" for magnitude in magnitudes}) < len(magnitudes):
+        raise ValueError(
+            f"`{name}` must differ in their first six digits, by which logs name them. "
+            f"Received: {list(magnitudes)}."
+        )
 
 
 def check_priors(priors: Any, classes: int | None = None) -> np.ndarray:
@@ -88,6 +108,75 @@ def check_count(
         raise ValueError(f"`{argument}` must be an integer {allowed}. Received: {value!r}.")
 
 
+def check_number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    inside: bool = False,
+) -> float:
+    """Checks a finite number.
+
+    Args:
+        name: What the caller's argument is called.
+        value: A number of any type, but a bool.
+        low: The least that is allowed.
+        high: The most that is allowed.
+        inside: Whether the least and the most themselves are too little and too much.
+
+    Returns:
+        The same as a Python float.
+
+    Raises:
+        ValueError: If it is no number, not finite, or not from `low` to `high`.
+    """
+    known = np.isscalar(value) or hasattr(value, "__array__")
+    number = np.asarray(value if known else None)
+    is_number = number.ndim == 0 and number.dtype.kind in "iuf" and bool(np.isfinite(number))
+    if not is_number or not low <= number <= high or (inside and number in (low, high)):
+        raise ValueError(f"`{name}` must be a {_range_of(low, high, inside)}. Received: {value!r}.")
+    return float(number)
+
+
+def _range_of(low: float, high: float, inside: bool) -> str:
+    """The numbers that are allowed, in words."""
+    if math.isfinite(low) and math.isfinite(high):
+        between = f"above {low:g} and below {high:g}" if inside else f"from {low:g} to {high:g}"
+        return f"number {between}"
+    if math.isfinite(low):
+        return f"finite number {'above' if inside else 'of at least'} {low:g}"
+    if math.isfinite(high):
+        return f"finite number {'below' if inside else 'of at most'} {high:g}"
+    return "finite number"
+
+
+def check_bounds(bounds: Any) -> tuple[float, float] | None:
+    """Checks the lowest and highest value of an input.
+
+    Args:
+        bounds: Two finite numbers, or `None`.
+
+    Returns:
+        The same as Python floats, or `None`.
+
+    Raises:
+        ValueError: If they are something else, or the first is not below the second.
+    """
+    if bounds is None:
+        return None
+    try:
+        ends = np.asarray(bounds)
+    except ValueError:  # Of several lengths.
+        ends = np.empty(0)
+    fits = ends.shape == (2,) and ends.dtype.kind in "iuf" and np.isfinite(ends).all()
+    if not fits or ends[0] >= ends[1]:
+        raise ValueError(
+            "`bounds` must be (low, high), finite and low below high, or None. Received: "
+            f"{bounds!r}."
+        )
+    return float(ends[0]), float(ends[1])
+
+
 def check_seed(seed: Any) -> int | None:
     """Checks a seed of random numbers.
 
@@ -136,10 +225,8 @@ def check_steps(steps: Any, step_size: Any, restarts: Any, random_start: bool) -
     """
     check_count("steps", steps)
     check_count("restarts", restarts)
-    if step_size is not None and not 0 < step_size < np.inf:
-        raise ValueError(
-            f"`step_size` must be positive and finite, or None. Received: {step_size}."
-        )
+    if step_size is not None:
+        check_number("step_size", step_size, low=0, inside=True)
     if restarts > 1 and not random_start:
         raise ValueError(
             "`restarts` above 1 need `random_start=True`: from one start they all end alike. "
@@ -202,9 +289,10 @@ def check_loss(loss: Any) -> Any:
         The loss; sparse categorical cross entropy on logits for `None`.
 
     Raises:
-        ValueError: If the loss has a `from_logits` setting that is false, or is of probabilities
-            alone.
+        ValueError: If the loss has a `from_logits` setting that is false, is of probabilities
+            alone, or, as any one of several, is not reduced to a number.
     """
+    _check_reduced(loss)
     if loss is None:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if isinstance(loss, dict | list | tuple):
@@ -226,6 +314,19 @@ def check_loss(loss: Any) -> Any:
             "which takes probabilities."
         )
     return loss
+
+
+def _check_reduced(loss: Any) -> None:
+    """Checks that each of the losses of outputs, or the one, gives one number for a batch."""
+    for one in tf.nest.flatten(loss):
+        resolved = keras.losses.get(one)
+        reduction = getattr(resolved, "reduction", "sum_over_batch_size")
+        if reduction in (None, "none"):
+            raise ValueError(
+                "`loss` must give one number for a batch. Received: "
+                f"{getattr(resolved, 'name', resolved)!r} with reduction {reduction!r}; "
+                "reduction='sum_over_batch_size' takes the mean over samples."
+            )
 
 
 def is_of_classes(loss: Any) -> bool:
@@ -281,6 +382,13 @@ def logits_problem(outputs: Any) -> str | None:
     )
 
 
+UNITS: Final = (
+    "Magnitudes are in the units of the inputs: what is 8 / 255 of images from 0 to 1 is 8 of "
+    "images from 0 to 255."
+)
+"""What is said of a magnitude that is too small or too large for the bounds."""
+
+
 def scale_problem(magnitude: float, norm: str, bounds: tuple[float, float] | None) -> str | None:
     """Says what is wrong with a magnitude that is next to nothing beside the bounds.
 
@@ -301,8 +409,7 @@ def scale_problem(magnitude: float, norm: str, bounds: tuple[float, float] | Non
         return None
     return (
         f"An {norm} norm of {magnitude:g} is next to nothing where inputs go from {bounds[0]:g} to "
-        f"{bounds[1]:g}. Magnitudes are in the units of the inputs: what is 8 / 255 of images from "
-        "0 to 1 is 8 of images from 0 to 255."
+        f"{bounds[1]:g}. {UNITS}"
     )
 
 

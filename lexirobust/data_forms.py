@@ -73,11 +73,35 @@ def one_array(x: Any) -> Any:
 
     Raises:
         ValueError: If there are several.
-        TypeError: If the array is sparse or ragged.
+        TypeError: If the array is sparse or ragged, or it is a `PyDataset`.
     """
     if isinstance(x, Mapping):
         return only_input(x)
+    if isinstance(x, keras.utils.PyDataset):  # NumPy would read it all, and fail.
+        raise TypeError(
+            "`x` must be an array, or where data sets are taken a tf.data.Dataset. Received: a "
+            f"PyDataset, {type(x).__name__}."
+        )
     check_dense(x)
+    return x
+
+
+def in_memory(x: Any) -> Any:
+    """Does what `only_input` does where a dataset would not do.
+
+    Args:
+        x: An array, or a dict or a list that holds one.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: If there are several.
+        TypeError: If it is no array, or one that is sparse or ragged.
+    """
+    x = only_input(x)
+    if not hasattr(x, "shape"):
+        raise TypeError(f"`x` must be an array, all of it in memory. Received: {x!r}.")
     return x
 
 
@@ -137,6 +161,9 @@ def sized(dataset: tf.data.Dataset, one_size: bool) -> tf.data.Dataset:
         A dataset of the same elements. Where inputs must be of one size, another one raises
         `InvalidArgumentError`.
 
+    Raises:
+        ValueError: If it is known to hold not as many labels as inputs in each of its elements.
+
     Example:
 
     >>> spec = tf.TensorSpec(None), tf.TensorSpec(None, tf.int32)
@@ -150,6 +177,7 @@ def sized(dataset: tf.data.Dataset, one_size: bool) -> tf.data.Dataset:
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) < 2:
         return dataset
+    _check_batched(*spec[:2])
     unknown = [part for part in tf.nest.flatten(spec[:2]) if _is_unknown(part, one_size)]
     first = next(iter(dataset.take(1)), None) if unknown else None
     if first is None:
@@ -203,6 +231,18 @@ def check_labels_fit(loss: Any, shape: Sequence[int | None]) -> None:
             f"`y` must be [N, classes] probabilities for the loss {name!r}. Received: shape "
             f"{tuple(shape)}; compile with loss=keras.losses.SparseCategoricalCrossentropy("
             "from_logits=True), or make probabilities of it, as in keras.utils.to_categorical(y)."
+        )
+
+
+def _check_batched(x: Any, y: Any) -> None:
+    """Checks that an input's first axis is not taken for the samples of a batch."""
+    shapes = [getattr(part, "shape", tf.TensorShape(None)) for part in (only_input(x), y)]
+    sizes = [shape[0] for shape in shapes if shape.rank]
+    if None not in sizes and len({*sizes}) > 1:
+        raise ValueError(
+            "`x` must yield batches of as many labels as inputs. Received: inputs of shape "
+            f"{shapes[0]}, labels of shape {shapes[1]}; single samples become batches by "
+            "`dataset.batch(100)`."
         )
 
 

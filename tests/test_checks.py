@@ -88,6 +88,39 @@ def test_a_count_may_have_bounds_and_be_missing():
         checks.check_count("steps", 0, optional=True)
 
 
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float32(2), np.int8(2), np.array(2.0), tf.constant(2), tf.Variable(2.0)]
+)
+def test_numbers_of_any_type_become_pythons(value):
+    number = checks.check_number("alpha", value, low=2, high=2)
+    assert (number, type(number)) == (2.0, float)
+
+
+@pytest.mark.parametrize(
+    "value", ["2", None, True, np.bool_(True), [2.0], np.ones(1), np.nan, np.inf, 2j, "x", {}]
+)
+def test_what_is_no_finite_number_is_refused(value):
+    with pytest.raises(ValueError, match="`alpha` must be a finite number"):
+        checks.check_number("alpha", value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad", "allowed"),
+    [
+        ({"low": 0}, 0, -1e-9, "finite number of at least 0"),
+        ({"low": 0, "inside": True}, 1e-9, 0, "finite number above 0"),
+        ({"high": 3}, 3, 3.1, "finite number of at most 3"),
+        ({"high": 3, "inside": True}, 2.9, 3, "finite number below 3"),
+        ({"low": 0, "high": 1}, 1.0, 1.5, "number from 0 to 1"),
+        ({"low": 0, "high": 1, "inside": True}, 0.5, 1.0, "number above 0 and below 1"),
+    ],
+)
+def test_a_number_has_bounds(bounds, good, bad, allowed):
+    assert checks.check_number("alpha", good, **bounds) == good
+    with pytest.raises(ValueError, match=f"`alpha` must be a {allowed}. Received: {bad}"):
+        checks.check_number("alpha", bad, **bounds)
+
+
 def test_default_loss_is_cross_entropy_on_logits():
     loss = checks.check_loss(None)
     assert loss(np.array([1]), np.zeros((1, 2))).numpy() == pytest.approx(np.log(2))
@@ -128,6 +161,18 @@ def test_the_loss_that_is_advised_is_for_the_same_labels(loss, how):
     kind = "Sparse" * loss.startswith("sparse") + "CategoricalCrossentropy"
     with pytest.raises(ValueError, match=rf"keras\.losses\.{kind}\(.*Received: '{loss}'"):
         checks.check_loss(how(loss))
+
+
+@pytest.mark.parametrize("reduction", ["none", None])
+def test_losses_that_are_not_reduced_are_refused(reduction):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    match = f"`loss` must give one number.*'sparse_categorical_crossentropy'.*{reduction}"
+    for given in (loss, {"one": "mse", "other": loss}, [None, loss]):
+        with pytest.raises(ValueError, match=match):
+            checks.check_loss(given)
+    for other in ("sum", "sum_over_batch_size"):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=other)
+        assert checks.check_loss(loss) is loss
 
 
 def test_loss_that_does_not_exist_is_refused():

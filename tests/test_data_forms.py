@@ -75,6 +75,36 @@ def test_only_dense_inputs_are_taken(door, make, match):
         OF_INPUTS[door](make(X))
 
 
+class Batches(keras.utils.PyDataset):
+    """Data in a form that only training takes, where it is read once at most."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        pytest.fail("read")
+
+
+@pytest.mark.parametrize(
+    "door", ["attack", "sweep", "images", "minimal", "evaluate_robustness", "curve", "boundary"]
+)
+def test_a_data_set_of_keras_is_named(door):
+    def open_door(x):
+        return OF_INPUTS[door](x) if door in OF_INPUTS else DOORS[door](x, None)
+
+    message = "`x` must be an array, or .* tf.data.Dataset. Received: a PyDataset, Batches"
+    with pytest.raises(TypeError, match=message):
+        open_door(Batches())
+
+
+@pytest.mark.parametrize("x", [[[0.0, 1.0], [0.5]], None, (i for i in range(2))])
+@pytest.mark.parametrize("door", ["attack", "evaluate_robustness"])
+def test_what_is_no_array_of_numbers_is_named(door, x):
+    message = f"`x` must be .*real numbers. Received: {type(x).__name__}"
+    with pytest.raises(TypeError, match=message):
+        DOORS[door](x, Y[:2])
+
+
 @pytest.mark.parametrize("kind", ["sparse", "ragged"])
 def test_only_dense_datasets_are_taken(kind):
     make, match = THIN[kind]
@@ -377,3 +407,26 @@ def test_probabilities_of_every_batch_are_looked_at(wrong, dtype):
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     with pytest.raises(tf.errors.InvalidArgumentError, match="`y` must hold probabilities"):
         model.fit(dataset, verbose=0)
+
+
+SINGLE = tf.data.Dataset.from_tensor_slices
+
+
+@pytest.mark.parametrize("labels", [Y[:, None], np.eye(10)[Y]], ids=["[1]", "one-hot"])
+def test_single_samples_are_not_taken_for_batches(labels):
+    samples = SINGLE((IMAGES, labels))
+    match = rf"`x` must yield batches.*\(5, 5, 3\).*\({labels.shape[1]},\).*`dataset\.batch\(100\)"
+    for use in (
+        lambda: trainer(images_network()).fit(samples, verbose=0),
+        lambda: trainer(images_network()).evaluate(samples, verbose=0),
+        lambda: lr.evaluate_robustness(images_network(), samples, None, ATTACK, [1.0]),
+    ):
+        with pytest.raises(ValueError, match=match):
+            use()
+
+
+def test_batches_of_one_size_are_batches():
+    batches = SINGLE((X, Y[:, None])).batch(4, drop_remainder=True)
+    trainer().fit(batches, verbose=0)
+    curve = lr.evaluate_robustness(network(), batches, None, ATTACK, [1.0], checks=False)
+    assert curve.correct.shape == (1, 8)

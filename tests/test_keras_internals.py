@@ -23,6 +23,7 @@ PRIVATE = {
     "_initial_epoch",
     "_loss_tracker",
     "_compile_loss",
+    "_flatten_metrics_in_order",
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
+from lexirobust.attacks.check_attack import check_attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.losses import cross_entropy
 from lexirobust.checks import check_magnitudes
@@ -25,7 +26,8 @@ class WorstCase(Attack):
     ascending magnitudes rank a union of norms as it grows.
 
     Args:
-        attacks: At least two attacks that raise the loss and have the same `bounds`.
+        attacks: At least two attacks that raise the loss, have the same `bounds`, and allow
+            perturbed inputs anywhere, as a `VoronoiPGD` and a `GuidedPGD` do not.
         magnitudes: What each attack moves by at magnitude 1, above 0, in its own norm.
         seed: Integer seed of the attack's own random generator; those of `attacks` play no part.
 
@@ -57,6 +59,13 @@ class WorstCase(Attack):
         # Otherwise opponents would be compared with adversarial samples.
         if any(getattr(attack, "goal", "maximize") != "maximize" for attack in attacks):
             raise ValueError('`attacks` must have goal="maximize". Received: goal="minimize".')
+        # Samples that do not count for one attack would count by another's input.
+        choosy = [type(each).__name__ for each in attacks if type(each).valid is not Attack.valid]
+        if choosy:
+            raise ValueError(
+                "`attacks` must count all samples, not only those with an input in a region. "
+                f"Received: {choosy}."
+            )
         bounds = [attack.bounds for attack in attacks]
         if any(each != bounds[0] for each in bounds):
             raise ValueError(f"`attacks` must have the same `bounds`. Received: {bounds}.")
@@ -117,6 +126,19 @@ class WorstCase(Attack):
             for one, size, own in zip(known, sizes, self.magnitudes, strict=True)
         ]
         return or_else(tf.reduce_all(known, axis=0), tf.reduce_min(shares, axis=0), np.nan)
+
+    def check_room(self, magnitude: float, shape: Sequence[int]) -> None:
+        """Checks that the bounds hold the perturbations of all attacks.
+
+        Args:
+            magnitude: The share.
+            shape: Of one input.
+
+        Raises:
+            ValueError: If they do not hold one of them.
+        """
+        for attack, own in zip(self.attacks, self.magnitudes, strict=True):
+            attack.check_room(own * magnitude, shape)
 
     def feasible(self, x: Any, magnitude: Any) -> tf.Tensor:
         """Says where the bounds leave room for the perturbations of all attacks.
@@ -180,8 +202,10 @@ def check_union(
         TypeError: If one of `attacks` is not an attack.
         ValueError: If there are fewer than two, or not one magnitude above 0 for each.
     """
-    if isinstance(attacks, Attack) or not all(isinstance(each, Attack) for each in attacks):
+    if not isinstance(attacks, list | tuple):
         raise TypeError(f"`attacks` must be a list of attacks. Received: {attacks!r}.")
+    for attack in attacks:
+        check_attack(attack)
     if len(attacks) < 2:
         raise ValueError(f"`attacks` must be at least two. Received: {attacks!r}.")
     magnitudes = check_magnitudes(magnitudes, ranked=False)

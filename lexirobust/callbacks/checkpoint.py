@@ -24,7 +24,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
     loses to the tolerance does not add up.
 
     Epochs that a `RobustnessCurve` did not measure, or whose logs hold none of the ranks, are
-    passed over, and do not count for `patience`. It must come before this in `callbacks`.
+    passed over, and do not count for `patience`; a warning names the ranks after the first of the
+    latter. A `RobustnessCurve` must come before this in `callbacks`.
 
     Where `fit` begins after epoch 0, as it does after a `Backup`, what was the best is known again:
     a file beside the model, with `.json` after its name, says so. At epoch 0 all begins anew. A
@@ -102,6 +103,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         missing = [np.nan] * (len(self.ranks) - len(given))
         self._enough = np.nan_to_num(sign * np.array([*given, *missing]), nan=np.inf)
         self._started = False
+        self._warned = False
         self._forget()
 
     def _forget(self) -> None:
@@ -141,6 +143,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         """Waits for the first epoch, whose number says whether training goes on."""
         del logs
         self._started = False
+        self._warned = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes up what was the best, where training goes on."""
@@ -162,6 +165,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         logs = logs or {}
         missing = [name for name in self.ranks if name not in logs]
         if len(missing) == len(self.ranks):
+            self._warn_of_missing_ranks(epoch, logs)
             return
         if missing:
             raise ValueError(f"`ranks` must be in the logs: {missing} are not. There: {[*logs]}.")
@@ -177,6 +181,19 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             self._remember(self.best)
         if self.patience is not None and len(self._others) >= self.patience:
             self.model.stop_training = True
+
+    def _warn_of_missing_ranks(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Warns once, and not of an epoch without the validation that others have."""
+        validates = bool(getattr(self.model, "validation_names", ()))
+        skipped = validates and not any(name.startswith("val_") for name in logs)
+        if self._warned or skipped:
+            return
+        self._warned = True
+        warn(
+            f"`ranks` {self.ranks} are not in the logs of epoch {epoch + 1}: there is nothing to "
+            f"choose by. There: {[*logs]}. What logs them, such as RobustnessCurve, must come "
+            "before LexicographicCheckpoint in `callbacks`."
+        )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Warns if nothing was kept, or what does not meet the targets."""

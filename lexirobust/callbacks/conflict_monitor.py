@@ -8,6 +8,7 @@ import numpy as np
 from lexirobust import gem
 from lexirobust.callbacks.board import Periodic
 from lexirobust.checks import check_count
+from lexirobust.data_forms import in_memory
 from lexirobust.training.settings import TrainingSettings
 
 _WATCHED: Final = (
@@ -55,6 +56,7 @@ class ConflictMonitor(Periodic):
     Raises:
         ValueError: If only one of `x` and `y` is given, or in `fit`, if the model does not report:
             it must be a `LexicographicModel` with `detailed_logs=True`.
+        TypeError: If `x` is no array, but a dataset.
 
     Example:
 
@@ -85,6 +87,8 @@ class ConflictMonitor(Periodic):
         check_count("batch_size", batch_size)
         if (x is None) != (y is None):
             raise ValueError("`x` and `y` must be given both, or neither.")
+        if x is not None:
+            in_memory(x)
         self.x, self.y, self.batch_size = x, y, batch_size
         self.history: dict[str, list[float]] = {}
         self._epochs: dict[str, list[int]] = {}

@@ -20,9 +20,10 @@ class HeldOutTargets(keras.callbacks.Callback):
     comes after this callback in the list of `fit`, so that it holds what this one has changed.
 
     Args:
-        x: `[N, ...]` inputs inside the attacks' bounds.
-        y: `[N]` integer labels, or `[N, classes]` probabilities.
-        batch_size: Number of samples in memory at a time.
+        x: `[N, ...]` inputs inside the attacks' bounds, or a `tf.data.Dataset` of
+            `(inputs, labels)` batches, as of the model's `evaluate`.
+        y: `[N]` integer labels, or `[N, classes]` probabilities; `None` where `x` is a dataset.
+        batch_size: Number of samples in memory at a time; a dataset has its own.
 
     Raises:
         ValueError: If `batch_size` is no integer of at least 1; in `fit`, if the model has no

@@ -5,13 +5,14 @@ import os
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.check_attack import check_attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
-from lexirobust.checks import check_count, check_magnitudes
+from lexirobust.checks import check_count, check_log_names, check_magnitudes
 from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
@@ -46,7 +47,8 @@ class RobustnessCurve(Periodic):
         TypeError: If the attack is none, inputs are no numbers or labels no integers.
         ValueError: If an argument is not as above, or in `fit`, if the logs hold one of these names
             already: with `validation_data`, our models measure under the training's attack. Also
-            if magnitudes are so near to each other that they have one name.
+            if magnitudes are so near to each other that they have one name, or no input can move
+            by one of them inside the attack's bounds; of a dataset that is found in `fit`.
 
     Example:
 
@@ -88,13 +90,11 @@ class RobustnessCurve(Periodic):
             check_data(self.x, y, attack.bounds)  # Now, and not after the first epoch.
             check_one_label(y)
         self.magnitudes = sorted({*check_magnitudes(magnitudes, ranked=False)})
+        if not isinstance(x, tf.data.Dataset):
+            attack.check_room(self.magnitudes[-1], np.shape(self.x)[1:])
         self.batch_size = batch_size
         self.curves: dict[int, AccuracyCurve] = {}
-        if len({*self.names}) < len(self.magnitudes):
-            raise ValueError(
-                "`magnitudes` must differ in their first six digits, by which logs name them. "
-                f"Received: {magnitudes!r}."
-            )
+        check_log_names(self.magnitudes)
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +112,9 @@ class RobustnessCurve(Periodic):
         classifier = classifier_of(self.model)
         if isinstance(self.x, tf.data.Dataset):
             first = self.x.take(1)
-            evaluate_robustness(classifier, first, self.y, self.attack, [0.0], checks=False)
+            curve = evaluate_robustness(classifier, first, self.y, self.attack, [0.0], checks=False)
+            if curve.shown is not None:
+                self.attack.check_room(self.magnitudes[-1], curve.shown.x.shape[1:])
             return
         classes = logits_of(classifier, tf.cast(self.x[:1], keras.config.floatx())).shape[-1]
         check_data(self.x, self.y, self.attack.bounds, classes)

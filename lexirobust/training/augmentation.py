@@ -1,8 +1,9 @@
 """Random augmentation, taken out of a classifier: inputs are augmented first, and attacked then."""
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
 import keras
@@ -15,6 +16,7 @@ from lexirobust.keras_internals import (
     layers_inside,
     random_states,
 )
+from lexirobust.training.first_look import random_inputs
 from lexirobust.training.objectives import Batch
 from lexirobust.warn import warn
 
@@ -30,6 +32,10 @@ _NOISE: Final = (
 )
 _INVERTIBLE: Final = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Reshape)
 _NOTHING: Final = (keras.layers.InputLayer, keras.layers.Identity)
+_ROUNDING: Final = 1e-2
+"""Changes of inputs up to this share of the way between the bounds are of few digits."""
+_CLIPPED: Final = 2 / 3
+"""More of a batch than images moved far to the side have at a bound, which fills the rest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +137,37 @@ class Augmentation:
                 "`augmentation`."
             )
 
+    def warn_of_clipped_inputs(
+        self, shape: Sequence[int | None], bounds: tuple[float, float] | None
+    ) -> None:
+        """Warns of layers that leave most of a random batch at its bounds, by which it is clipped.
+
+        Args:
+            shape: `[N, ...]` of inputs.
+            bounds: Lowest and highest value of an input, or `None`.
+        """
+        if not self.layers or bounds is None or None in shape[1:]:
+            return
+        low, high = bounds
+        near = _ROUNDING * (high - low)
+        with _undrawn(self.layers):
+            x = self(random_inputs(shape, bounds))
+        share = float(tf.reduce_mean(tf.cast((x < low + near) | (x > high - near), tf.float32)))
+        if share > _CLIPPED:
+            names = ", ".join(repr(layer.name) for layer in self.layers)
+            warn(
+                f"Augmentation takes {share:.0%} of the values of a random batch to the ends of "
+                f"the attack's `bounds` {bounds}, or beyond, where they are clipped: little is "
+                f"left of the inputs. Look at the range that layers {names} are made for, such as "
+                "the `value_range` of RandomBrightness."
+            )
+
 
 def augmentation_of(
     classifier: keras.Model,
     given: keras.Layer | None,
     shape: tuple[int | None, ...],
+    bounds: tuple[float, float] | None,
     attacked: bool,
 ) -> Augmentation:
     """Finds the augmentation of training batches.
@@ -144,13 +176,14 @@ def augmentation_of(
         classifier: A Keras model that has been built.
         given: A layer that batches run through first, or `None`.
         shape: `[N, ...]` of inputs.
+        bounds: Lowest and highest value of an input, or `None`.
         attacked: Whether inputs are perturbed. If not, the classifier augments them by itself.
 
     Returns:
         The augmentation, with the classifier without it.
 
     Raises:
-        ValueError: If the layer changes the shape of inputs.
+        ValueError: If the layer changes the shape of inputs, or their values in use.
     """
     found = find_augmentation(classifier) if attacked else Augmentation([], classifier, [])
     if given is None:
@@ -161,7 +194,54 @@ def augmentation_of(
             "`augmentation` must give inputs of the shape that it is given. Received: shape "
             f"{result} for {shape}."
         )
+    if None not in shape[1:]:
+        _check_unchanged(given, shape, bounds)
     return dataclasses.replace(found, layers=[given, *found.layers])
+
+
+def _check_unchanged(
+    augmentation: keras.Layer, shape: Sequence[int | None], bounds: tuple[float, float] | None
+) -> None:
+    """Checks that an augmentation does not preprocess inputs, by which others come out in use.
+
+    These are images of one level each: what moves pixels leaves them as they are, whenever it runs.
+
+    Raises:
+        ValueError: If levels change in use, and always by the same.
+    """
+    low, high = bounds or (-1.0, 1.0)
+    levels = random_inputs([None, *[1] * (len(shape) - 1)], bounds)
+    x = tf.broadcast_to(levels, [levels.shape[0], *shape[1:]])
+
+    def in_use(layer: keras.Layer) -> tf.Tensor:
+        return tf.cast(layer(x, training=False), x.dtype)
+
+    def alike(one: tf.Tensor, other: tf.Tensor) -> bool:
+        near = _ROUNDING * (high - low)
+        return one.shape == other.shape and np.allclose(one, other, rtol=0.0, atol=near)
+
+    with _undrawn([augmentation]):
+        first, second = in_use(augmentation), in_use(augmentation)
+        # One that crops in training alone, or is random in use, too, may well be right.
+        if alike(first, x) or first.shape != x.shape or not alike(first, second):
+            return
+        parts = augmentation.layers if isinstance(augmentation, keras.Sequential) else []
+        (layer, *_) = [*(part for part in parts if not alike(in_use(part), x)), augmentation]
+    raise ValueError(
+        "`augmentation` must leave inputs as they are where it is called with training=False: the "
+        f"classifier runs without it in use. Received: layer {layer.name!r} "
+        f"({type(layer).__name__}), which changes them; make it a part of the classifier."
+    )
+
+
+@contextlib.contextmanager
+def _undrawn(layers: Sequence[keras.Layer]) -> Iterator[None]:
+    """Takes back what layers have drawn from their random generators."""
+    states = [state for layer in layers for state in random_states(layer)]
+    before = [tf.identity(state.value) for state in states]
+    yield
+    for state, value in zip(states, before, strict=True):
+        state.assign(value)
 
 
 def find_augmentation(classifier: keras.Model) -> Augmentation:

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from lexirobust.checks import check_count, check_mean
-from lexirobust.data_forms import only_input
+from lexirobust.data_forms import in_memory, only_input
+from lexirobust.keras_internals import in_order_of_metrics
 from lexirobust.training.data_gradients import DataGradients
 from lexirobust.training.objectives import Rank
 from lexirobust.training.progress_bar import ProgressBar
@@ -30,6 +31,7 @@ class CheckedModel(keras.Model):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.autocast = False  # The classifier casts its inputs, or does not.
         self._evaluating = False
         self._validates = False
         self._data_gradients: DataGradients | None = None
@@ -50,9 +52,27 @@ class CheckedModel(keras.Model):
         ]
 
     @property
+    def metrics_names(self) -> list[str]:
+        """The names of what `evaluate` returns, in its order; compiled metrics once measured."""
+        with self._only_evaluating():
+            names: list[str] = []
+            for metric in self.metrics:
+                result = metric.result() if getattr(metric, "built", True) else {}
+                names += result if isinstance(result, Mapping) else [metric.name]
+            return in_order_of_metrics(self, {name: name for name in names})
+
+    @property
     def output_names(self) -> list[str] | None:
         """The classifier's, by which Keras tells losses and metrics of several outputs apart."""
         return getattr(self.classifier, "output_names", None)
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model, which is built before; in a graph Keras would build it inside."""
+        shape = getattr(only_input(inputs), "shape", None)
+        if shape is not None:
+            self._build_on(shape)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
         """Returns the classifier's logits, `[N, classes]`, or its several outputs."""
@@ -97,8 +117,8 @@ class CheckedModel(keras.Model):
 
         Arrays and tensors are checked whole before the first step. Of a `tf.data.Dataset` the
         first batch is checked before the first step, every other before the step that would see
-        it; what it does not know of their shapes is as in the first batch. What other iterables
-        yield is not checked.
+        it; what it does not know of their shapes is as in the first batch. Of a `PyDataset` the
+        first batch alone is checked, `x[0]`, and nothing of what generators yield.
 
         Args:
             x: Inputs inside the attacks' bounds, by themselves or as the one value of a dict, or a
@@ -125,7 +145,7 @@ class CheckedModel(keras.Model):
         self._check_compiled("fit")
         call = self._checked_call(super().fit, x, y, *args, learns=True, **kwargs)
         validation = call.arguments.get("validation_data")
-        if isinstance(validation, tf.data.Dataset):
+        if isinstance(validation, tf.data.Dataset | keras.utils.PyDataset):
             call.arguments["validation_data"] = self.check_data(validation)
         elif isinstance(validation, tuple | list):
             self.check_data(*keras.utils.unpack_x_y_sample_weight(validation))
@@ -220,7 +240,7 @@ class CheckedModel(keras.Model):
             ValueError: If the model is not compiled, the data are not as above, or they are more
                 than a batch and the loss is no mean over samples, or a rank weighs its objectives
                 by the losses of a batch, as `MixTrain` does.
-            TypeError: If labels are neither integers nor probabilities.
+            TypeError: If inputs are no array, or labels neither integers nor probabilities.
 
         Example: how much the ranks are at odds on all data.
 
@@ -235,8 +255,8 @@ class CheckedModel(keras.Model):
         """
         self._check_compiled("gradients")
         check_count("batch_size", batch_size)
+        inputs = in_memory(x)
         self.check_data(x, y)
-        inputs = only_input(x)
         if len(inputs) > batch_size:
             # There are no weights here.
             also = ["mean_with_sample_weight"]
@@ -274,8 +294,8 @@ class CheckedModel(keras.Model):
 
     def _build_on(self, shape: Any) -> None:
         if not self.built:
-            # Also out of a step, where Keras would build what it calls: the classifier alone. Tapes
-            # stand still in there.
+            # Also out of a graph: out of a step, where Keras would build what it calls, the
+            # classifier alone, and out of `predict`. Tapes stand still in there.
             eager = tf.executing_eagerly()
             out = contextlib.nullcontext() if eager else tf.init_scope()
             with out, self.distribute_strategy.scope():

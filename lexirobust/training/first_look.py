@@ -6,11 +6,12 @@ from typing import Final
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import PGD, Attack, Flow, IntervalAttack, WorstCase
+from lexirobust.attacks import PGD, Attack, Flow, IntervalAttack
 from lexirobust.attacks.bounds import check_layers
 from lexirobust.checks import logits_problem, scale_problem
 from lexirobust.geometry.norms import NORMS
 from lexirobust.training.objectives import Objective
+from lexirobust.training.objectives.base import single_attacks
 from lexirobust.warn import warn
 
 _SAMPLES: Final = 4
@@ -18,9 +19,7 @@ _SAMPLES: Final = 4
 
 def follows_gradients(attack: Attack | None) -> bool:
     """Tells if an attack, or one of several, follows gradients."""
-    if isinstance(attack, WorstCase):
-        return any(map(follows_gradients, attack.attacks))
-    return isinstance(attack, PGD | Flow)
+    return any(isinstance(each, PGD | Flow) for each, _ in single_attacks(attack))
 
 
 def look_at(
@@ -46,7 +45,7 @@ def look_at(
         for term in terms:
             if term.attack is not None:
                 term.attack.check_room(term.magnitude, sizes)
-            if isinstance(term.attack, IntervalAttack):
+            if any(isinstance(each, IntervalAttack) for each, _ in single_attacks(term.attack)):
                 check_layers(classifier)
         _warn_of_probabilities(classifier, terms, shape, bounds)
     _warn_of_small_magnitudes(terms)
@@ -56,10 +55,11 @@ def look_at(
 def _warn_of_small_magnitudes(terms: Sequence[Objective]) -> None:
     """Warns if no magnitude of an attack comes to anything beside its bounds."""
     largest: dict[tuple[str, tuple[float, float] | None], float] = {}
-    for term in terms:
-        if term.attack is not None and term.attack.norm in NORMS:
-            kind = term.attack.norm, term.attack.bounds
-            largest[kind] = max(term.magnitude, largest.get(kind, 0.0))
+    attacks = [pair for term in terms for pair in single_attacks(term.attack, term.magnitude)]
+    for attack, magnitude in attacks:
+        if attack.norm in NORMS:
+            kind = attack.norm, attack.bounds
+            largest[kind] = max(magnitude, largest.get(kind, 0.0))
     for (norm, bounds), magnitude in largest.items():
         problem = scale_problem(magnitude, norm, bounds)
         if problem is not None:
@@ -88,7 +88,7 @@ def _warn_of_probabilities(
     """Warns if losses of logits are given what looks like probabilities; all sizes are known."""
     if not any(term.gives_logits for term in terms) or not _tapes_run():
         return
-    problem = logits_problem(classifier(_random_inputs(shape, bounds), training=False))
+    problem = logits_problem(classifier(random_inputs(shape, bounds), training=False))
     if problem is not None:
         warn(problem)
 
@@ -116,10 +116,11 @@ def gradient_problem(
         graph = tf.function(lambda x: problems.append(_problem(classifier, x)), autograph=False)
         graph.get_concrete_function(tf.TensorSpec([None, *shape[1:]], keras.config.floatx()))
         return problems[0]
-    return _problem(classifier, _random_inputs(shape, bounds))
+    return _problem(classifier, random_inputs(shape, bounds))
 
 
-def _random_inputs(shape: Sequence[int | None], bounds: tuple[float, float] | None) -> tf.Tensor:
+def random_inputs(shape: Sequence[int | None], bounds: tuple[float, float] | None) -> tf.Tensor:
+    """A few inputs inside bounds, the same each time; `[N, ...]`, all sizes but N known."""
     low, high = bounds or (-1.0, 1.0)
     dtype = tf.as_dtype(keras.config.floatx())
     return tf.random.stateless_uniform([_SAMPLES, *shape[1:]], [0, 0], low, high, dtype)

@@ -104,7 +104,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
             classifier. `None`: none but the classifier's own.
         targets: For each rank, the first one first, how good is good enough: a `Target`, a number
             for a loss, or `None`, as for ranks that are left out, which are never spent.
-        **kwargs: As of `keras.Model`: `name`, `trainable`, `dtype`.
+        **kwargs: As of `keras.Model`: `name`, `dtype`, and `trainable`, which is the classifier's.
 
     Raises:
         ValueError: If the ranks, their names, or `alphas` do not fit, or the classifier's output
@@ -151,6 +151,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
         check_objectives(objectives)
         check_logits(classifier, objectives)
         self.classifier = classifier
+        if not self.trainable:
+            classifier.trainable = False  # As Keras does where it is set after construction.
         self.objectives = tuple(objectives)
         self.alphas = tuple(check_alphas(alphas, len(self.objectives)))
         self.settings = TrainingSettings(
@@ -173,6 +175,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
         self._test_seeds = keras.random.SeedGenerator(0)
         self._outputs: Outputs | None = None
         self._classes: int | None = None
+        self._shape: tuple[int | None, ...] = ()
         self._augmentation = Augmentation([], classifier, [])
         self._starts, self._memory, self._targets = self.settings.make_state(
             self.objectives,
@@ -238,10 +241,11 @@ class LexicographicModel(CheckedModel, ResumableModel):
             input_shape: `[N, ...]` of inputs, `None` where a size is not known.
 
         Raises:
-            ValueError: If an output is not `[N, C]` logits where an objective needs them, or inputs
-                have no room for a magnitude inside the bounds.
+            ValueError: If an output is not `[N, C]` logits where an objective needs them,
+                `augmentation` does not suit the inputs, or, once compiled, they have no room for a
+                magnitude inside the bounds.
         """
-        shape = tuple(input_shape)
+        self._shape = shape = tuple(input_shape)
         outputs = self.classifier(keras.KerasTensor(shape))
         listed = isinstance(outputs, list | tuple) and len(outputs) == 1
         if listed and getattr(self.classifier, "outputs", None):
@@ -252,10 +256,9 @@ class LexicographicModel(CheckedModel, ResumableModel):
         else:
             self._classes = count_classes(outputs, self._terms)
         self._augmentation = augmentation_of(
-            self.classifier, self.augmentation, shape, attacked=self.attacks_per_sample > 0
+            self.classifier, self.augmentation, shape, self.bounds, self.attacks_per_sample > 0
         )
         self._augmentation.warn_of_moved_inputs()
-        look_at(self.classifier, self._terms, shape, self.bounds)
         if self.compiled:
             self._build_on_compiled()
 
@@ -295,6 +298,8 @@ class LexicographicModel(CheckedModel, ResumableModel):
 
     def _build_on_compiled(self) -> None:
         """Makes what needs both the classifier's shape and what was compiled."""
+        look_at(self.classifier, self._terms, self._shape, self.bounds)
+        self._augmentation.warn_of_clipped_inputs(self._shape, self.bounds)
         if self.settings.micro_batch_size is not None:
             check_activity_penalties(self.classifier)
         score: Any = compiled_loss(self)
@@ -328,6 +333,9 @@ class LexicographicModel(CheckedModel, ResumableModel):
         self, x: Any, y: Any = None, sample_weight: Any = None, learns: bool = False
     ) -> Any:
         """Checks data, and builds the model on them; see `CheckedModel.check_data`."""
+        if isinstance(x, keras.utils.PyDataset):
+            self.check_data(*keras.utils.unpack_x_y_sample_weight(x[0]))
+            return x
         # Attacks are compiled for one size, and perturbations kept of one.
         one_size = self.attacks_per_sample > 0 and (
             self._starts is not None or not self.run_eagerly

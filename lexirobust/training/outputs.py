@@ -190,9 +190,11 @@ def count_classes(output: Any, terms: Sequence[Objective]) -> int:
         )
     shape = getattr(output, "shape", None)
     if shape is None or len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
+        one = shape is not None and tuple(shape[1:]) == (1,)
+        remedy = "; keras.layers.Dense(2) gives two, for sparse categorical cross entropy"
         raise ValueError(
             "`classifier` must map inputs to logits of shape [N, classes], at least two "
-            f"classes. Received: output {output!r}."
+            f"classes. Received: output {output!r}{remedy * one}."
         )
     return int(shape[-1])
 

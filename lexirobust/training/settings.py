@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import keras
 
-from lexirobust.checks import check_count, check_flag
+from lexirobust.checks import check_count, check_flag, check_number
 from lexirobust.configs import serialized
 from lexirobust.data_forms import check_one_input
 from lexirobust.keras_internals import activity_penalties_add_up, layers_inside
@@ -44,8 +44,8 @@ class TrainingSettings:
     targets: Sequence[Target | float | None] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < float("inf"):
-            raise ValueError(f"`margin` must be finite and at least 0. Received: {self.margin}.")
+        # As Python's own numbers, which can be written as JSON.
+        self.margin = check_number("margin", self.margin, 0)
         for name, value, known in (
             ("metric", self.metric, METRICS),
             ("update", self.update, UPDATES),
@@ -59,8 +59,6 @@ class TrainingSettings:
             raise TypeError(
                 f"`augmentation` must be a Keras layer or None. Received: {self.augmentation!r}."
             )
-        # As Python's own numbers, which can be written as JSON.
-        self.margin = float(self.margin)
         if self.micro_batch_size is not None:
             self.micro_batch_size = int(self.micro_batch_size)
         for name in ("keep_gradients", "safeguard", "detailed_logs"):
@@ -184,8 +182,12 @@ def check_classifier(classifier: Any) -> None:
         TypeError: If it is something else.
         ValueError: If it has several inputs.
     """
-    if not isinstance(classifier, keras.Layer):
-        raise TypeError(f"`classifier` must be a Keras model. Received: {classifier!r}.")
+    if not isinstance(classifier, keras.Model):
+        remedy = "; keras.Sequential([layer]) makes a model of it"
+        raise TypeError(
+            f"`classifier` must be a Keras model. Received: {classifier!r}"
+            f"{remedy * isinstance(classifier, keras.Layer)}."
+        )
     check_one_input(classifier)
 
 

@@ -8,27 +8,25 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.attacks import DAA, PGD, Spatial, WorstCase
-from tests.training.by_hand import cross_entropy
+from lexirobust.attacks import DAA, FAB, PGD, Spatial, VoronoiCells, VoronoiPGD, WorstCase
+from tests.training.by_hand import cross_entropy, five_inputs, tanh_network
 
 NORMS = {"l1": 1.1, "l2": 0.85, "linf": 0.43}
 # Without random starts, two calls agree.
 ATTACKS = [PGD(norm=norm, steps=5, random_start=False, bounds=None) for norm in NORMS]
 UNION = WorstCase(ATTACKS, list(NORMS.values()))
+VORONOI = VoronoiPGD(VoronoiCells(np.eye(2, dtype=np.float32)), norm="l2")
 
 
 @pytest.fixture(scope="module")
 def network():
     """One for all tests, which share its graphs."""
-    keras.utils.set_random_seed(2)
-    layers = [keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(3)]
-    return keras.Sequential([keras.Input((5,)), *layers])
+    return tanh_network()
 
 
 @pytest.fixture
 def data():
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(40, 5)).astype(np.float32), rng.integers(3, size=40)
+    return five_inputs()
 
 
 def alone(network, data, share):
@@ -132,7 +130,9 @@ def test_it_comes_back_from_its_configuration():
     ("attacks", "magnitudes", "error", "match"),
     [
         (ATTACKS[0], [1.0], TypeError, "`attacks` must be a list of attacks"),
-        (["pgd", "fgsm"], [1.0, 1.0], TypeError, "`attacks` must be a list of attacks.*'pgd'"),
+        (["pgd", "fgsm"], [1.0, 1.0], TypeError, "`attack` must be an attack.*'pgd'"),
+        ([FAB("l2"), PGD()], [1.0, 1.0], TypeError, r"FAB, .*WithinMagnitude\(FAB"),
+        ([VORONOI, PGD()], [1.0, 1.0], ValueError, "count all samples.*'VoronoiPGD'"),
         (ATTACKS[:1], [1.0], ValueError, "`attacks` must be at least two"),
         (ATTACKS, [1.0, 2.0], ValueError, r"`magnitudes` must hold .* 3 attacks.*\[1.0, 2.0\]"),
         (ATTACKS[:2], [1.0, 0.0], ValueError, r"`magnitudes` must hold .* above 0.*\[1.0, 0.0\]"),

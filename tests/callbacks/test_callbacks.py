@@ -114,6 +114,23 @@ def test_what_cannot_be_measured_is_refused_before_the_first_epoch(x, y, message
         np.testing.assert_array_equal(weight, value)
 
 
+def test_a_magnitude_that_no_input_of_a_dataset_can_move_by_is_refused():
+    model = compiled(lr.OLSRC(right_network(), ATTACK, [1.0]))
+    data = tf.data.Dataset.from_tensor_slices((X / 9, Y)).batch(20)
+    attack = lr.attacks.AutoAttack("linf", bounds=(-1.0, 1.0))
+    with pytest.raises(ValueError, match=r"at most 2.*Received: 8"):
+        trained(model, RobustnessCurve(data, None, attack, [0.0, 8.0]))
+
+
+def test_held_out_data_may_be_a_dataset():
+    logs = []
+    for given in ((X, 1 - Y), (tf.data.Dataset.from_tensor_slices((X, 1 - Y)).batch(20), None)):
+        model = lr.OLSRC(right_network(), ATTACK, [1.0], targets=[lr.Target(accuracy=0.5)])
+        watch = lr.callbacks.HeldOutTargets(*given)
+        logs.append(trained(compiled(model), watch, epochs=1).history["held_out@natural"])
+    assert logs == [[0.0], [0.0]]  # The network is right of all labels, which these are not.
+
+
 @pytest.mark.release
 def test_watching_changes_nothing():
     random = lr.attacks.PGD(norm="l2", steps=1, step_size=0.01, bounds=None)
@@ -222,6 +239,12 @@ def test_conflict_on_batches_is_told_from_conflict_on_the_data_set():
 def test_a_data_set_needs_labels():
     with pytest.raises(ValueError, match="`x` and `y` must be given both"):
         ConflictMonitor(x=X)
+
+
+def test_a_data_set_is_held_in_memory():
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
+    with pytest.raises(TypeError, match="`x` must be an array"):
+        ConflictMonitor(x=batches, y=Y)
 
 
 def test_conflicts_must_be_reported():
@@ -399,6 +422,33 @@ def test_ranks_must_be_in_the_logs(tmp_path):
         trained(model, LexicographicCheckpoint(tmp_path / "b.keras", ["l2=3"]))
 
 
+def test_ranks_that_are_missing_are_told_after_the_first_epoch(tmp_path):
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]))
+    told = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            del logs
+            told.append(sum("not in the logs of epoch 1" in str(w.message) for w in caught))
+
+    watch = RobustnessCurve(X, Y, ATTACK, [0, 0.5])
+    keeper = LexicographicCheckpoint(tmp_path / "b.keras", watch.names)
+    with pytest.warns(UserWarning, match="RobustnessCurve, must come before") as caught:
+        trained(model, keeper, watch, Look(), epochs=2)
+    assert told == [1, 1]
+
+
+def test_validation_that_is_made_now_and_then_is_waited_for(tmp_path, recwarn):
+    model = compiled(lr.OLSRC(network(), ATTACK, [1.0]), rate=0.0)
+    keeper = LexicographicCheckpoint(tmp_path / "b.keras", ["val_accuracy@natural"])
+    trained(model, keeper, epochs=2, validation_data=(X, Y), validation_freq=2)
+    assert keeper.best_epoch == 1
+    assert not [w for w in recwarn if "`ranks`" in str(w.message)]
+    keeper = LexicographicCheckpoint(tmp_path / "b.keras", ["val_accuracy@natual"])
+    with pytest.warns(UserWarning, match="logs of epoch 2.*'val_accuracy@natural'"):
+        trained(model, keeper, epochs=3, validation_data=(X, Y), validation_freq=2)
+
+
 def test_without_tensorboard_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="tensorboard"):
@@ -412,6 +462,11 @@ def test_without_tensorboard_it_is_asked_for(tmp_path, monkeypatch):
         (lambda: RobustnessCurve(X, Y, "pgd", [1.0]), TypeError, "`attack`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [-1.0]), ValueError, "`magnitudes`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [1.0, 1.0000001]), ValueError, "six digits"),
+        (
+            lambda: RobustnessCurve(X / 9, Y, lr.attacks.PGD("linf", bounds=(-1, 1)), [0.1, 8.0]),
+            ValueError,
+            "at most 2.*Received: 8",
+        ),
         (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], every=0), ValueError, "`every`"),
         (lambda: RobustnessCurve(X, Y, ATTACK, [1.0], batch_size=0), ValueError, "`batch_size`"),
         (lambda: RobustnessCurve(X, Y[:3], ATTACK, [1.0]), ValueError, "`y`"),

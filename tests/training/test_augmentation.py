@@ -418,3 +418,61 @@ def test_warm_starts_go_on_through_augmentation(free, data):
         logits = model.classifier(tf.constant(data[0]) + kept, training=False)
         losses.append(np.mean(keras.losses.sparse_categorical_crossentropy(data[1], logits, True)))
     assert losses[0] > losses[1]
+
+
+class AlwaysFlipped(L.Layer):
+    """Random in use, too."""
+
+    def call(self, x):
+        return tf.image.stateless_random_flip_left_right(x, self.draw())
+
+    def draw(self):
+        return tf.random.uniform([2], maxval=9999, dtype=tf.int32)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [L.RandomTranslation(0.05, 0.05)],
+        [L.ZeroPadding2D(2), L.RandomCrop(8, 8)],  # It crops in training alone.
+        [AlwaysFlipped()],
+        [L.Lambda(lambda x: tf.image.random_brightness(x, 0.1))],
+    ],
+    ids=["shifts", "crops", "flips in use", "is brighter in use"],
+)
+def test_what_augments_is_accepted(layers, data):
+    model = compiled(METHODS["OLSRC"](sequential(), augmentation=keras.Sequential(layers)))
+    model.fit(*data, batch_size=12, verbose=0)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0), None])
+def test_what_changes_inputs_in_use_is_no_augmentation(bounds):
+    layers = [L.RandomTranslation(0.05, 0.05), L.Rescaling(1 / 255, name="small")]
+    attack = lr.attacks.PGD("l2", steps=1, bounds=bounds)
+    model = lr.OLSRC(sequential(), attack, [1.0], augmentation=keras.Sequential(layers))
+    with pytest.raises(ValueError, match=r"`augmentation` must leave.*'small' \(Rescaling\)"):
+        compiled(model)
+
+
+def brighter(value_range):
+    return L.RandomBrightness(0.2, value_range=value_range, name="bright", seed=1)
+
+
+@pytest.mark.parametrize("how", ["layers", "argument"])
+@pytest.mark.parametrize(("bounds", "value_range"), [((0, 1), (0, 255)), ((0, 255), (0, 1))])
+def test_augmentation_of_inputs_of_another_range_is_warned_of(how, bounds, value_range):
+    head, options = [brighter(value_range)], {}
+    if how == "argument":
+        head, options = [], {"augmentation": head[0]}
+    attack = lr.attacks.PGD("l2", steps=1, bounds=bounds)
+    with pytest.warns(UserWarning, match="to the ends of the attack's `bounds`.*'bright'"):
+        compiled(lr.AdversarialTraining(sequential(*head), attack, bounds[1], **options))
+
+
+def test_augmentation_of_inputs_of_their_range_is_not_warned_of(recwarn):
+    layer = brighter((0, 1))
+    (state,) = [generator.state for generator in layer._seed_generators]
+    before = np.array(state)
+    compiled(lr.AdversarialTraining(sequential(layer), ATTACK, 0.5))
+    assert not [each for each in recwarn if "random batch" in str(each.message)]
+    np.testing.assert_array_equal(state, before)  # Looking takes no draws.

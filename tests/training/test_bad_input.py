@@ -349,7 +349,7 @@ def test_bad_alphas_are_refused(make, alphas, match):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=1.1), "`alpha`.*0 and 1.*1.1"),
+        (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=1.1), "`alpha`.*0 to 1.*1.1"),
         (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=np.nan), "`alpha`.*nan"),
         (lambda c: lr.TRADES(c, ATTACK, 1.0, beta=-1.0), "`beta`.*-1.0"),
         (lambda c: lr.TRADES(c, ATTACK, 1.0, beta=np.inf), "`beta`.*inf"),
@@ -462,3 +462,70 @@ def test_labels_between_classes_are_refused_in_a_pipeline_and_by_attacks():
         model.fit(tf.data.Dataset.from_tensor_slices((X, between)).batch(10), verbose=0)
     with pytest.raises(TypeError, match="labels with fractions"):
         lr.attacks.PGD(bounds=None)(model.classifier, X, between, 1.0)
+
+
+class Pages(keras.utils.PyDataset):
+    """One batch again and again."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+@pytest.mark.parametrize("case", [case for case in IN_DATASETS if case != "empty"])
+def test_the_first_batch_of_a_py_dataset_is_checked(model, case):
+    x, y, error, match = BAD[case]
+    for use in (
+        lambda: model.fit(Pages(x, y), verbose=0),
+        lambda: model.evaluate(Pages(x, y), verbose=0),
+        lambda: model.fit(X, Y, validation_data=Pages(x, y), verbose=0),
+        lambda: model.fit(Pages(X, Y), validation_data=Pages(x, y), verbose=0),
+    ):
+        assert_refused(model, error, match, use)
+
+
+def test_a_good_py_dataset_is_trained_on():
+    model = compiled(lr.OLSRC(keras.Sequential([keras.layers.Dense(2)]), BOXED, [1.0]))
+    logs = fit(model, X, Y, epochs=1)
+    again = model.fit(Pages(X, Y), validation_data=Pages(X, Y, np.ones(20)), verbose=0).history
+    assert {*again} > {*logs}
+    assert int(model.optimizer.iterations) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda c: lr.AdversarialTraining(c, ATTACK, 1.0, alpha=None), "`alpha`.*None"),
+        (lambda c: lr.TRADES(c, ATTACK, 1.0, beta="6"), "`beta`.*'6'"),
+        (lambda c: lr.OLSRC(c, ATTACK, [1.0], margin=None), "`margin`.*None"),
+        (lambda c: lr.OLSRC(c, ATTACK, [1.0, 1.0000001]), "`magnitudes`.*six digits.*1.0000001"),
+    ],
+)
+def test_settings_that_are_no_such_numbers_are_refused_by_name(make, match):
+    with pytest.raises(ValueError, match=match):
+        make(network())
+
+
+def test_attacks_that_keep_to_no_magnitude_are_told_what_does():
+    attacks = [lr.attacks.FAB("l2"), ATTACK]
+    for strategy in ("max", "avg"):
+        with pytest.raises(TypeError, match=r"WithinMagnitude\(FAB"):
+            lr.MultiPerturbationTraining(network(), attacks, [1.0, 1.0], strategy)
+
+
+def test_a_layer_is_told_how_to_become_a_model():
+    with pytest.raises(TypeError, match=r"a Keras model.*Dense.*keras\.Sequential\(\[layer\]\)"):
+        lr.OLSRC(keras.layers.Dense(2), ATTACK, [1.0])
+
+
+def test_one_logit_is_told_how_to_become_two():
+    classifier = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    with pytest.raises(ValueError, match=r"\[N, classes\].*Dense\(2\) gives two"):
+        lr.OLSRC(classifier, ATTACK, [1.0]).compile("sgd", loss)

@@ -153,3 +153,23 @@ def test_magnitudes_in_other_units_than_the_inputs_are_warned_of(recwarn):
     recwarn.clear()
     compiled(lr.OLSRC(network(), ATTACK, [0.5, 25.0])).fit(x, y, verbose=0)
     assert not [w for w in recwarn if "next to nothing" in str(w.message)]
+
+
+@pytest.mark.parametrize("attacked", ["union", "nested", "max"])
+def test_each_attack_of_a_union_must_have_room(attacked):
+    norms = [lr.attacks.PGD(norm, steps=1, bounds=(0.0, 255.0)) for norm in ("linf", "l2")]
+    union = lr.attacks.WorstCase(norms, [8.0, 1000.0])
+    if attacked == "max":
+        model = lr.MultiPerturbationTraining(network(), norms, [8.0, 1000.0], "max")
+    else:
+        nested = lr.attacks.WorstCase([union, norms[0]], [1.0, 8.0])
+        model = lr.OLSRC(network(), union if attacked == "union" else nested, [1.0])
+    with pytest.raises(ValueError, match=r"at most 624\.6.*Received: 1000"):
+        compiled(model)
+
+
+def test_each_attack_of_a_union_must_come_to_something():
+    norms = [lr.attacks.PGD(norm, steps=1, bounds=(0.0, 255.0)) for norm in ("linf", "l2")]
+    model = lr.MultiPerturbationTraining(network(), norms, [8 / 255, 100.0], "max")
+    with pytest.warns(UserWarning, match="linf norm of 0.03.* next to nothing"):
+        compiled(model)

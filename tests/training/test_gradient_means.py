@@ -279,3 +279,14 @@ def test_options_that_do_not_go_with_a_memory_are_refused(options):
 def test_what_is_no_memory_is_refused():
     with pytest.raises(TypeError, match="`memory` must be a RunningMean or None"):
         lr.OLSRC(network(), ATTACK, MAGNITUDES, memory="mean")
+
+
+def test_a_layer_that_is_frozen_later_needs_another_compile():
+    model = model_of()
+    train(model)
+    model.classifier.layers[0].trainable = False
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"`compile` must be called again.*`memory`"):
+        train(model)
+    np.testing.assert_array_equal(weights(model), before)
+    train(compiled(model))

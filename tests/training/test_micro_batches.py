@@ -56,7 +56,7 @@ def test_large_kernels_are_added_up_in_every_step():
     width = 4096  # So that the gradients exceed what it grants a CPU: about 200 MB.
     layers = [keras.layers.Dense(width, use_bias=False), keras.layers.Dense(2)]
     classifier = keras.Sequential([keras.Input((width,)), *layers])
-    model = lr.TRADES(classifier, lr.attacks.FGSM("linf"), 0.1, micro_batch_size=2)
+    model = lr.TRADES(classifier, lr.attacks.PGD("linf", steps=1), 0.1, micro_batch_size=2)
     model.compile(optimizer="sgd")
     before = layers[0].get_weights()[0]
     for _ in range(2):

@@ -215,3 +215,30 @@ def test_objectives_that_share_an_attack_have_their_own_targets(batch):
     for term, moved in zip(terms, perturb(terms, classifier, batch, SEED), strict=True):
         nearer = classifier(moved).numpy()[:, term.wanted] - classifier(batch.x)[:, term.wanted]
         assert np.all(nearer > 0)
+
+
+FROM_INPUT = lr.attacks.PGD("l2", steps=5, random_start=False)
+STARTS = {
+    "FGSM": lr.attacks.FGSM("l2"),
+    "BIM": lr.attacks.BIM("l2"),
+    "PGD": FROM_INPUT,
+    "WorstCase": lr.attacks.WorstCase([lr.attacks.PGD("l2"), FROM_INPUT], [1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("attack", STARTS.values(), ids=STARTS)
+def test_a_divergence_needs_a_random_start(attack):
+    with pytest.raises(ValueError, match="`attack` must have a random start"):
+        lr.objectives.Divergence(attack, 1.0)
+    with pytest.raises(ValueError, match="`attack` must have a random start"):
+        lr.TRADES(right_network(), attack, 1.0)
+    lr.objectives.Adversarial(attack, 1.0)  # Labels have a gradient there.
+
+
+def test_a_divergence_takes_attacks_that_move_their_start():
+    for attack in (
+        lr.attacks.PGD("l2", steps=1),
+        lr.attacks.IntervalAttack(random_start=False),
+        lr.attacks.Square(),
+    ):
+        lr.objectives.Divergence(attack, 1.0)

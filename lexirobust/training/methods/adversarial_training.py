@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from lexirobust.attacks import Attack
+from lexirobust.checks import check_number
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Natural, WeightedSum
 
@@ -43,10 +44,9 @@ class AdversarialTraining(LexicographicModel):
         alpha: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"`alpha` must lie between 0 and 1. Received: {alpha}.")
+        alpha = check_number("alpha", alpha, 0, 1)
         both = WeightedSum([Natural(), Adversarial(attack, magnitude)], [alpha, 1 - alpha])
         super().__init__(classifier, [both], **kwargs)
         self.attack = attack
         self.magnitude = float(magnitude)
-        self.alpha = float(alpha)
+        self.alpha = alpha

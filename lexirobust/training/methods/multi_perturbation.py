@@ -7,6 +7,7 @@ import keras
 
 from lexirobust.attacks import Attack, WorstCase
 from lexirobust.attacks.worst_case import check_union
+from lexirobust.checks import check_number
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Adversarial, Natural, WeightedSum
 
@@ -58,8 +59,7 @@ class MultiPerturbationTraining(LexicographicModel):
         attacks, magnitudes = check_union(attacks, magnitudes)
         if strategy not in STRATEGIES:
             raise ValueError(f"`strategy` must be one of {STRATEGIES}. Received: {strategy!r}.")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"`alpha` must lie between 0 and 1. Received: {alpha}.")
+        alpha = check_number("alpha", alpha, 0, 1)
         if strategy == "max":
             attacked = [Adversarial(WorstCase(attacks, magnitudes), 1.0, name="max")]
         else:
@@ -71,7 +71,7 @@ class MultiPerturbationTraining(LexicographicModel):
         self.attacks = tuple(attacks)
         self.magnitudes = tuple(magnitudes)
         self.strategy = strategy
-        self.alpha = float(alpha)
+        self.alpha = alpha
 
 
 def _apart(names: Sequence[str]) -> list[str]:

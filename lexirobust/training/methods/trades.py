@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from lexirobust.attacks import Attack
+from lexirobust.checks import check_number
 from lexirobust.training.model import LexicographicModel
 from lexirobust.training.objectives import Divergence, Natural, WeightedSum
 
@@ -15,13 +16,14 @@ class TRADES(LexicographicModel):
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
-        attack: Perturbs the inputs; here it raises the divergence from the clean prediction.
+        attack: Perturbs the inputs; here it raises the divergence from the clean prediction, and
+            must have a random start, as of `objectives.Divergence`.
         magnitude: Norm of the perturbation, above 0.
         beta: Weight of the divergence, at least 0.
         **kwargs: As of `LexicographicModel`.
 
     Raises:
-        ValueError: If the magnitude or `beta` is out of range.
+        ValueError: If the magnitude or `beta` is out of range, or the attack has no random start.
 
     Example:
 
@@ -43,10 +45,9 @@ class TRADES(LexicographicModel):
         beta: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= beta < float("inf"):
-            raise ValueError(f"`beta` must be finite and at least 0. Received: {beta}.")
+        beta = check_number("beta", beta, 0)
         both = WeightedSum([Natural(), Divergence(attack, magnitude)], [1.0, beta])
         super().__init__(classifier, [both], **kwargs)
         self.attack = attack
         self.magnitude = float(magnitude)
-        self.beta = float(beta)
+        self.beta = beta

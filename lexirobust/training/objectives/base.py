@@ -1,12 +1,12 @@
 """The base classes of ranks and objectives."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import tensorflow as tf
 
-from lexirobust.attacks import Attack, Classifier
+from lexirobust.attacks import Attack, Classifier, WorstCase
 from lexirobust.configs import arguments_of, deserialized, serialized
 from lexirobust.names import check_name
 from lexirobust.training.objectives.forward import Forward
@@ -29,6 +29,23 @@ class Batch(NamedTuple):
     y: Any
     sample_weight: Any = None
     index: Any = None
+
+
+def single_attacks(attack: Attack | None, magnitude: float = 1.0) -> Iterator[tuple[Attack, float]]:
+    """Yields the attacks that perturb inputs, several for a `WorstCase`.
+
+    Args:
+        attack: The attack of an objective, or `None`.
+        magnitude: The objective's own.
+
+    Yields:
+        Each attack with the magnitude that it moves by.
+    """
+    if isinstance(attack, WorstCase):
+        for each, own in zip(attack.attacks, attack.magnitudes, strict=True):
+            yield from single_attacks(each, own * magnitude)
+    elif attack is not None:
+        yield attack, magnitude
 
 
 class Rank(abc.ABC):

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from lexirobust.attacks import Classifier
+from lexirobust.attacks import Attack, Classifier, IntervalAttack
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.training.objectives.adversarial import Adversarial
-from lexirobust.training.objectives.base import Batch, Score
+from lexirobust.training.objectives.base import Batch, Score, single_attacks
 from lexirobust.training.objectives.forward import Forward
 
 
@@ -14,16 +14,18 @@ from lexirobust.training.objectives.forward import Forward
 class Divergence(Adversarial):
     """The Kullback-Leibler divergence from the clean prediction to the perturbed one.
 
-    The attack raises the same divergence; labels play no part in it.
+    The attack raises the same divergence; labels play no part in it. At the clean input that is 0
+    and its gradient 0, so that an attack which starts there would follow rounding errors.
 
     Args:
-        attack: Perturbs the inputs.
+        attack: Perturbs the inputs, from a random start.
         magnitude: Norm of the perturbation, above 0.
         name: What the logs call it; `None` is the norm and the magnitude, as in `"l2=4"` and
             `"l2=0_5"`.
 
     Raises:
-        ValueError: As `Adversarial`.
+        ValueError: As `Adversarial`, or if the attack, or one of a `WorstCase`, starts at the clean
+            input, as `FGSM`, `BIM` and `random_start=False` do.
         TypeError: As `Adversarial`.
 
     Example: TRADES's two losses, ranked and not added up.
@@ -38,6 +40,18 @@ class Divergence(Adversarial):
     Reference:
         Zhang et al., arXiv 1901.08573.
     """
+
+    def __init__(self, attack: Attack, magnitude: float, name: str | None = None) -> None:
+        super().__init__(attack, magnitude, name)
+        for each, _ in single_attacks(attack):
+            # An interval attack moves its start by itself.
+            moved = isinstance(each, IntervalAttack) or getattr(each, "random_start", True)
+            if not moved:
+                raise ValueError(
+                    "`attack` must have a random start where it raises a divergence, which has no "
+                    f"gradient at the clean input. Received: {type(each).__name__} with "
+                    "random_start=False; PGD(steps=1) is one step from a random start."
+                )
 
     def target(self, classifier: Classifier, batch: Batch) -> tf.Tensor:
         """The clean prediction: the cross entropy against it is the divergence, plus a constant.

@@ -116,6 +116,13 @@ class GradientMeans:
         self._means: list[list[tf.Variable]] = []
 
     @property
+    def _suits(self) -> bool:
+        """Whether there is room for what is trained now."""
+        return [tuple(mean.shape) for mean in self._means[0]] == [
+            tuple(variable.shape) for variable in self._trained()
+        ]
+
+    @property
     def variables(self) -> list[tf.Variable]:
         """All that is to be saved."""
         if not self._means:
@@ -132,11 +139,9 @@ class GradientMeans:
 
     def build(self) -> None:
         """Makes room, anew if other variables are trained than before."""
-        variables = self._trained()
-        shapes = [tuple(v.shape) for v in variables]
-        if self._means and [tuple(mean.shape) for mean in self._means[0]] == shapes:
+        if self._means and self._suits:
             return
-
+        variables = self._trained()
         with tf.init_scope(), self._strategy.scope():
             self._means = [
                 # Small parts of what is added are lost in fewer digits.
@@ -155,7 +160,15 @@ class GradientMeans:
 
         Returns:
             The means, this step's gradients among them.
+
+        Raises:
+            ValueError: If other variables are trained than when room was made.
         """
+        if not self._suits:
+            raise ValueError(
+                "`compile` must be called again after layers were frozen or unfrozen: `memory` "
+                "holds the mean gradients of the weights that were trained before."
+            )
         fingerprint = weight_fingerprint([v.value for v in self._trained()])
         # Keras swaps weights and averages by sums and differences, and so back with rounding. What
         # is not a number is not the same.

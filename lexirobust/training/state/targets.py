@@ -220,7 +220,8 @@ class TargetEstimates(FixedState):
         )
         excess = tf.clip_by_value(misses / TOLERANCE, -1.0, 1.0)
         # Steps that missed a target, less those that met it.
-        self._missed.assign(tf.clip_by_value(self._missed + excess, 0.0, PATIENCE))
+        known = tf.where(tf.math.is_finite(tf.stack(values)), excess, 0.0)
+        self._missed.assign(tf.clip_by_value(self._missed + known, 0.0, PATIENCE))
         pace = PACE + (1.0 - PACE) * self._missed.value() / PATIENCE
         return RankTargets(bound_of(excess, pace), estimates, tf.clip_by_value(misses, 0.0, 1.0))
 
