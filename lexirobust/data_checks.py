@@ -98,9 +98,16 @@ def check_labels(y: Any, classes: int | None = None) -> None:
 def _checked_array(x: Any, argument: str = "`x`") -> np.ndarray:
     """Inputs as an array of real numbers, at least one sample."""
     check_dense(x, argument)
-    x = np.asarray(x)
-    if x.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
-        raise TypeError(f"{argument} must be one array of real numbers. Received: dtype {x.dtype}.")
+    try:
+        array = np.asarray(x)
+    except ValueError:  # Rows of several lengths.
+        array = np.empty(0, object)
+    if array.dtype.kind in "OSUMmc":  # Not a list of what is: bfloat16 has a kind of its own.
+        raise TypeError(
+            f"{argument} must be one array of real numbers. Received: {type(x).__name__} of dtype "
+            f"{array.dtype}."
+        )
+    x = array
     if not x.ndim or not x.size:
         raise ValueError(f"{argument} must hold at least one sample. Received: shape {x.shape}.")
     return x

@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import Classifier, logits_of
+from lexirobust.attacks.inputs import batches
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, NearestPoints
-from lexirobust.checks import check_priors
+from lexirobust.checks import check_count, check_priors
 from lexirobust.data_forms import one_array
 from lexirobust.graphs import or_else
 from lexirobust.tensors import classes_of, spread
@@ -33,7 +34,7 @@ def nearest_boundary(
             `BoundaryAttack` by decisions alone.
         priors: `[C]` how probable the classes are, above 0, with a sum of 1; `None`: the decision
             boundary.
-        batch_size: Number of inputs searched for at a time. `None`: all.
+        batch_size: Number of inputs that the classifier is given at a time. `None`: all.
 
     Returns:
         Points just past the boundary, their distances, where any was found, and what they cost.
@@ -60,9 +61,10 @@ def nearest_boundary(
             "`method` must be an attack of least norm: FAB, DeepFool, HopSkipJump or "
             f"BoundaryAttack. Received: {method!r}."
         )
+    check_count("batch_size", batch_size, optional=True)
     x = one_array(x)
     x = tf.convert_to_tensor(np.asarray(x, np.float32))
-    given = np.asarray(classes_of(logits_of(classifier, x)))
+    given = _classes(classifier, x, batch_size)
     if np.any(given < 0) and np.all(np.isfinite(x)):
         raise ValueError(
             "`classifier` must give numbers: what is not a number is no class, and has no "
@@ -77,11 +79,17 @@ def nearest_boundary(
         neutral.label.assign(label)
         rows = np.flatnonzero(given == label)
         some = tf.gather(x, rows)
-        side = np.asarray(classes_of(neutral(some)))
+        side = _classes(neutral, some, batch_size)
         found.append((rows, method(neutral, some, side, batch_size)))
     order = np.argsort(np.concatenate([rows for rows, _ in found]))
     columns = zip(*(points for _, points in found), strict=True)
     return NearestPoints(*(tf.constant(np.concatenate(each)[order]) for each in columns))
+
+
+def _classes(classifier: Classifier, x: tf.Tensor, batch_size: int | None) -> np.ndarray:
+    """`[N]` the classes that inputs are given, a batch at a time."""
+    parts = batches(batch_size, x) or [(x,)]
+    return np.concatenate([classes_of(logits_of(classifier, part)) for (part,) in parts])
 
 
 def negative_adversarial_remover(

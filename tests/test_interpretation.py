@@ -109,6 +109,20 @@ def test_where_no_boundary_is_found_there_is_no_remover():
     assert np.isnan(lr.negative_adversarial_remover(constant, x, DeepFool(bounds=(-1, 1)))).all()
 
 
+@pytest.mark.parametrize("priors", [None, [0.3, 0.7]])
+def test_a_classifier_is_given_no_more_than_a_batch(priors):
+    sizes = set()
+
+    def watched(x):
+        sizes.add(x.shape[0])
+        return linear(x)
+
+    found = lr.nearest_boundary(watched, X, DeepFool(bounds=None), priors, batch_size=6)
+    assert max(size for size in sizes if size is not None) == 6
+    whole = lr.nearest_boundary(linear, X, DeepFool(bounds=None), priors)
+    np.testing.assert_allclose(found.inputs, whole.inputs, atol=1e-5)
+
+
 def test_bad_input_is_named():
     fab = FAB(bounds=None)
     with pytest.raises(TypeError, match="`method` must be an attack of least norm"):
@@ -119,6 +133,8 @@ def test_bad_input_is_named():
         lr.nearest_boundary(linear, X, fab, [0.5, 0.6])
     with pytest.raises(ValueError, match="finite"):
         lr.nearest_boundary(linear, np.full((1, 6), np.nan), fab)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer"):
+        lr.nearest_boundary(linear, X, fab, batch_size=0)
 
 
 @pytest.mark.parametrize("priors", [None, [0.5, 0.5]])

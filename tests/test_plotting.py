@@ -95,6 +95,34 @@ def contrast(color, alpha=1.0):
     return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
 
 
+def test_what_fit_returns_is_drawn_as_its_history_is():
+    drawn = SimpleNamespace(history=history("natural", "l2=4"))
+    for one in (drawn, drawn.history, {"": drawn}):
+        figure = plotting.training_curves(one)
+        assert len(figure.axes) == 2
+        assert figure.axes[0].get_ylabel() == ""
+        loss = lines(figure.axes[1])["loss@l2=4"]
+        assert np.array_equal(loss.get_ydata(), drawn.history["loss@l2=4"])
+    drawn.history |= {f"{name}@natural": [0.5] * 5 for name in ("target", "estimate", "descent")}
+    (above, _), (same, _) = (plotting.target_curves(h).axes for h in (drawn, drawn.history))
+    assert lines(above).keys() == lines(same).keys() >= {"estimate", "target"}
+
+
+@pytest.mark.parametrize(
+    ("draw", "given"),
+    [
+        (plotting.training_curves, 3),
+        (plotting.training_curves, [1.0]),
+        (plotting.training_curves, {"OLSRC": 3}),
+        (plotting.training_curves, [{"loss@natural": [1.0]}]),
+        (plotting.target_curves, 3),
+    ],
+)
+def test_what_is_no_history_is_refused(draw, given):
+    with pytest.raises(TypeError, match=r"must be what `fit` returns, or its `history`\. Received"):
+        draw(given)
+
+
 def test_training_curves_draw_no_rank_paler_than_the_others():
     figure = plotting.training_curves({"OLSRC": history("natural", "l2=1", "l2=4")})
     drawn = lines(figure.axes[0])

@@ -33,6 +33,32 @@ def functional():
     return keras.Model(given, layers.Softmax()(layers.Dense(3)(given)))
 
 
+def operation(function):
+    given = keras.Input((4,))
+    return keras.Model(given, function(layers.Dense(3)(given)))
+
+
+def gated(end):
+    """A layer that weighs inputs inside the network, and stands at its end as well."""
+    given = keras.Input((4,))
+    weighed = layers.Dense(4)(end(layers.Dense(4)(given)) * given)
+    return keras.Model(given, end(weighed))
+
+
+def gated_inside(end):
+    """The same, the gate in a model inside the model."""
+    gate = keras.Sequential([keras.Input((4,)), end])
+    given = keras.Input((4,))
+    return keras.Model(given, end(layers.Dense(4)(gate(given) * given)))
+
+
+def siamese():
+    """A model that ends in a softmax, called twice, of which the second call is the end."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, "softmax")])
+    given = keras.Input((4,))
+    return keras.Model(given, inner(inner(given)))
+
+
 class Subclassed(keras.Model):
     """No one knows its last layer."""
 
@@ -52,6 +78,10 @@ ENDING = {
     "branches": branches,
     "functional": functional,
     "nested": nested,
+    "function of keras.ops": lambda: chain(layers.Dense(3, activation=keras.ops.softmax)),
+    "function of TensorFlow": lambda: chain(layers.Dense(3, activation=tf.nn.softmax)),
+    "operation": lambda: operation(keras.ops.softmax),
+    "activation as an operation": lambda: operation(keras.activations.softmax),
 }
 
 
@@ -74,8 +104,57 @@ def test_a_softmax_with_a_mask_is_refused():
         lr.logits(keras.Model(given, masked))
 
 
-def test_one_sigmoid_is_two_classes():
-    model = chain(layers.Dense(1, "sigmoid"))
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: gated(layers.Softmax(name="end")), "'end' .Softmax., which it calls 2 times"),
+        (lambda: gated(layers.Dense(4, "softmax", name="end")), "'end' .Dense."),
+        (lambda: gated_inside(layers.Softmax(name="end")), "'end' .Softmax., .* 2 times"),
+        (siamese, "'dense.*' .Dense., which it calls 2 times"),
+    ],
+)
+def test_an_end_that_is_called_elsewhere_is_refused(make, name):
+    """Taken off there as well, it would leave another classifier."""
+    with pytest.raises(ValueError, match=f"only there. Received: layer {name}"):
+        lr.logits(make())
+
+
+def test_calls_of_other_models_do_not_count():
+    end, given = layers.Softmax(), keras.Input((4,))
+    keras.Model(given, end(layers.Dense(3)(given)))
+    model = keras.Model(given, end(layers.Dense(3)(given)))
+    np.testing.assert_allclose(keras.ops.softmax(lr.logits(model)(X)), model(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["activation", "functional", "nested"])
+def test_logits_are_not_compiled_with_a_loss_of_probabilities(kind, tmp_path):
+    model = ENDING[kind]()
+    for each in [model, *(layer for layer in model.layers if isinstance(layer, keras.Model))]:
+        each.compile("adam", "sparse_categorical_crossentropy")
+    classifier = lr.logits(model)
+    inside = [layer for layer in classifier.layers if isinstance(layer, keras.Model)]
+    assert not any(each.compiled for each in [classifier, *inside])
+    assert isinstance(classifier, keras.Sequential) == isinstance(model, keras.Sequential)
+    np.testing.assert_allclose(keras.ops.softmax(classifier(X)), model(X), atol=1e-6)
+    y = np.arange(7) % 3
+    loss = model.evaluate(X, y, verbose=0)
+    classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    np.testing.assert_allclose(classifier.evaluate(X, y, verbose=0), loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: chain(layers.Dense(1, "sigmoid")),
+        lambda: chain(layers.Dense(1, activation=tf.nn.sigmoid)),
+        lambda: chain(layers.Dense(1, activation=keras.ops.sigmoid)),
+        lambda: (lambda x: keras.Model(x, keras.ops.sigmoid(layers.Dense(1)(x))))(
+            keras.Input((4,))
+        ),
+    ],
+)
+def test_one_sigmoid_is_two_classes(make):
+    model = make()
     given = np.asarray(lr.logits(model)(X))
     assert given.shape == (7, 2)
     np.testing.assert_array_equal(given[:, 0], 0)
@@ -105,9 +184,10 @@ def test_weights_are_not_shared():
         (lambda: keras.Sequential([layers.Dense(3, "softmax")]), TypeError, "has been built"),
         (lambda: 3, TypeError, "Received: int"),
         (lambda: chain(layers.Dense(3)), ValueError, "layer 'dense.*' .Dense. with 3 units"),
-        (lambda: chain(layers.Dense(1, "softmax")), ValueError, "with 1 units"),
+        (lambda: chain(layers.Dense(1, "softmax")), ValueError, "with 1 units.$"),
+        (lambda: chain(layers.Dense(1), layers.Softmax()), ValueError, "with 1 units.$"),
         (
-            lambda: (lambda x: keras.Model(x, keras.ops.softmax(x)))(keras.Input((4,))),
+            lambda: (lambda x: keras.Model(x, keras.ops.relu(x)))(keras.Input((4,))),
             ValueError,
             "operation outside of layers",
         ),
@@ -123,7 +203,18 @@ def test_what_has_no_such_end_is_refused(make, error, message):
         lr.logits(make())
 
 
-@pytest.mark.parametrize("kind", ["activation", "layer", "nested"])
+def test_the_remedy_for_one_logit_makes_two_of_it():
+    model = chain(layers.Dense(1))
+    with pytest.raises(ValueError, match=r"make two of it: keras\.Model") as refused:
+        lr.logits(model)
+    remedy = str(refused.value).partition("make two of it: ")[2].rstrip(".")
+    two = eval(remedy, {"keras": keras, "model": model})
+    np.testing.assert_allclose(
+        keras.ops.softmax(two(X))[:, 1:], keras.ops.sigmoid(model(X)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", ["activation", "layer", "nested", "operation"])
 def test_training_on_probabilities_is_refused(kind):
     with pytest.raises(ValueError, match=r"must give logits.*lexirobust.logits\(classifier\)"):
         lr.OLSRC(ENDING[kind](), ATTACK, [1.0])

@@ -244,11 +244,12 @@ class AutoAttack(Attack):
         """
         sizes = scale.numpy()[:, None] * ascending.astype(scale.dtype.as_numpy_dtype)
         clean = _wrong(classifier, x, y)
+        lowest = int(ascending[0] == 0)  # By 0 nothing is moved: what is right resists.
         level = np.where(clean, 0, len(ascending))
         found_by = np.full(len(level), CLEAN)
         nearest, resisted = x.numpy(), x.numpy()
         passes, descending = np.zeros(len(self.stages), np.int64), ~clean
-        while (rows := np.flatnonzero(descending & (level > 0))).size:
+        while (rows := np.flatnonzero(descending & (level > lowest))).size:
             here = level[rows] - 1
             own, labels = tf.gather(x, rows), tf.gather(y, rows)
             tried = self._attack(classifier, own, labels, tf.constant(sizes[rows, here]))
@@ -258,7 +259,7 @@ class AutoAttack(Attack):
             descending[rows[~broken]], resisted[rows[~broken]] = False, x_adv[~broken]
             level[rows[broken]] = here[broken]
             found_by[rows[broken]], nearest[rows[broken]] = tried.found_by[broken], x_adv[broken]
-            again = np.flatnonzero(broken & (here > 0))
+            again = np.flatnonzero(broken & (here > lowest))
             if again.size:
                 near = self._drawn_back(
                     classifier, tf.gather(own, again), tf.gather(labels, again), x_adv[again]

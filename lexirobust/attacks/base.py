@@ -27,9 +27,10 @@ class Attack(CompiledAttack):
     The first call on a classifier warns if that gives probabilities in place of logits, or is
     randomized. What it compiles serves later calls for as long as the classifier is made of what it
     was: layers, attributes, closures, globals and the entries of arrays are compared before every
-    call, and weights are read as it runs. What Python does not show, such as the state of an
-    extension module or of a library's own globals, is not seen: after such a change attack a new
-    callable, as in `lambda x: classifier(x)`.
+    call, and weights are read as it runs. An array of many megabytes takes time to compare; what
+    `array.setflags(write=False)` has made constant is not read. What Python does not show, such as
+    the state of an extension module or of a library's own globals, is not seen: after such a change
+    attack a new callable, as in `lambda x: classifier(x)`.
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
@@ -200,8 +201,7 @@ class Attack(CompiledAttack):
         """
         if self.bounds is None or self.norm not in NORMS:
             return
-        low, high = self.bounds
-        longest = float(balls.norm(np.full((1, *shape), high - low), self.norm)[0])
+        longest = balls.diagonal(self.bounds, shape, self.norm)
         if magnitude > longest * (1.0 + 1e-6):
             raise ValueError(
                 f"A magnitude must be at most {longest:g}: by more of the {self.norm} norm no "

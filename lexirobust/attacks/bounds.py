@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import classifier_of
@@ -43,7 +44,8 @@ def interval_bounds(
         Lower and upper bounds of the outputs, `[N, ...]` each.
 
     Raises:
-        ValueError: If the model is no chain, or has a layer of another kind.
+        ValueError: If the model is no chain, or has a layer of another kind, or, in eager code, a
+            lowest input is above the highest.
 
     Example:
 
@@ -82,6 +84,8 @@ def relax(classifier: keras.Model, low: tf.Tensor, high: tf.Tensor, x: tf.Tensor
     Reference:
         Wang et al., arXiv 1906.02282 and arXiv 1809.08098.
     """
+    if tf.executing_eagerly() and np.any(np.asarray(low) > np.asarray(high)):
+        raise ValueError("`low` must be at most `high`. Received: lowest inputs above the highest.")
     known = Relaxation(low, high, x)
     for layer, rule in _rules(classifier):
         known = rule(layer, known)

@@ -113,8 +113,13 @@ def _logits(classifier: Classifier, x: tf.Tensor) -> tf.Tensor:
     if logits.shape.rank is None:
         raise ValueError(f"`classifier` must give logits of known shape. {_WRAPPED}")
     if logits.shape.rank != 2 or (logits.shape[-1] or 2) < 2:
+        remedy = (
+            "; if it is the logit of class 1, lambda x: tf.pad(classifier(x), [[0, 0], [1, 0]]) "
+            "gives two"
+        )
+        one = logits.shape.rank == 2 and logits.shape[-1] == 1
         raise ValueError(
             "`classifier` must map inputs to logits of shape [N, classes], at least two classes. "
-            f"Received: shape {tuple(logits.shape)}."
+            f"Received: shape {tuple(logits.shape)}{remedy * one}."
         )
     return tf.cast(logits, wide(logits.dtype))

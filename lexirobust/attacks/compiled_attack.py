@@ -14,7 +14,7 @@ import tensorflow as tf
 from lexirobust.attacks import gradient_check, graph_cache
 from lexirobust.attacks.classifier import Classifier, known_classes
 from lexirobust.attacks.inputs import as_float
-from lexirobust.checks import check_count, check_seed
+from lexirobust.checks import check_bounds, check_count, check_seed
 from lexirobust.configs import arguments_of
 from lexirobust.data_checks import check_data, check_labels, flat_labels
 from lexirobust.data_forms import check_dense, check_sizes, one_array
@@ -44,14 +44,7 @@ class CompiledAttack(abc.ABC):
 
     def __init__(self, norm: str, bounds: tuple[float, float] | None, seed: int | None) -> None:
         self.norm = balls.check_norm(norm, self.norms)
-        if bounds is not None:
-            ends = np.asarray(bounds)
-            if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
-                raise ValueError(
-                    "`bounds` must be (low, high), finite and low below high, or None. Received: "
-                    f"{bounds!r}."
-                )
-        self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        self.bounds = check_bounds(bounds)
         self.seed = check_seed(seed)
         self._generator: keras.random.SeedGenerator | None = None
 

@@ -37,7 +37,12 @@ def scales_of(scale: Any | None, x: tf.Tensor) -> tf.Tensor:
 
 
 def _as_real(argument: str, values: Any) -> tf.Tensor:
-    values = tf.convert_to_tensor(values if tf.is_tensor(values) else np.asarray(values))
+    if not tf.is_tensor(values):
+        try:
+            values = tf.convert_to_tensor(np.asarray(values))
+        except ValueError:  # Rows of several lengths, or no numbers at all.
+            kind = type(values).__name__
+            raise TypeError(f"`{argument}` must be real numbers. Received: {kind}.") from None
     if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):
         raise TypeError(f"`{argument}` must be real numbers. Received: {values.dtype.name}.")
     return values
@@ -47,3 +52,22 @@ def as_float(x: Any) -> tf.Tensor:
     """Inputs as floats: integers become those of Keras."""
     x = _as_real("x", x)
     return x if x.dtype.is_floating else tf.cast(x, keras.config.floatx())
+
+
+def channels_first(x: tf.Tensor) -> str | None:
+    """Says what to do where images seem to have their channels first.
+
+    Args:
+        x: `[N, ...]` inputs.
+
+    Returns:
+        What came, and what to give in its place, or `None`.
+    """
+    if x.shape.rank != 4 or x.shape[1] not in (1, 3):
+        return None
+    if not all(size is not None and size > 4 for size in x.shape[2:]):
+        return None
+    return (
+        f"shape {tuple(x.shape)}, whose channels seem to come first; begin the classifier with "
+        "keras.layers.Permute((3, 1, 2)) and give it images of shape [N, height, width, channels]."
+    )

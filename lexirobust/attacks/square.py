@@ -11,10 +11,12 @@ import tensorflow as tf
 from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient.pgd import CONSTRAINTS, GOALS
+from lexirobust.attacks.inputs import channels_first
 from lexirobust.attacks.losses import LOSSES, most_likely
-from lexirobust.checks import check_count, check_flag
+from lexirobust.checks import check_count, check_flag, check_number
 from lexirobust.geometry import balls
 from lexirobust.tensors import choose, classes_of, of_dtype
+from lexirobust.warn import warn
 
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -33,7 +35,7 @@ class Square(Attack):
     It asks for logits alone, never for gradients. Squares shrink as the search goes on. For linf a
     square's pixels all go to one end, chosen for each channel; for l2 a square takes the norm that
     another one held. `[N, height, width]` are images of one channel, and what is no image is one
-    of width 1, whose squares are runs of neighbors.
+    of width 1, whose squares are runs of neighbors. Where channels seem to come first, it warns.
 
     Args:
         norm: Norm of the perturbation: `"linf"` or `"l2"`.
@@ -79,7 +81,7 @@ class Square(Attack):
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_count("max_queries", max_queries)
-        if not 0 < p_init <= 1:
+        if check_number("p_init", p_init) <= 0 or p_init > 1:
             raise ValueError(f"`p_init` must be above 0 and at most 1. Received: {p_init!r}.")
         for name, value, allowed in (
             ("constraint", constraint, CONSTRAINTS),
@@ -104,6 +106,12 @@ class Square(Attack):
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
     ) -> tf.Tensor:
         """Perturbs a batch inside a graph; see `Attack.perturb`."""
+        problem = channels_first(x)
+        if problem is not None:
+            warn(
+                "`Square` moves squares of images with their channels last, and is weaker on "
+                f"others. Received: {problem}"
+            )
         magnitude = tf.broadcast_to(of_dtype(magnitude, x.dtype), tf.shape(x)[:1])
         seed, box = tf.cast(seed, tf.int32), balls.box_around(x, self.bounds)
         exact, targeted = self.constraint == "exact", self.goal == "minimize"

@@ -29,6 +29,23 @@ class Digest:
         return hashlib.sha256(both).hexdigest()[:16]
 
 
+def check_alike(kept: Any, logits: Any, problem: str) -> None:
+    """Checks that logits of the same samples are those of one classifier.
+
+    Args:
+        kept: `[n, C]`: what a classifier gave before.
+        logits: `[n, C]`: what one gives now.
+        problem: What is said where they are not.
+
+    Raises:
+        ValueError: If the shapes differ, or a number by more than a hundredth of the largest.
+    """
+    now = np.asarray(logits, np.float64)
+    near = 0.01 * np.abs(now).max()  # Other machines and more devices round differently.
+    if np.shape(kept) != now.shape or not np.allclose(kept, now, rtol=0.0, atol=near):
+        raise ValueError(problem)
+
+
 class Backup:
     """The results so far: the settings, and one file for each batch."""
 
@@ -73,14 +90,12 @@ class Backup:
         now = np.asarray(logits, np.float64)
         if not np.isfinite(now).all() or not np.array_equal(now, again):
             return
-        kept = self._content.setdefault("logits", now.tolist())
-        near = 0.01 * np.abs(now).max()  # Other machines and more devices round differently.
-        if np.shape(kept) != now.shape or not np.allclose(kept, now, rtol=0.0, atol=near):
-            raise ValueError(
-                f"`backup` must be of the same evaluation. Received: {str(self.folder)!r}, whose "
-                "classifier gave other logits for the first samples. Finish that evaluation, "
-                "remove the folder, or name another one."
-            )
+        problem = (
+            f"`backup` must be of the same evaluation. Received: {str(self.folder)!r}, whose "
+            "classifier gave other logits for the first samples. Finish that evaluation, "
+            "remove the folder, or name another one."
+        )
+        check_alike(self._content.setdefault("logits", now.tolist()), now, problem)
         write_json(self._settings, self._content)
 
     def read(self, number: int, digest: str) -> list[dict[str, np.ndarray]] | None:

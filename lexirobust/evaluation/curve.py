@@ -4,14 +4,17 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from scipy import stats
 
 from lexirobust.atomic_files import write_whole
+from lexirobust.checks import check_number
+from lexirobust.evaluation.backup import check_alike
 from lexirobust.evaluation.flags import Flag
+from lexirobust.evaluation.outcomes import as_array, decode_rows, encode_row, number_or_none
 from lexirobust.geometry import balls
 
 SCHEMA_VERSION: Final = 1
@@ -61,6 +64,7 @@ class AccuracyCurve:
 
     Raises:
         ValueError: If the shapes do not fit each other.
+        TypeError: If an outcome is not of its kind: numbers, or bools, which 0 and 1 are, too.
     """
 
     magnitudes: np.ndarray
@@ -74,15 +78,18 @@ class AccuracyCurve:
     shown: ExampleInputs | None = None
 
     def __post_init__(self) -> None:
-        if self.valid is None:
-            object.__setattr__(self, "valid", np.ones_like(self.correct, bool))
-        shape = np.shape(self.correct)
+        for name, kind in {"magnitudes": np.float64, **_MATRICES, "valid": bool}.items():
+            values = getattr(self, name)
+            if name == "valid" and values is None:
+                values = np.ones_like(self.correct)
+            object.__setattr__(self, name, as_array(name, values, kind))
+        shape, length = self.correct.shape, self.magnitudes.shape
         for name in (*_MATRICES, "valid"):
-            if np.shape(getattr(self, name)) != shape or shape[:1] != np.shape(self.magnitudes):
+            own = getattr(self, name).shape
+            if own != shape or shape[:1] != length:
                 raise ValueError(
                     "`magnitudes` must be [K] and all outcomes [K, N]. Received: magnitudes of "
-                    f"shape {np.shape(self.magnitudes)}, `{name}` of "
-                    f"{np.shape(getattr(self, name))}."
+                    f"shape {length}, `{name}` of {own}."
                 )
 
     def __repr__(self) -> str:
@@ -170,8 +177,7 @@ class AccuracyCurve:
         Reference:
             Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"`confidence` must be above 0 and below 1. Received: {confidence!r}.")
+        check_number("confidence", confidence, 0, 1, inside=True)
         ends = np.full((len(self.magnitudes), 2), np.nan)
         for row, (right, count) in enumerate(zip(self._right, self.counts, strict=True)):
             if count:
@@ -190,6 +196,14 @@ class AccuracyCurve:
                 "Curves that are added must be of one classifier. Received: weights of digests "
                 f"{classifiers[0]} and {classifiers[1]}; `compare` takes two."
             )
+        one, another = (curve.settings.get("logits") for curve in (self, other))
+        if one is not None and another is not None:
+            count = min(len(one), len(another))  # A small batch has fewer samples to show.
+            problem = (
+                "Curves that are added must be of one classifier. Received: other logits of the "
+                "same samples; `compare` takes two."
+            )
+            check_alike(one[:count], another[:count], problem)
         worse = ~other.correct & self.correct
         worse |= (other.correct == self.correct) & (other.losses > self.losses)
         worse = other.valid & (worse | ~self.valid)
@@ -236,12 +250,12 @@ class AccuracyCurve:
             "settings": dict(self.settings),
             # RobustBench's names, and its per cent.
             "eps": self.magnitudes.tolist(),
-            "clean_acc": _number(100 * clean[0]) if clean.size else None,
-            "adv_acc": [_number(100 * accuracy) for accuracy in self.accuracy],
-            "interval": [[_number(100 * end) for end in ends] for ends in self.interval()],
+            "clean_acc": number_or_none(100 * clean[0]) if clean.size else None,
+            "adv_acc": [number_or_none(100 * accuracy) for accuracy in self.accuracy],
+            "interval": [[number_or_none(100 * end) for end in ends] for ends in self.interval()],
             "flags": [dataclasses.asdict(flag) for flag in self.flags],
             **{
-                name: [_encode(row) for row in getattr(self, name)]
+                name: [encode_row(row) for row in getattr(self, name)]
                 for name in (*_MATRICES, "valid")
             },
         }
@@ -274,6 +288,11 @@ class AccuracyCurve:
             raise ValueError(
                 "`text` must be an accuracy curve, not JSON nested so deep."
             ) from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`text` must be JSON, or where that is in a file, its path as a pathlib.Path. "
+                f"Received: {_shortened(text)}: {error}."
+            ) from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
             raise ValueError(
@@ -290,11 +309,11 @@ class AccuracyCurve:
                 raise ValueError("magnitudes must be numbers")
             return cls(
                 magnitudes=np.asarray(content["eps"], np.float64),
-                correct=_decode(content["correct"], bool),
-                losses=_decode(content["losses"], np.float32),
-                norms=_decode(content["norms"], np.float32),
-                feasible=_decode(content["feasible"], bool),
-                valid=_decode(content["valid"], bool),
+                correct=decode_rows(content["correct"], bool),
+                losses=decode_rows(content["losses"], np.float32),
+                norms=decode_rows(content["norms"], np.float32),
+                feasible=decode_rows(content["feasible"], bool),
+                valid=decode_rows(content["valid"], bool),
                 flags=tuple(_flag(flag) for flag in content["flags"]),
                 settings={**content["settings"]},
             )
@@ -373,26 +392,10 @@ def _norm_of(attack: Mapping[str, Any]) -> str | None:
     return _norm_of(config["attack"]) if "attack" in config else config.get("norm")
 
 
-def _number(value: float) -> float | None:
-    """Values for JSON; numbers that it has no word for become null."""
-    return float(value) if np.isfinite(value) else None
-
-
-def _encode(row: np.ndarray) -> str | list[float | None]:
-    """A row of outcomes: zeros and ones as text, numbers with as many digits as they hold."""
-    if row.dtype == bool:
-        return "".join(np.where(row, "1", "0"))
-    return [_number(float(str(value))) for value in row.astype(np.float32)]
-
-
-def _decode(rows: Sequence[Any], kind: Any) -> np.ndarray:
-    if kind is not bool:
-        # A number too large for the type is an error, not infinity.
-        with np.errstate(over="raise"):
-            return np.array([[np.nan if v is None else v for v in row] for row in rows], kind)
-    if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in rows):
-        raise ValueError("outcomes must be texts of zeros and ones")
-    return np.array([[character == "1" for character in row] for row in rows])
+def _shortened(value: Any) -> str:
+    """The beginning of what may be a long text."""
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:60]}…"
 
 
 def _flag(fields: Any) -> Flag:

@@ -36,15 +36,10 @@ from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.batches import evaluation_batches
 from lexirobust.evaluation.curve import AccuracyCurve, ExampleInputs
 from lexirobust.evaluation.devices import on_devices
-from lexirobust.evaluation.flags import (
-    Flag,
-    Probe,
-    find_flags,
-    infeasible,
-    not_finite,
-    of_another_scale,
-)
+from lexirobust.evaluation.fingerprints import digest_weights, few_logits
+from lexirobust.evaluation.flags import Flag, Probe, find_flags
 from lexirobust.evaluation.genuine import cell_points, check_own, inside_cells
+from lexirobust.evaluation.scale_flags import in_reach, infeasible, not_finite, of_another_scale
 from lexirobust.geometry.explored_region import ExploredRegion
 from lexirobust.geometry.voronoi_cells import VoronoiCells
 from lexirobust.tensors import classes_of
@@ -146,7 +141,7 @@ def evaluate_robustness(
         "attacks": [_describe(attack) for attack in attacks],
         "genuine": None,
         "priors": None if priors is None else priors.tolist(),
-        "classifier": _digest_weights(classifier_of(classifier)),
+        "classifier": digest_weights(classifier_of(classifier)),
         "batch_size": int(batch_size),
         "magnitudes": magnitudes,
     }
@@ -183,11 +178,13 @@ def evaluate_robustness(
         classes = 0
         for number, (inputs, labels) in enumerate(batches):
             if not first:
-                classes = int(logits_of(classifier, tf.constant(inputs[:1])).shape[-1])
+                few = tf.constant(inputs[:_SHOWN])
+                answers = [logits_of(classifier, few) for _ in range(2)]
+                classes = int(answers[0].shape[-1])
+                settings["logits"] = few_logits(*answers)
                 first.append((inputs[:_PROBED], labels[:_PROBED]))
                 if store is not None:
-                    few = tf.constant(inputs[:8])
-                    store.check_classifier(*(logits_of(classifier, few) for _ in range(2)))
+                    store.check_classifier(*answers)
                 if priors is not None:
                     check_priors(priors, classes)
                 if y is not None:
@@ -370,7 +367,8 @@ def _flagged(
     flags.insert(0, not_finite(curve.losses, curve.magnitudes))
     largest = float(curve.magnitudes.max()) / (1.0 if priors is None else float(priors.min()))
     flags += of_another_scale(*span, largest, attacks)
-    flags.append(infeasible(curve.feasible, curve.magnitudes, exact))
+    no_room = infeasible(curve.feasible, curve.magnitudes, exact)
+    flags.append(no_room or in_reach(largest, x.shape[1:], attacks))
     found = [flag for flag in flags if flag is not None]
     return dataclasses.replace(curve, flags=tuple(found))
 
@@ -403,13 +401,3 @@ def _plain(value: Any) -> Any:
         if array is not None
     }
     return {"class_name": type(value).__name__, "norm": value.norm, **digests}
-
-
-def _digest_weights(classifier: Classifier) -> str | None:
-    """Tells two Keras models apart; other callables show no weights."""
-    if not isinstance(classifier, keras.Layer):
-        return None
-    digest = hashlib.sha256()
-    for weight in classifier.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:16]

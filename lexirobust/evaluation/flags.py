@@ -20,7 +20,7 @@ from lexirobust.attacks import (
 )
 from lexirobust.attacks.classifier import logits_of
 from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
-from lexirobust.checks import logits_problem, randomness_problem, scale_problem
+from lexirobust.checks import logits_problem, randomness_problem
 from lexirobust.geometry import balls
 from lexirobust.probabilities import probability_layer
 from lexirobust.tensors import classes_of
@@ -242,9 +242,8 @@ def _not_at_chance(probe: Probe) -> Flag | None:
         return None
     flat = np.reshape(probe.x, (len(probe.y), -1)).astype(np.float64)
     # The whole box is in reach, or ten times what the data span: every class is.
-    low, high = attacks[0].bounds or (10.0 * flat.min() - 1.0, 10.0 * flat.max() + 1.0)
-    corner = np.full((1, flat.shape[1]), high - low)
-    size = float(balls.norm(tf.constant(corner), attacks[0].norm)[0])
+    box = attacks[0].bounds or (10.0 * flat.min() - 1.0, 10.0 * flat.max() + 1.0)
+    size = balls.diagonal(box, flat.shape[1:], attacks[0].norm)
     right = np.ones(len(probe.y), bool)
     for attack in attacks:
         if isinstance(attack, PGD):  # AutoAttack's magnitudes are the most that may be added.
@@ -311,89 +310,6 @@ def find_flags(probe: Probe) -> Iterator[Flag]:
         if flag is not None:
             unsteady |= check in (_randomized, _batch_dependent)
             yield flag
-
-
-def infeasible(feasible: np.ndarray, magnitudes: np.ndarray, exact: bool) -> Flag | None:
-    """Says where the bounds are too tight for perturbations of an exact norm.
-
-    Args:
-        feasible: `[K, N]` bool.
-        magnitudes: `[K]`.
-        exact: Whether the attack's norm is meant to be the magnitude.
-
-    Returns:
-        A flag, or `None`.
-    """
-    shares = _shares_by_magnitude(np.mean(~feasible, axis=1), magnitudes)
-    if not exact or not shares:
-        return None
-    return Flag(
-        "exact norms out of reach",
-        f"The bounds leave no room for a perturbation of the exact norm for some samples: {shares}."
-        " Those are perturbed by less.",
-        "Read those accuracies as of a smaller magnitude, or measure smaller ones.",
-    )
-
-
-def of_another_scale(
-    lowest: float, highest: float, largest: float, attacks: Sequence[Attack]
-) -> Iterator[Flag]:
-    """Says where inputs or magnitudes do not fit the range that the bounds say inputs have.
-
-    Args:
-        lowest: Of all inputs.
-        highest: Of all inputs.
-        largest: Of all norms that a sample is perturbed by; 0 if none is.
-        attacks: The attacks, which have the same bounds.
-
-    Yields:
-        A flag each.
-    """
-    bounds = attacks[0].bounds
-    if bounds is None:
-        return
-    if 0 < highest - lowest < (bounds[1] - bounds[0]) / 100:
-        yield Flag(
-            "inputs of another scale",
-            f"Inputs go from {lowest:g} to {highest:g}, less than a hundredth of the attack's "
-            f"bounds {bounds}.",
-            "Give the classifier the inputs that it was made for, and the attack their range.",
-        )
-    for norm in dict.fromkeys(attack.norm for attack in attacks):
-        problem = None
-        if largest > 0 and norm in balls.NORMS:
-            problem = scale_problem(largest, norm, bounds)
-        if problem is not None:
-            yield Flag("magnitudes next to nothing", problem, "Measure larger magnitudes.")
-            return
-
-
-def not_finite(losses: np.ndarray, magnitudes: np.ndarray) -> Flag | None:
-    """Says where logits are not numbers, or infinite.
-
-    Args:
-        losses: `[K, N]` cross entropies.
-        magnitudes: `[K]`.
-
-    Returns:
-        A flag, or `None`.
-    """
-    shares = _shares_by_magnitude(np.mean(~np.isfinite(losses), axis=1), magnitudes)
-    if not shares:
-        return None
-    return Flag(
-        "logits not finite",
-        "The classifier's logits are not numbers, or infinite, for some samples: "
-        f"{shares}. What is not a number counts as wrong.",
-        "Look at the weights, and for roots, logarithms and divisions; "
-        "`tf.debugging.enable_check_numerics()` finds the first operation at fault.",
-    )
-
-
-def _shares_by_magnitude(shares: np.ndarray, magnitudes: np.ndarray) -> str:
-    """The affected share of the samples, for each magnitude at which there are any."""
-    pairs = zip(magnitudes, shares, strict=True)
-    return ", ".join(f"{share:.1%} at {m:g}" for m, share in pairs if share)
 
 
 def _named(probe: Probe) -> str:

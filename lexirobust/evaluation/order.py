@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lexirobust.checks import check_number
 from lexirobust.evaluation.curve import AccuracyCurve, check_pair
 from lexirobust.warn import warn
 
@@ -94,12 +95,9 @@ def decide(
 ) -> Order:
     """Compares two curves as `compare` does, whatever attacks they are of."""
     check_comparable(first, second)
-    if not 0 <= tolerance <= 1:
-        raise ValueError(f"`tolerance` must be from 0 to 1. Received: {tolerance!r}.")
-    if significance is not None and not 0 < significance < 1:
-        raise ValueError(
-            f"`significance` must be above 0 and below 1, or None. Received: {significance!r}."
-        )
+    check_number("tolerance", tolerance, 0, 1)
+    if significance is not None:
+        check_number("significance", significance, 0, 1, inside=True)
     p_values = _holm(_mcnemar(first, second))
     # NaN, where one is undefined, is not above anything.
     apart = first.accuracy - second.accuracy

@@ -7,6 +7,7 @@ A box is a pair `(low, high)` of tensors shaped like the perturbation, with `low
 how far each coordinate may move. `None` is no box.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -73,6 +74,21 @@ def farthest(box: Box | None, like: tf.Tensor, norm: str) -> tf.Tensor:
     return _norm(tf.maximum(-box[0], box[1]), norm)
 
 
+def diagonal(bounds: tuple[float, float], shape: Sequence[int], norm: str) -> float:
+    """Computes the norm of the way between two opposite corners of the box that inputs are in.
+
+    Args:
+        bounds: Lowest and highest value of an input.
+        shape: Of one input.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+
+    Returns:
+        The norm; by more no input moves inside the bounds.
+    """
+    low, high = bounds
+    return float(_norm(tf.constant(np.full((1, *shape), high - low, np.float64)), norm)[0])
+
+
 def project_ball(
     perturbation: tf.Tensor, radius: tf.Tensor | float, norm: str, box: Box | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -87,6 +103,9 @@ def project_ball(
     Returns:
         The projected perturbation, shaped like the first argument, and a `[N]` bool tensor: where
         there was room. A ball always has room.
+
+    Raises:
+        ValueError: If the norm is another one, or, in eager code, a radius is below 0.
 
     Example:
 
@@ -123,6 +142,9 @@ def project_sphere(
     Returns:
         The projected perturbation, shaped like the first argument, and a `[N]` bool tensor: where
         the box has room for the radius.
+
+    Raises:
+        ValueError: As `project_ball`.
 
     Example: the second coordinate cannot go below -0.5, so the first goes farther.
 
@@ -289,6 +311,8 @@ def _prepare(
     check_norm(norm)
     flat = flat_rows(tf.convert_to_tensor(perturbation))
     radius = one_per_sample(radius, flat)
+    if tf.executing_eagerly() and not np.all(radius.numpy() >= 0):
+        raise ValueError(f"`radius` must be at least 0. Received: {radius.numpy().min():g}.")
     # No coordinate of a point in the ball is farther out than the radius.
     low, high = -radius * tf.ones_like(flat), radius * tf.ones_like(flat)
     if box is not None:

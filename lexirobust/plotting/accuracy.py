@@ -22,13 +22,13 @@ class CurveWithInterval(Curve, Protocol):
         """Returns the ends of the accuracies' confidence intervals, array `[K, 2]` in [0, 1]."""
 
 
-def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
+def accuracy_curves(curves: Mapping[str, CurveWithInterval] | CurveWithInterval) -> Figure:
     """Draws accuracy by magnitude, with intervals, several classifiers on one axis.
 
     Training methods, such as "OLSRC" or "standard", have the same color in every picture.
 
     Args:
-        curves: Mapping from a classifier's name to its `AccuracyCurve`.
+        curves: Mapping from a classifier's name to its `AccuracyCurve`, or one curve.
 
     Returns:
         Figure with one axes. A mark for each magnitude that was measured, with its 95 % interval:
@@ -38,6 +38,7 @@ def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
 
     Raises:
         ValueError: If there is no curve.
+        TypeError: If something is no curve.
 
     Example:
 
@@ -49,7 +50,14 @@ def accuracy_curves(curves: Mapping[str, CurveWithInterval]) -> Figure:
     >>> figure.axes[0].get_ylabel()
     'accuracy, %'
     """
+    curves = curves if isinstance(curves, Mapping) else {"": curves}
     check_not_empty("curves", curves)
+    for curve in curves.values():
+        if not hasattr(curve, "magnitudes"):
+            raise TypeError(
+                "`curves` must be a curve, or a mapping from names to curves. Received: "
+                f"{type(curve).__name__}."
+            )
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     measured = np.unique(np.concatenate([curve.magnitudes for curve in curves.values()]))

@@ -9,8 +9,8 @@ import numpy as np
 from lexirobust.evaluation import AccuracyCurve
 from lexirobust.reporting.samples import data_url
 
-_ELSEWHERE: Final = ("attacks", "magnitudes")
-"""Settings that the page shows in other places."""
+_ELSEWHERE: Final = ("attacks", "magnitudes", "logits")
+"""Settings that the page shows in other places, or that are there to tell classifiers apart."""
 _LABELS: Final = {
     "data": "data digest",
     "classifier": "weights digest",

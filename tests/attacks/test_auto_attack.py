@@ -67,6 +67,18 @@ def test_one_magnitude_at_a_time_breaks_what_a_sweep_does():
             assert np.array_equal(LINEAR.labels(moved) != Y, expected)
 
 
+def test_nothing_is_attacked_at_magnitude_0():
+    (magnitude,) = between(threshold("l2", WRONG), 3)
+    alone = AutoAttack("l2", **FEW).search(LINEAR, X, WRONG, [magnitude])
+    found = AutoAttack("l2", **FEW).search(LINEAR, X, WRONG, [magnitude, 0.0])
+    np.testing.assert_array_equal(found.passes, alone.passes)
+    np.testing.assert_array_equal(found.found_by[0], alone.found_by[0])
+    np.testing.assert_array_equal(found.x_adv[0], alone.x_adv[0])
+    np.testing.assert_array_equal(found.found_by[1], [CLEAN] + [RESISTS] * (len(X) - 1))
+    np.testing.assert_array_equal(found.x_adv[1], X)
+    assert not AutoAttack("l2", **FEW).search(LINEAR, X, WRONG, [0.0]).passes.any()
+
+
 def test_samples_may_have_scales_of_their_own():
     distances = threshold("linf")
     scale = np.float32(1.1) * distances * np.where(np.arange(len(Y)) % 2, 1.0, 0.8)

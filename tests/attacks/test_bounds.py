@@ -8,6 +8,15 @@ from lexirobust.attacks.bounds import MONOTONE, interval_bounds, relax
 layers = keras.layers
 
 
+def test_a_box_whose_ends_are_swapped_is_refused():
+    """What it gave would be no bounds."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    low, high = tf.constant([[0.0, 1.0]]), tf.constant([[1.0, 0.5]])
+    with pytest.raises(ValueError, match="`low` must be at most `high`"):
+        interval_bounds(model, low, high)
+    interval_bounds(model, low, low)
+
+
 def randomized(model, seed=0):
     """Random weights for every variable, batch statistics included."""
     rng = np.random.default_rng(seed)

@@ -252,9 +252,10 @@ BAD = {
         1.5: "`restarts` must be an integer .* Received: 1.5",
     },
     "step_size": {
-        0.0: "`step_size` must be positive and .* Received: 0.0",
-        np.inf: "`step_size` must be positive and .* Received: inf",
+        0.0: "`step_size` must be a finite number above 0. Received: 0.0",
+        np.inf: "`step_size` must be a finite .* Received: inf",
         np.nan: "`step_size` must be .* Received: nan",
+        "0.1": "`step_size` must be .* Received: '0.1'",
     },
     "constraint": {"ball": "`constraint` must be one of .* Received: 'ball'"},
     "goal": {"win": "`goal` must be one of .* Received: 'win'"},
@@ -263,16 +264,22 @@ BAD = {
         (1.0, 0.0): r"`bounds` must be .* Received: \(1.0, 0.0\)",
         (0.0, np.inf): "`bounds` must be .*finite",
         (0.0, np.nan): "`bounds` must be .*finite",
+        ("0", "1"): r"`bounds` must be .* Received: \('0', '1'\)",
+        (0.0, (1.0,)): "`bounds` must be .* Received:",
         3: "`bounds` must be .* Received: 3",
     },
     "variant": {"svgd": "`variant` must be one of .* Received: 'svgd'"},
     "interaction": {
         -1.0: "`interaction` must be .* Received: -1.0",
         np.nan: "`interaction` must be .* Received: nan",
+        "1": "`interaction` must be .* Received: '1'",
     },
     "moves": {0: r"`moves` must be an integer of at least 1\. Received: 0"},
     "max_queries": {0: "`max_queries` must be an integer of at least 1"},
-    "p_init": {0.0: "`p_init` must be above 0 .* Received: 0.0"},
+    "p_init": {
+        0.0: "`p_init` must be above 0 .* Received: 0.0",
+        "0.8": "`p_init` must be .* Received: '0.8'",
+    },
     "rotations": {
         2: "`rotations` must be an odd integer .* Received: 2",
         1.0: "`rotations` must be an odd integer .* Received: 1.0",
@@ -280,20 +287,34 @@ BAD = {
     "translations": {-1: "`translations` must be an odd .* Received: -1"},
     "degrees_per_pixel": {
         -1.0: "`degrees_per_pixel` must be .* Received: -1.0",
-        np.inf: "`degrees_per_pixel` must be finite",
+        np.inf: "`degrees_per_pixel` must be a finite",
+        "10": "`degrees_per_pixel` must be a finite number of at least 0. Received: '10'",
     },
-    "fill": {2.0: r"`fill` must be .*\(0.0, 1.0\). Received: 2.0"},
+    "fill": {
+        2.0: r"`fill` must be .*\(0.0, 1.0\). Received: 2.0",
+        None: "`fill` must be a finite number. Received: None",
+    },
     "smoothness": {
         -0.1: "`smoothness` must be .* Received: -0.1",
-        np.nan: "`smoothness` must be finite",
+        np.nan: "`smoothness` must be a finite",
+        "no": "`smoothness` must be .* Received: 'no'",
     },
-    "overshoot": {-0.1: "`overshoot` must be finite and at least 0"},
-    "alpha_max": {1.5: "`alpha_max` must be from 0 to 1"},
-    "eta": {0.9: "`eta` must be finite and at least 1"},
-    "beta": {1.0: "`beta` must be above 0 and below 1"},
+    "overshoot": {
+        -0.1: "`overshoot` must be a finite number of at least 0",
+        None: "`overshoot` must be .* Received: None",
+    },
+    "alpha_max": {
+        1.5: "`alpha_max` must be a number from 0 to 1",
+        "0.1": "`alpha_max` must be .* Received: '0.1'",
+    },
+    "eta": {0.9: "`eta` must be a finite number of at least 1"},
+    "beta": {1.0: "`beta` must be a number above 0 and below 1", None: "`beta` must be"},
     "gradient_queries": {1.5: "`gradient_queries` must be an integer of at least 1"},
     "tries": {0: "`tries` must be an integer of at least 1"},
-    "spherical_step": {0.0: "`spherical_step` must be above 0 and below 1"},
+    "spherical_step": {
+        0.0: "`spherical_step` must be a number above 0 and below 1",
+        "0.1": "`spherical_step` must be .* Received: '0.1'",
+    },
     "target_rank": {
         0: "`target_rank` must be an integer of at least 1",
         1.5: "`target_rank` must be an integer of at least 1",
@@ -302,14 +323,14 @@ BAD = {
     "version": {"fast": "`version` must be one of .*'standard'.* Received: 'fast'"},
     "eot_samples": {0: "`eot_samples` must be an integer of at least 1"},
     "candidates": {0: "`candidates` must be an integer of at least 1"},
-    "source_step": {1.0: "`source_step` must be above 0 and below 1"},
+    "source_step": {1.0: "`source_step` must be a number above 0 and below 1"},
 }
 # Any value will do, or what is refused has a test in the attack's own file.
 ANY = {"seed", "random_start", "early_stop", "exhaustive", "attack", "attacks", "magnitudes"}
 ANY |= {"unexplored", "cells"}
 # Settings that do not go together.
 TOGETHER = {
-    attacks.Spatial: ({"fill": np.nan, "bounds": None}, "`fill` must be finite"),
+    attacks.Spatial: ({"fill": np.nan, "bounds": None}, "`fill` must be a finite"),
     attacks.GuidedPGD: ({"early_stop": True}, "`early_stop` must be False"),
     attacks.VoronoiPGD: ({"early_stop": True}, "`early_stop` must be False"),
 }

@@ -34,15 +34,29 @@ def test_comes_near_the_worst_point_of_a_linear_classifier(norm, constraint, goa
 
 @BOTH
 @pytest.mark.parametrize("shape", [(20,), (5, 4), (5, 2, 2), (1, 5, 4), (20, 1, 1)])
-def test_norm_is_exact_in_bounds(norm, shape):
+def test_norm_is_exact_for_inputs_of_every_shape(norm, shape):
     classifier, x = linear.Linear(), linear.samples()
     y = classifier.labels(x)
     x = x.reshape(-1, *shape)
     attack = Square(norm, max_queries=10)
     moved = attack.perturb(classifier, tf.constant(x), tf.constant(y), MAGNITUDES[norm], SEED)
     assert moved.shape == x.shape
-    assert np.all((moved >= 0) & (moved <= 1))
     np.testing.assert_allclose(geometry.norm(moved - x, norm), MAGNITUDES[norm], rtol=1e-5)
+
+
+@BOTH
+def test_channels_that_seem_to_come_first_are_warned_of(norm, recwarn):
+    """Taken for a column of one image, a channel would have no squares of its own."""
+
+    def classifier(x):
+        return tf.stack([tf.reduce_sum(x, axis=(1, 2, 3)), tf.zeros(tf.shape(x)[0])], axis=1)
+
+    attack, y = Square(norm, max_queries=3), tf.constant([0])
+    for shape in ((5, 5, 3), (3, 5, 4), (3, 5)):
+        attack.perturb(classifier, tf.ones((1, *shape, 1)[:4]) / 2, y, 0.1, SEED)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"\(None, 3, 5, 6\), whose channels seem to come first"):
+        attack(classifier, tf.ones((1, 3, 5, 6)) / 2, y, 0.1)
 
 
 @BOTH

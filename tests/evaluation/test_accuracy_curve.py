@@ -85,6 +85,12 @@ def test_intervals_are_wilsons(confidence):
     assert np.isnan(measured.interval()[1]).all()
 
 
+@pytest.mark.parametrize("confidence", ["95%", 1.0, None])
+def test_confidences_are_numbers_between_0_and_1(confidence):
+    with pytest.raises(ValueError, match="`confidence` must be a number above 0 and below 1"):
+        curve().interval(confidence)
+
+
 def test_json_brings_back_the_same_curve():
     measured = curve()
     read = lr.AccuracyCurve.from_json(measured.to_json())
@@ -135,11 +141,44 @@ def test_what_was_measured_can_be_written(tmp_path):
         ('{"schema_version": 2}', "Received: version 2"),
         ('{"schema_version": 1, "eps": [0]}', "whole curve. Received: no .*'correct'"),
         ("{", "Expecting"),
+        ("c.json", r"`text` must be JSON, or .* as a pathlib.Path. Received: 'c.json'"),
+        (None, "`text` must be JSON, .* Received: None"),
     ],
 )
 def test_other_texts_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         lr.AccuracyCurve.from_json(text)
+
+
+def test_lists_and_zeros_and_ones_make_a_curve_that_is_written_and_read():
+    correct, zeros = [[1, 1, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]
+    measured = lr.AccuracyCurve([0, 1], correct, zeros, zeros, np.ones((2, 3), int))
+    np.testing.assert_allclose(measured.accuracy, [2 / 3, 1 / 3])
+    assert not (measured + measured).correct[1, 2]
+    read = lr.AccuracyCurve.from_json(measured.to_json())
+    np.testing.assert_array_equal(read.correct, np.array(correct, bool))
+    assert {name: getattr(read, name).dtype.kind for name in FIELDS} == {
+        **dict.fromkeys(FIELDS, "b"),
+        **dict.fromkeys(("magnitudes", "losses", "norms"), "f"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"correct": [[2, 1]]}, r"`correct` must be an array of bools.*shape \(1, 2\), dtype int"),
+        ({"correct": [["1", "0"]]}, "`correct` must be an array of bools"),
+        ({"valid": "all"}, "`valid` must be an array of bools"),
+        ({"losses": [[None, 0.5]]}, "`losses` must be an array of numbers. Received: list"),
+        ({"norms": [[0.5], [0.5, 1.0]]}, "`norms` must be an array of numbers. Received: list"),
+        ({"magnitudes": ["0.5"]}, "`magnitudes` must be an array of numbers"),
+    ],
+)
+def test_outcomes_of_another_kind_are_refused(changes, message):
+    zeros = np.zeros((1, 2))
+    given = {"magnitudes": [0.5], "correct": zeros == 0, "losses": zeros, "norms": zeros}
+    with pytest.raises(TypeError, match=message):
+        lr.AccuracyCurve(**{**given, "feasible": zeros == 0, **changes})
 
 
 def places(content, path=()):
@@ -270,6 +309,20 @@ def test_sums_need_the_same_classifier():
         assert (one + known).settings["classifier"] == "abc"
 
 
+def test_sums_need_logits_that_are_alike():
+    logits = [[1.0, -2.0], [0.5, 0.25]]
+    one = with_settings(logits=logits)
+    rounded = with_settings(seed=1, logits=[[1.01, -2.0], [0.5, 0.251]])
+    fewer = with_settings(seed=1, logits=logits[:1])
+    for known in (rounded, fewer, curve(seed=1), with_settings(seed=1, logits=None)):
+        assert (one + known).settings["logits"] == logits
+    for others in ([[1.0, -2.0], [0.5, 0.35]], [[1.0, -2.0, 0.0], [0.5, 0.25, 0.0]]):
+        other = with_settings(seed=1, logits=others)
+        with pytest.raises(ValueError, match=r"one classifier. Received: other logits"):
+            one + other
+        assert lr.compare(one, other).order is not None
+
+
 @pytest.mark.parametrize(("one", "other"), [(True, True), (True, False), (False, True)])
 def test_a_sum_was_checked_where_both_were(one, other):
     both = with_settings(checks=one) + with_settings(seed=1, checks=other)
@@ -318,6 +371,17 @@ def test_a_plot_has_each_curve_its_interval_and_its_gap():
     assert curve().plot().axes[0].get_legend() is None
 
 
+def test_one_curve_is_drawn_without_a_name():
+    measured = curve()
+    alone, plotted = (f.axes[0] for f in (plotting.accuracy_curves(measured), measured.plot()))
+    for one, other in zip(alone.get_lines(), plotted.get_lines(), strict=True):
+        np.testing.assert_array_equal(one.get_ydata(), other.get_ydata())
+    assert alone.get_legend() is None
+    for given in ([measured], {"OLSRC": [0.5]}):
+        with pytest.raises(TypeError, match=r"`curves` must be a curve, .* Received: list"):
+            plotting.accuracy_curves(given)
+
+
 def test_the_interval_of_a_magnitude_without_neighbors_is_a_bar():
     one = lr.AccuracyCurve(
         np.array([0.0, 1.0, 2.0, 3.0]), *np.ones((4, 4, 9), bool), np.ones((4, 9), bool)
@@ -348,7 +412,9 @@ def test_intervals_of_several_curves_stand_side_by_side_at_their_magnitude():
         assert to_rgb(bars.get_color()[0]) == to_rgb(line.get_color())
         assert len(bars.get_segments()) == len(curve().magnitudes)
     low, high = axes.get_xlim()
-    assert low < curve().magnitudes.min() < curve().magnitudes.max() < high < 2 * high
+    least, most = curve().magnitudes.min(), curve().magnitudes.max()
+    # Room for the bars at either end, and no more.
+    assert least - 0.1 * (most - least) < low < least < most < high < most + 0.1 * (most - least)
 
 
 def test_the_axis_names_the_norm_where_all_curves_have_one():

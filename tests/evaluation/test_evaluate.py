@@ -206,6 +206,29 @@ def test_a_backup_of_another_callable_is_refused(classifier, samples, tmp_path, 
     assert_equal(resumed, measure(classifier, *samples))
 
 
+def test_curves_of_other_classifiers_do_not_add_up(classifier, samples):
+    """Weights do not tell them apart; see above."""
+    scaled = keras.Sequential([keras.layers.Rescaling(0.5), classifier])
+    curves = [measure(each, *samples) for each in (classifier, scaled)]
+    curves += [measure(lambda x, net=net: net(x), *samples) for net in (classifier, scaled)]
+    assert np.shape(curves[0].settings["logits"]) == (5, 3)
+    for one, other in ((0, 1), (2, 3), (0, 3)):
+        with pytest.raises(ValueError, match="Received: other logits"):
+            curves[one] + curves[other]
+    assert_equal(curves[0] + curves[2], curves[0])
+    assert lr.AccuracyCurve.from_json(curves[0].to_json()).settings == curves[0].settings
+
+
+def test_nothing_is_said_of_the_logits_of_randomized_classifiers(classifier, samples):
+    def noisy(x):
+        return classifier(x) + tf.random.normal((1, 3))
+
+    with pytest.warns(UserWarning, match="randomized"):
+        curve = measure(noisy, *samples)
+    assert curve.settings["logits"] is None
+    curve + measure(classifier, *samples)
+
+
 def test_a_folder_of_other_things_is_no_backup(classifier, samples, tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
     with pytest.raises(ValueError, match="`backup` must be a new or empty folder"):

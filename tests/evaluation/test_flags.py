@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import lexirobust as lr
 from lexirobust.attacks import FGSM, PGD, AutoAttack, GuidedPGD, HopSkipJump, Spatial, Square
-from lexirobust.evaluation.flags import of_another_scale
+from lexirobust.evaluation.scale_flags import in_reach, of_another_scale
 
 WEIGHTS = np.array([[1.0, -1.0], [0.5, -0.5], [-0.25, 0.25]], np.float32)
 RNG = np.random.default_rng(0)
@@ -190,6 +190,31 @@ def test_exact_norms_that_the_box_has_no_room_for_are_flagged():
     assert "exact norms out of reach" not in names(linear, within, (0.5, 30.0))
 
 
+def test_norms_by_which_every_input_is_in_reach_are_flagged_where_less_is_allowed():
+    """Their accuracy is 0, as that of 8 / 255 may be: nothing else tells them apart."""
+    attack = PGD("l2", steps=3, constraint="maximum", bounds=(-6.0, 6.0), seed=0)
+    curve = lr.evaluate_robustness(linear, X, Y, attack, [0.5, 30.0])
+    (flag,) = [flag for flag in curve.flags if flag.name == "every input in reach"]
+    assert "norm of 30 is more than the 20.7846 between" in flag.message  # 12 times the root of 3.
+    assert "every input in reach" not in names(linear, attack, (0.5, 20.0))
+
+
+@pytest.mark.parametrize(
+    ("attack", "largest", "flagged"),
+    [
+        (AutoAttack("linf"), 8.0, True),
+        (AutoAttack("linf"), 1.0, False),
+        (AutoAttack("linf", bounds=(0.0, 255.0)), 8.0, False),
+        (AutoAttack("linf", bounds=None), 8.0, False),
+        (AutoAttack("l1"), 12.5, True),
+        (AutoAttack("l1"), 12.0, False),
+        (Spatial(), 8.0, False),
+    ],
+)
+def test_what_is_in_reach_goes_by_norm_and_bounds(attack, largest, flagged):
+    assert (in_reach(largest, (2, 3, 2), [attack]) is not None) is flagged
+
+
 @pytest.mark.parametrize(
     ("norm", "largest", "bounds", "flagged"),
     [
@@ -236,13 +261,24 @@ def test_checks_can_be_left_out():
 
 
 @pytest.mark.parametrize(
-    "attack", [FGSM("l2", bounds=None), PGD("l2", goal="minimize", bounds=None), Spatial()]
+    ("attack", "expected"),
+    [
+        (
+            FGSM("l2", bounds=None),
+            ["no gradients", "not at chance", "noise is stronger", "search is stronger"],
+        ),
+        # Where the loss falls, other attacks say nothing; a search asks for no gradients.
+        (PGD("l2", goal="minimize", bounds=None), ["no gradients"]),
+        (Spatial(), []),
+    ],
+    ids=["FGSM", "PGD that minimizes", "Spatial"],
 )
-def test_any_attack_can_be_checked(attack):
+def test_any_attack_can_be_checked(attack, expected):
+    given = {"magnitudes": (1.0,)}
+    classifier = linear
     if isinstance(attack, Spatial):
-        x = RNG.uniform(size=(8, 5, 5, 1)).astype(np.float32)
-        classifier = keras.Sequential([keras.Input((5, 5, 1)), keras.layers.Flatten()])
-        classifier.add(keras.layers.Dense(2))
-        assert isinstance(names(classifier, attack, (1.0,), x, np.arange(8) % 2), list)
-    else:
-        assert isinstance(names(linear, attack), list)
+        given |= {"x": RNG.uniform(size=(8, 5, 5, 1)).astype(np.float32), "y": np.arange(8) % 2}
+        layers = [keras.layers.Flatten(), keras.layers.Dense(2)]
+        classifier = keras.Sequential([keras.Input((5, 5, 1)), *layers])
+    assert names(classifier, attack, **given) == []
+    assert names(lambda x: tf.stop_gradient(classifier(x)), attack, **given) == expected

@@ -176,6 +176,8 @@ def test_places_do_not_depend_on_how_curves_are_listed():
         (curve(np.ones((3, 10)), magnitudes=MAGNITUDES + 1), {}, "same magnitudes"),
         (curve(np.ones((3, 10)), data="b"), {}, "same order"),
         (curve(np.ones((3, 10))), {"tolerance": -0.1}, "`tolerance`"),
+        (curve(np.ones((3, 10))), {"tolerance": None}, "`tolerance` must be a number from 0 to 1"),
+        (curve(np.ones((3, 10))), {"significance": "5%"}, "`significance` must be .*'5%'"),
         (curve(np.ones((3, 10))), {"significance": 0.0}, "`significance`"),
     ],
 )

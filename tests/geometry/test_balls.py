@@ -504,6 +504,13 @@ def test_compiled_by_xla_everything_is_the_same(norm):
         np.testing.assert_allclose(compiled, ours, rtol=1e-4, atol=5e-4)
 
 
+@pytest.mark.parametrize("project", [geometry.project_ball, geometry.project_sphere])
+@pytest.mark.parametrize("radius", [-1.0, [1.0, -1e-6], np.nan])
+def test_a_radius_below_0_is_refused(project, radius):
+    with pytest.raises(ValueError, match="`radius` must be at least 0"):
+        project(tf.constant([[3.0, 4.0], [0.0, 1.0]]), radius, "l2")
+
+
 def test_unknown_norm_is_refused():
     for call in (
         lambda: geometry.norm(tf.ones((1, 1)), "l3"),

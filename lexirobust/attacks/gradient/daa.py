@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import Classifier
 from lexirobust.attacks.gradient.pgd import PGD
+from lexirobust.checks import check_number
 from lexirobust.tensors import of_dtype
 
 # What the authors weigh the interaction by, for the cross entropy.
@@ -63,12 +63,10 @@ class DAA(PGD):
             raise ValueError(
                 f"`variant` must be one of {tuple(INTERACTION)}. Received: {variant!r}."
             )
-        if interaction is not None and not 0 <= interaction < np.inf:
-            raise ValueError(
-                f"`interaction` must be finite and at least 0, or None. Received: {interaction}."
-            )
         self.variant = variant
-        self.interaction = None if interaction is None else float(interaction)
+        self.interaction = None
+        if interaction is not None:
+            self.interaction = check_number("interaction", interaction, low=0)
 
     def combine_gradients(self, inputs: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Adds what the other samples of the batch do to each one; see `PGD.combine_gradients`."""

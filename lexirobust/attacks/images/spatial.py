@@ -10,9 +10,9 @@ from lexirobust.attacks.base import Attack
 from lexirobust.attacks.classifier import Classifier, logits_of
 from lexirobust.attacks.gradient.gradient_ascent import AscentSettings, gradient_ascent, ranked
 from lexirobust.attacks.gradient_check import gradient_by
-from lexirobust.attacks.inputs import as_float
+from lexirobust.attacks.inputs import as_float, channels_first
 from lexirobust.attacks.losses import cross_entropy, most_likely
-from lexirobust.checks import check_flag, check_steps
+from lexirobust.checks import check_flag, check_number, check_steps
 from lexirobust.data_forms import one_array
 from lexirobust.geometry import image_warps
 from lexirobust.tensors import classes_of, of_dtype
@@ -119,20 +119,12 @@ class Spatial(ImageAttack):
                     f"`{name}` must be an odd integer of at least 1, so that none of it is among "
                     f"them. Received: {value!r}."
                 )
-        if not 0 <= degrees_per_pixel < np.inf:
-            raise ValueError(
-                "`degrees_per_pixel` must be finite and at least 0. Received: "
-                f"{degrees_per_pixel!r}."
-            )
-        low, high = self.bounds or (-np.inf, np.inf)
-        if not np.isfinite(fill) or not low <= fill <= high:
-            raise ValueError(
-                f"`fill` must be finite and inside `bounds` {self.bounds}. Received: {fill!r}."
-            )
         self.rotations = int(rotations)
         self.translations = int(translations)
-        self.degrees_per_pixel = float(degrees_per_pixel)
-        self.fill = float(fill)
+        self.degrees_per_pixel = check_number("degrees_per_pixel", degrees_per_pixel, low=0)
+        self.fill = check_number("fill", fill)
+        if self.bounds is not None and not self.bounds[0] <= self.fill <= self.bounds[1]:
+            raise ValueError(f"`fill` must be inside `bounds` {self.bounds}. Received: {fill!r}.")
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor
@@ -205,13 +197,9 @@ class Flow(ImageAttack):
     ) -> None:
         super().__init__(bounds, seed)
         check_steps(steps, step_size, restarts, random_start)
-        if not 0 <= smoothness < np.inf:
-            raise ValueError(
-                f"`smoothness` must be finite and at least 0. Received: {smoothness!r}."
-            )
         self.steps = int(steps)
         self.step_size = None if step_size is None else float(step_size)
-        self.smoothness = float(smoothness)
+        self.smoothness = check_number("smoothness", smoothness, low=0)
         self.restarts = int(restarts)
         self.random_start = check_flag("random_start", random_start)
 
@@ -260,13 +248,9 @@ def _check_images(x: tf.Tensor) -> None:
         raise ValueError(
             f"`x` must hold images [N, height, width, channels]. Received: shape {tuple(x.shape)}."
         )
-    if x.shape[1] in (1, 3) and all(size is not None and size > 4 for size in x.shape[2:]):
-        raise ValueError(
-            "`x` must hold images with their channels last. Received: shape "
-            f"{tuple(x.shape)}, whose channels seem to come first; begin the classifier with "
-            "keras.layers.Permute((3, 1, 2)) and give it images of shape [N, height, width, "
-            "channels]."
-        )
+    problem = channels_first(x)
+    if problem is not None:
+        raise ValueError(f"`x` must hold images with their channels last. Received: {problem}")
 
 
 def _shares(count: int, dtype: tf.DType) -> tf.Tensor:

@@ -12,7 +12,7 @@ from lexirobust.attacks.minimum_norm.base import (
     binary_search,
 )
 from lexirobust.attacks.minimum_norm.decisions import DecisionAttack
-from lexirobust.checks import check_count
+from lexirobust.checks import check_count, check_number
 from lexirobust.geometry import balls
 from lexirobust.tensors import choose, spread
 
@@ -75,12 +75,9 @@ class BoundaryAttack(DecisionAttack):
     ) -> None:
         super().__init__(norm, restarts, tries, bounds, seed)
         check_count("steps", steps)
-        for name, value in (("spherical_step", spherical_step), ("source_step", source_step)):
-            if not 0 < value < 1:
-                raise ValueError(f"`{name}` must be above 0 and below 1. Received: {value!r}.")
         self.steps = int(steps)
-        self.spherical_step = float(spherical_step)
-        self.source_step = float(source_step)
+        self.spherical_step = check_number("spherical_step", spherical_step, 0, 1, inside=True)
+        self.source_step = check_number("source_step", source_step, 0, 1, inside=True)
 
     def walk(self, problem: SearchProblem, start: SearchResult, seed: tf.Tensor) -> SearchResult:
         """Walks along the boundary; see `DecisionAttack.walk`."""

@@ -3,12 +3,11 @@
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.minimum_norm.base import MinimumNormAttack, SearchProblem, SearchResult
 from lexirobust.attacks.minimum_norm.linearization import linearize
-from lexirobust.checks import check_count, check_steps
+from lexirobust.checks import check_count, check_number, check_steps
 from lexirobust.geometry import balls, hyperplanes
 from lexirobust.tensors import choose
 
@@ -53,12 +52,10 @@ class DeepFool(MinimumNormAttack):
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=None)
         check_steps(steps, None, 1, random_start=False)
-        if not 0 <= overshoot < np.inf:
-            raise ValueError(f"`overshoot` must be finite and at least 0. Received: {overshoot!r}.")
         check_count("candidates", candidates)
         self.steps = int(steps)
         self.candidates = int(candidates)
-        self.overshoot = float(overshoot)
+        self.overshoot = check_number("overshoot", overshoot, low=0)
 
     def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Steps until the class changes; see `MinimumNormAttack.find`."""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lexirobust.attacks.classifier import logits_of
@@ -16,7 +15,7 @@ from lexirobust.attacks.minimum_norm.base import (
     binary_search,
 )
 from lexirobust.attacks.minimum_norm.linearization import linearize, linearize_toward
-from lexirobust.checks import check_count, check_steps
+from lexirobust.checks import check_count, check_number, check_steps
 from lexirobust.geometry import balls, hyperplanes
 from lexirobust.geometry.hyperplanes import Boundaries
 from lexirobust.tensors import choose, spread
@@ -81,21 +80,15 @@ class FAB(MinimumNormAttack):
     ) -> None:
         super().__init__(norm=norm, bounds=bounds, seed=seed)
         check_steps(steps, None, restarts, random_start=True)
-        if not 0 <= alpha_max <= 1:
-            raise ValueError(f"`alpha_max` must be from 0 to 1. Received: {alpha_max!r}.")
-        if not 1 <= eta < np.inf:
-            raise ValueError(f"`eta` must be finite and at least 1. Received: {eta!r}.")
-        if not 0 < beta < 1:
-            raise ValueError(f"`beta` must be above 0 and below 1. Received: {beta!r}.")
         check_count("candidates", candidates)
         check_count("target_rank", target_rank, optional=True)
         self.target_rank = None if target_rank is None else int(target_rank)
         self.steps = int(steps)
         self.candidates = int(candidates)
         self.restarts = int(restarts)
-        self.alpha_max = float(alpha_max)
-        self.eta = float(eta)
-        self.beta = float(beta)
+        self.alpha_max = check_number("alpha_max", alpha_max, 0, 1)
+        self.eta = check_number("eta", eta, low=1)
+        self.beta = check_number("beta", beta, 0, 1, inside=True)
 
     def find(self, problem: SearchProblem, seed: tf.Tensor) -> SearchResult:
         """Searches from all starts; see `MinimumNormAttack.find`."""
