@@ -128,11 +128,6 @@ def loss_metric(model: keras.Model) -> keras.Metric | None:
     return model._loss_tracker
 
 
-def in_order_of_metrics(model: keras.Model, logs: dict[str, Any]) -> list[Any]:
-    """The values of logs in the order in which `evaluate` returns them."""
-    return tf.nest.flatten(model._flatten_metrics_in_order(logs))
-
-
 def compiled_loss(model: keras.Model) -> CompileLoss | None:
     """The loss that a model was compiled with, as it is computed."""
     return model._compile_loss

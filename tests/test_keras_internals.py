@@ -23,7 +23,6 @@ PRIVATE = {
     "_initial_epoch",
     "_loss_tracker",
     "_compile_loss",
-    "_flatten_metrics_in_order",
 }
 
 

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from lexirobust.checks import check_count, check_mean
 from lexirobust.data_forms import in_memory, only_input
-from lexirobust.keras_internals import in_order_of_metrics
 from lexirobust.training.data_gradients import DataGradients
 from lexirobust.training.objectives import Rank
 from lexirobust.training.progress_bar import ProgressBar
@@ -50,16 +49,6 @@ class CheckedModel(keras.Model):
             for metric in super().metrics
             if id(metric) not in left_out and getattr(metric, "names", True)
         ]
-
-    @property
-    def metrics_names(self) -> list[str]:
-        """The names of what `evaluate` returns, in its order; compiled metrics once measured."""
-        with self._only_evaluating():
-            names: list[str] = []
-            for metric in self.metrics:
-                result = metric.result() if getattr(metric, "built", True) else {}
-                names += result if isinstance(result, Mapping) else [metric.name]
-            return in_order_of_metrics(self, {name: name for name in names})
 
     @property
     def output_names(self) -> list[str] | None:

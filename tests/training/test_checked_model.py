@@ -1,4 +1,4 @@
-"""What a ranked model is to Keras: names, casts, and calls before it is compiled."""
+"""What a ranked model is to Keras: its casts, and calls before it is compiled."""
 
 import keras
 import numpy as np
@@ -10,31 +10,6 @@ from tests.training.by_hand import ATTACK, METHODS, compiled, fit, network, weig
 
 L = keras.layers
 X, Y = lr.datasets.toy(20, seed=0)
-
-
-def two_outputs():
-    inputs = keras.Input((1,))
-    return keras.Model(inputs, {name: L.Dense(2, name=name)(inputs) for name in ("one", "other")})
-
-
-def of_outputs():
-    ranks = [lr.objectives.Output(name) for name in ("one", "other")]
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    metrics = {name: ["accuracy"] for name in ("one", "other")}
-    return compiled(lr.LexicographicModel(two_outputs(), ranks), loss=loss, metrics=metrics)
-
-
-@pytest.mark.parametrize("kind", ["one output", "several outputs"])
-def test_metrics_are_named_in_the_order_of_what_evaluate_returns(kind):
-    if kind == "one output":
-        model, y = compiled(lr.OLSRC(network(), ATTACK, [1.0]), metrics=["accuracy"]), Y
-    else:
-        model, y = of_outputs(), {"one": Y, "other": 1 - Y}
-    assert model.metrics_names[0] == "loss"
-    values = model.evaluate(X, y, batch_size=20, verbose=0)
-    logs = model.evaluate(X, y, batch_size=20, verbose=0, return_dict=True)
-    assert dict(zip(model.metrics_names, values, strict=True)) == pytest.approx(logs)
-    assert {"loss@natural", "accuracy@natural"} <= {*logs} or kind == "several outputs"
 
 
 def test_trainable_is_the_classifiers():
