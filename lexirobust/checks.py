@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.names import check_names_differ
+
 
 def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitudes") -> list[float]:
     """Checks perturbation norms.
@@ -36,25 +38,8 @@ def check_magnitudes(magnitudes: Any, ranked: bool = True, name: str = "magnitud
             f"its own. Received: {values.tolist()}."
         )
     if ranked:
-        check_log_names(values.tolist(), name)
+        check_names_differ(values.tolist(), name)
     return values.tolist()
-
-
-def check_log_names(magnitudes: Sequence[float], name: str = "magnitudes") -> None:
-    """Checks that logs can tell magnitudes apart, which they name as `names.magnitude_name` does.
-
-    Args:
-        magnitudes: Different numbers.
-        name: What the caller's argument is called.
-
-    Raises:
-        ValueError: If two have the same first six digits.
-    """
-    if len({f"{magnitude:g}" for magnitude in magnitudes}) < len(magnitudes):
-        raise ValueError(
-            f"`{name}` must differ in their first six digits, by which logs name them. "
-            f"Received: {list(magnitudes)}."
-        )
 
 
 def check_priors(priors: Any, classes: int | None = None) -> np.ndarray:

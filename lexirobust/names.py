@@ -1,5 +1,6 @@
 """Names of magnitudes and objectives in logs."""
 
+from collections.abc import Sequence
 from typing import Final
 
 _OF_FORMATS: Final = ".[]{}:!"
@@ -22,6 +23,23 @@ def magnitude_name(norm: str, magnitude: float) -> str:
     ('l2=0_5', 'linf=4')
     """
     return f"{norm}={magnitude:g}".replace(".", "_")
+
+
+def check_names_differ(magnitudes: Sequence[float], name: str = "magnitudes") -> None:
+    """Checks that logs can tell magnitudes apart.
+
+    Args:
+        magnitudes: Different numbers.
+        name: What the caller's argument is called.
+
+    Raises:
+        ValueError: If two have the same first six digits.
+    """
+    if len({magnitude_name("", magnitude) for magnitude in magnitudes}) < len(magnitudes):
+        raise ValueError(
+            f"`{name}` must differ in their first six digits, by which logs name them. "
+            f"Received: {list(magnitudes)}."
+        )
 
 
 def check_name(name: str) -> str:

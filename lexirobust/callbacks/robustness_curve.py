@@ -12,12 +12,12 @@ from lexirobust.attacks.base import Attack
 from lexirobust.attacks.check_attack import check_attack
 from lexirobust.attacks.classifier import classifier_of, logits_of
 from lexirobust.callbacks.board import Periodic
-from lexirobust.checks import check_count, check_log_names, check_magnitudes
+from lexirobust.checks import check_count, check_magnitudes
 from lexirobust.data_checks import check_data
 from lexirobust.data_forms import one_array
 from lexirobust.evaluation import AccuracyCurve, evaluate_robustness
 from lexirobust.evaluation.batches import check_one_label
-from lexirobust.names import magnitude_name
+from lexirobust.names import check_names_differ, magnitude_name
 
 
 class RobustnessCurve(Periodic):
@@ -94,7 +94,7 @@ class RobustnessCurve(Periodic):
             attack.check_room(self.magnitudes[-1], np.shape(self.x)[1:])
         self.batch_size = batch_size
         self.curves: dict[int, AccuracyCurve] = {}
-        check_log_names(self.magnitudes)
+        check_names_differ(self.magnitudes)
 
     @property
     def names(self) -> list[str]:

@@ -292,7 +292,7 @@ def _measure(
 
 
 def _counted(found: Found) -> dict[str, np.ndarray]:
-    """How many samples each stage broke at each magnitude, `[K, S]`, and its passes, `[S]`."""
+    """Counts the samples that each stage broke at each magnitude, `[K, S]`, and passes, `[S]`."""
     stages = np.arange(1, len(found.passes) + 1)
     broken = np.sum(found.found_by[..., None] == stages, axis=1)
     return {"broken": broken, "passes": found.passes}
@@ -326,7 +326,7 @@ def _curve(
 
 
 def _described_stages(attack: Any, parts: Sequence[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """What each stage of an `AutoAttack` broke at each magnitude above 0, and its passes."""
+    """Tells what each stage of an `AutoAttack` broke at magnitudes above 0, and its passes."""
     broken = np.sum([part["broken"] for part in parts], axis=0)
     passes = np.sum([part["passes"] for part in parts], axis=0)
     return [
@@ -387,7 +387,7 @@ def _describe(attack: AnyAttack) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of a setting; what it cannot be known by is another one each time."""
+    """Turns a setting into what JSON can hold; what nothing is known by is new each time."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Attack | MinimumNormAttack):

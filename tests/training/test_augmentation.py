@@ -442,7 +442,8 @@ class AlwaysFlipped(L.Layer):
 )
 def test_what_augments_is_accepted(layers, data):
     model = compiled(METHODS["OLSRC"](sequential(), augmentation=keras.Sequential(layers)))
-    model.fit(*data, batch_size=12, verbose=0)
+    logs = model.fit(*data, batch_size=12, verbose=0).history
+    assert np.isfinite(logs["loss@natural"]).all()
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0), None])

@@ -241,4 +241,4 @@ def test_a_divergence_takes_attacks_that_move_their_start():
         lr.attacks.IntervalAttack(random_start=False),
         lr.attacks.Square(),
     ):
-        lr.objectives.Divergence(attack, 1.0)
+        assert lr.objectives.Divergence(attack, 1.0).attack is attack
