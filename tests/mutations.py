@@ -91,6 +91,7 @@ PRECONDITIONERS = ("tests/training/test_preconditioners.py", *UPDATE)
 MODEL = ("tests/training/test_model.py", "tests/training/test_ways_to_run.py")
 SAVING = ("tests/training/test_saving.py",)
 MEMORY = ("tests/training/test_gradient_means.py",)
+DIRECTIONS = ("tests/gem/test_directions.py",)
 TARGETS = ("tests/training/test_targets.py",)
 AUTO_ATTACK = ("tests/attacks/test_auto_attack.py",)
 FLAGS = ("tests/evaluation/test_flags.py",)
@@ -588,10 +589,38 @@ MUTATIONS: Final = (
         TARGETS,
     ),
     Mutation(
-        "targets: a rank that is missed for long asks for no more than at first",
+        "targets: a rank that is late asks for no more than one on its way",
         "training/state/targets.py",
-        "pace = PACE + (1.0 - PACE) * self._missed.value() / PATIENCE",
-        "pace = PACE * tf.ones_like(excess)",
+        "late = tf.clip_by_value((ON_TIME - times) / (ON_TIME - LATE), 0.0, 1.0)",
+        "late = tf.zeros_like(times)",
+        TARGETS,
+    ),
+    Mutation(
+        "targets: a rank that only held-out data miss asks for most of each step",
+        "training/state/targets.py",
+        "tf.minimum(tf.maximum(excess, 0.0), in_training)",
+        "tf.maximum(excess, 0.0)",
+        TARGETS,
+    ),
+    Mutation(
+        "directions: a mix that is turned does not keep its length",
+        "gem/directions.py",
+        "kept = length * tf.math.divide_no_nan(",
+        "kept = own * tf.math.divide_no_nan(",
+        DIRECTIONS,
+    ),
+    Mutation(
+        "directions: a turned rank takes more of a higher one than that gives",
+        "gem/directions.py",
+        "(most < 0) & (spent < most)",
+        "(most < 0) & (spent < 2.0 * most)",
+        DIRECTIONS,
+    ),
+    Mutation(
+        "directions: an optimizer that does not normalize steps turns them as well",
+        "training/step/update.py",
+        "    if metric is None:\n        directions = None\n",
+        "",
         TARGETS,
     ),
     Mutation(

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from lexirobust.checks import check_alphas
-from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_and_cap, solve_dual
+from lexirobust.gem.directions import turned
+from lexirobust.gem.dual import as_square, asked_lengths, correction, solve_and_cap
 from lexirobust.gem.gradients import Gradients, as_floats, count, matrix_of, per_variable
 from lexirobust.gem.gramian import cosines, gramian, inner_products
 from lexirobust.graphs import compiled
@@ -46,24 +47,33 @@ def onestep(
     alphas: Sequence[float] | tf.Tensor,
     margin: float = 0.0,
     bounds: Sequence[float] | tf.Tensor | None = None,
+    directions: Sequence[float] | tf.Tensor | None = None,
 ) -> Onestep:
     """Computes the weights of the Onestep update and what there is to report about them.
 
     With bounds, the shares of rank k and of those below it keep rank k's bound, and so does their
     mix. The shares of higher ranks owe it nothing.
 
+    An update that descends rank k as fast as its own gradient may still be many times as long,
+    along gradients of lower ranks. Optimizers that normalize steps shorten all of it. Directions
+    turn it.
+
     Args:
         gram: `[T, T]` Gramian of the gradients, rank 1 first.
         alphas: `[T]` non-negative weights of the ranks, summing to 1.
         margin: Lower bound of the multipliers, GEM's memory strength.
         bounds: As in `solve_dual`: how fast each rank is to descend at least; `None` is GEM.
+        directions: `[T]` least cosines, below 1, between the projected gradient of rank k and the
+            mix of it and those below it, which is turned where it has less and keeps its length;
+            at 0 and below it is left alone. The last entry is not used. `None` turns nothing.
 
     Returns:
         An `Onestep`.
 
     Raises:
-        ValueError: As `solve_dual`, or if there is not one of `alphas` for each rank. Where they
-            are numbers and not a tensor, also if one is negative or they do not sum to 1.
+        ValueError: As `solve_dual`, or if there is not one of `alphas`, or of `directions`, for
+            each rank. Where they are numbers and not a tensor, also if an alpha is negative or they
+            do not sum to 1, or if a direction is 1 or above.
 
     Example:
 
@@ -77,6 +87,12 @@ def onestep(
     [0.5, 0.0]
     >>> onestep(step.gramian, [0.5, 0.5], bounds=[-0.5, 0.0]).descent.numpy().tolist()
     [0.25, 0.125]
+
+    Turned toward rank 1, the update is as long as before.
+
+    >>> step = onestep(gramian([[1.0, 0.0], [0.0, 3.0]]), [0.5, 0.5], directions=[0.8, 0.0])
+    >>> [round(float(weight), 3) for weight in step.weights]
+    [1.265, 0.316]
 
     Reference:
         Section 4.3 of "Finding a human-like classifier".
@@ -97,7 +113,9 @@ def onestep(
         alphas = tf.ensure_shape(alphas, [ranks])
     if ranks is None and alphas.shape[0] is not None:
         gram = tf.ensure_shape(gram, [alphas.shape[0]] * 2)
-    solution = solve_dual(gram, margin, bounds)
+    solution, least = solve_and_cap(gram, margin, bounds)
+    if directions is not None:
+        alphas = turned(gram, solution.multipliers, least, alphas, directions)
     weights = alphas + tf.linalg.matvec(solution.multipliers, alphas, transpose_a=True)
     return Onestep(
         weights=weights,
@@ -116,6 +134,7 @@ def onestep_weights(
     alphas: Sequence[float] | tf.Tensor,
     margin: float = 0.0,
     bounds: Sequence[float] | tf.Tensor | None = None,
+    directions: Sequence[float] | tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes the weight of every gradient in the Onestep update.
 
@@ -133,6 +152,7 @@ def onestep_weights(
         alphas: `[T]` non-negative weights of the ranks, summing to 1.
         margin: Lower bound of the multipliers, GEM's memory strength.
         bounds: As in `solve_dual`: how fast each rank is to descend at least; `None` is GEM.
+        directions: As in `onestep`: in what direction the update goes; `None` turns nothing.
 
     Returns:
         `[T]` float64 tensor.
@@ -149,7 +169,7 @@ def onestep_weights(
     Reference:
         Section 4.3 of "Finding a human-like classifier".
     """
-    return onestep(gram, alphas, margin, bounds).weights
+    return onestep(gram, alphas, margin, bounds, directions).weights
 
 
 def project(

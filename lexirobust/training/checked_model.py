@@ -85,13 +85,18 @@ class CheckedModel(keras.Model):
 
     def begin_fit(
         self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
-    ) -> None:
+    ) -> list[keras.callbacks.Callback]:
         """Prepares a `fit` whose data have been checked.
 
         Args:
             arguments: Its own, by name.
             callbacks: Its callbacks, one by one.
+
+        Returns:
+            Callbacks that it is to have besides.
         """
+        del arguments, callbacks
+        return []
 
     def check_history(self, history: dict[str, list[float]]) -> None:
         """Warns of what the logs of a whole training give away.
@@ -138,7 +143,8 @@ class CheckedModel(keras.Model):
             call.arguments["validation_data"] = self.check_data(validation)
         elif isinstance(validation, tuple | list):
             self.check_data(*keras.utils.unpack_x_y_sample_weight(validation))
-        self.begin_fit(call.arguments, _listed(call.arguments.get("callbacks")))
+        own = self.begin_fit(call.arguments, _listed(call.arguments.get("callbacks")))
+        call.arguments["callbacks"] = _with_own(call.arguments.get("callbacks"), own)
         if not self.settings.detailed_logs:
             call.arguments["callbacks"] = _with_bar(call.arguments)
         self._validates = validation is not None or bool(call.arguments.get("validation_split"))
@@ -327,6 +333,13 @@ class CheckedModel(keras.Model):
             yield
         finally:
             self._evaluating = before
+
+
+def _with_own(callbacks: Any, own: Sequence[keras.callbacks.Callback]) -> Any:
+    """The callbacks of a call of `fit` after a model's own; a list of Keras's knows all it has."""
+    if not own or isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    return [*own, *_listed(callbacks)]
 
 
 def _with_bar(arguments: Mapping[str, Any]) -> Any:

@@ -45,6 +45,7 @@ from lexirobust.training.step.objective_losses import (
 )
 from lexirobust.training.step.training_step import TrainingStep
 from lexirobust.training.step_means import StepMeans
+from lexirobust.training.steps_left import StepsLeft
 from lexirobust.training.target_warnings import warn_of_idle_targets, warn_of_missed_targets
 
 
@@ -449,12 +450,14 @@ class LexicographicModel(CheckedModel, ResumableModel):
 
     def begin_fit(
         self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
-    ) -> None:
+    ) -> list[keras.callbacks.Callback]:
         """Has targets hold on training data, where no callback moves them to held-out data."""
-        del arguments
-        moved = any(getattr(each, "moves_targets", False) for each in callbacks)
-        if self._targets is not None and not moved:
+        own = super().begin_fit(arguments, callbacks)
+        if self._targets is None:
+            return own
+        if not any(getattr(each, "moves_targets", False) for each in callbacks):
             self._targets.hold_to_training()
+        return [*own, StepsLeft(self._targets)]
 
     def check_history(self, history: dict[str, list[float]]) -> None:
         """Warns of targets that were missed, and of a `warm_start` with nothing to start from."""

@@ -50,6 +50,6 @@ def warn_of_missed_targets(history: dict[str, list[float]], estimates: TargetEst
             continue
         warn(
             f"The target of {name!r} was not reached: {kind} {last:.4g} (`{log}@{name}`) after "
-            f"the last epoch, asked {target.value:.4g}. The ranks below it had what did not oppose "
-            "it. Train longer, use a larger network, or ask for what plain training reaches."
+            f"the last epoch, asked {target.value:.4g}. The ranks below it had what it left to "
+            "them. Train longer, use a larger network, or ask for what plain training reaches."
         )

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
+from lexirobust import gem
 from lexirobust.training.objectives import Batch
 from lexirobust.training.state import targets
-from lexirobust.training.state.targets import FREE, Target, bound_of
+from lexirobust.training.state.targets import DIRECTION, FREE, PACE, Target, bound_of
 from tests.helpers import mirrored_strategy
 from tests.training.by_hand import ATTACK, compiled, network, weights
 
@@ -67,12 +68,12 @@ def schedule(rate, steps):
     return keras.optimizers.schedules.CosineDecay(rate, steps)
 
 
-def solved(objectives, targets, optimizer, steps, **options):
+def solved(objectives, targets, optimizer, steps, run_eagerly=False, **options):
     """The weights after so many steps."""
     keras.utils.set_random_seed(0)
     classifier = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
     model = lr.LexicographicModel(classifier, objectives, targets=targets, **options)
-    model.compile(optimizer)
+    model.compile(optimizer, run_eagerly=run_eagerly)
     x, y = np.zeros((steps, 2), np.float32), np.zeros(steps, np.int32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The mean over all steps has not met its target.
@@ -196,25 +197,137 @@ def test_bounds_demand_descent_above_the_target_and_free_the_rank_far_below():
     np.testing.assert_allclose(bound_of(excess, tf.constant(0.5, tf.float64)), expected)
 
 
-def test_a_rank_asks_for_more_the_longer_it_misses_its_target(monkeypatch):
-    """Half its own speed at first, all of it in the end; once it was met for long, half again."""
-    monkeypatch.setattr(targets, "PATIENCE", 4)
+@pytest.mark.parametrize("steps", [20, 200])
+def test_the_rate_is_what_losses_fell_by_of_late(steps):
+    """Of an even fall it is what a step falls by; of none, nothing."""
+    estimates = model_of([Target(loss=1.0)])._targets
+    for step in range(1, steps + 1):
+        estimates._count.assign([step] * 3)
+        values = tf.constant([5.0 - 0.01 * step, 1.0, 0.0], tf.float64)
+        rate = estimates._rate(values, tf.constant([True] * 3))
+    # The first steps are as many as make up a recent mean.
+    expected = [0.01 * (steps - 4) / steps, 0.0, 0.0]
+    np.testing.assert_allclose(rate, expected, rtol=0.1, atol=1e-12)
+
+
+def test_steps_that_count_for_nothing_change_no_rate():
+    rates = []
+    for every in (1, 10):
+        estimates = model_of([Target(loss=1.0)])._targets
+        for step in range(every, 401, every):
+            estimates._count.assign([step // every] * 3)
+            for counted in [False] * (every - 1) + [True]:
+                values = tf.constant([5.0 - 0.01 * step, 1.0, 0.0], tf.float64)
+                found = estimates._rate(values, tf.constant([counted] * 3))
+        rates.append(float(found[0]))
+    assert rates[1] == pytest.approx(10 * rates[0], rel=0.2)
+
+
+@pytest.mark.parametrize("times", [0.0, 3.0])
+def test_a_rank_that_is_late_asks_for_all_of_its_speed_and_most_of_the_step(times):
+    """One that makes no progress is late, too."""
     model = model_of([Target(loss=1e-3)], keras.optimizers.SGD(0.0))
-    asked = []
+    logs = train(model, batch_size=len(X), epochs=10)
+    loss = logs["loss@natural"][-1]
+    # Five times what it has fallen by of late, in as many steps as there were, is what it misses.
+    model._targets._slow_means.assign([loss * (1 + times / 5.0 * 11 / 10 / (1 - 4 / 11)), 0.0, 0.0])
+    model._targets.expect(11)
+    asked = model._targets.update(*seen(model))
+    np.testing.assert_allclose(asked.bounds, [1, 0, 0])
+    np.testing.assert_allclose(asked.directions, [DIRECTION, 0, 0])
 
-    def note(batch, logs):
-        asked.append(float(model._targets._missed[0]))
 
-    note_each = keras.callbacks.LambdaCallback(on_train_batch_end=note)
-    train(model, batch_size=len(X), epochs=6, callbacks=[note_each])
-    assert asked == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
-    np.testing.assert_allclose(model._targets.update(*seen(model)).bounds, [1, 0, 0])
-    model._targets.targets[0] = Target(loss=1e3)
-    for _ in range(4):
-        model._targets.update(*seen(model))
-    model._targets.targets[0] = Target(loss=1e-3)
-    bounds = model._targets.update(*seen(model)).bounds
-    np.testing.assert_allclose(bounds, [0.5 + 0.5 / 4, 0, 0])
+@pytest.mark.parametrize(("loss", "direction"), [(10.0, 0.0), (1e-3, DIRECTION)])
+def test_a_rank_that_only_held_out_data_miss_asks_for_no_direction(loss, direction):
+    """What is left to learn of the training data would not help it."""
+    model = model_of([Target(loss=loss)], keras.optimizers.SGD(0.0))
+    train(model, batch_size=len(X), epochs=10)
+    estimate = float(model._targets._means[0]) + 20.0
+    model._targets._offsets.assign([20.0, 0.0, 0.0])
+    model._targets._slow_means.assign([2.0 * estimate, 0.0, 0.0])  # It has fallen by as much.
+    model._targets.expect(11)
+    asked = model._targets.update(*seen(model))
+    np.testing.assert_allclose(asked.bounds, [1, 0, 0])
+    np.testing.assert_allclose(asked.directions, [direction, 0, 0])
+
+
+def test_a_rank_on_its_way_asks_for_half_of_its_speed_and_no_direction():
+    model = model_of([Target(loss=1e-3)], keras.optimizers.SGD(0.0))
+    train(model, batch_size=len(X), epochs=10)
+    model._targets._slow_means.assign([1e9, 0.0, 0.0])  # It has fallen by as much.
+    model._targets.expect(100)
+    asked = model._targets.update(*seen(model))
+    np.testing.assert_allclose(asked.bounds, [PACE, 0, 0])
+    np.testing.assert_allclose(asked.directions, [0, 0, 0])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_how_many_steps_are_left_is_counted_to_the_end_of_fit(known):
+    """Of data of unknown length, from its second epoch on; before, as many as there were."""
+    model, left = model_of(), []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: left.append(model._targets._steps_left().numpy()[0])
+    )
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
+    if not known:
+        data = data.filter(lambda x, y: True)
+    steps = len(X) // 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(data, epochs=3, verbose=0, callbacks=[note])
+        model.fit(data, epochs=7, initial_epoch=5, verbose=0, callbacks=[note])
+    first, again = ([3, 2, 1], [2, 1]) if known else ([0, 2, 1], [3, 1])
+    assert left == [steps * each for each in first + again]
+
+
+def test_after_fit_as_many_steps_are_taken_to_be_left_as_there_were():
+    model = model_of()
+    train(model, epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train_on_batch(X, Y)
+    steps = model._targets.steps
+    assert model._targets._steps_left().numpy()[0] == steps == 2 * len(X) // 10 + 1
+
+
+def test_a_resumed_training_expects_the_steps_that_it_did_before(tmp_path):
+    """Also of data of unknown length, and in its first epoch."""
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10).filter(lambda x, y: True)
+    whole, begun = model_of(), model_of()
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(begun, "stop_training", epoch == 2)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole.fit(data, epochs=5, verbose=0)
+        begun.fit(data, epochs=5, verbose=0, callbacks=[stop])
+        begun.save(tmp_path / "model.keras")
+        resumed = keras.models.load_model(tmp_path / "model.keras")
+        resumed.fit(data, epochs=5, initial_epoch=3, verbose=0)
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "RMSprop", "SGD"])
+def test_steps_whose_length_is_normalized_go_the_way_of_a_rank_that_is_late(optimizer, monkeypatch):
+    """In the optimizer's metric; others descend it as fast as it would alone by their length."""
+    steps, onestep = [], gem.onestep
+
+    def noted(gram, alphas, margin, bounds, directions):
+        step = onestep(gram, alphas, margin, bounds, directions)
+        steps.append((step, 0.0 if directions is None else float(directions[0])))
+        return step
+
+    monkeypatch.setattr(gem, "onestep", noted)
+    monkeypatch.setattr(targets, "LATE", 1e9)  # Whatever progress it makes, it is late.
+    monkeypatch.setattr(targets, "ON_TIME", 2e9)
+    solved([ONE, TWO], [0.25], getattr(keras.optimizers, optimizer)(0.01), 60, run_eagerly=True)
+    for step, asked in steps:
+        weights, gram = step.weights.numpy(), step.gramian.numpy()
+        cosine = (gram @ weights)[0] / np.sqrt(gram[0, 0] * weights @ gram @ weights)
+        assert asked == 0 or cosine >= asked - 1e-6
+        assert asked == 0 or step.descent[0] >= PACE * asked - 1e-6
+    assert len(steps) == 60
+    assert (max(asked for _, asked in steps) > 0.9) == (optimizer != "SGD")
 
 
 def test_far_above_its_target_a_rank_keeps_its_weight():

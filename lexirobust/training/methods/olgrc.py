@@ -169,9 +169,9 @@ class OLGRC(LexicographicModel):
 
     def begin_fit(
         self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
-    ) -> None:
+    ) -> list[keras.callbacks.Callback]:
         """Takes the explored region from the data, if it is exact and nothing was adapted yet."""
-        super().begin_fit(arguments, callbacks)
+        own = super().begin_fit(arguments, callbacks)
         if isinstance(self.region, NearestRegion) and not self.region.variables:
             inputs = only_input(arguments["x"])
             if not hasattr(inputs, "shape"):
@@ -182,6 +182,7 @@ class OLGRC(LexicographicModel):
             # Keras holds back the last samples.
             held_back = arguments.get("validation_split") or 0.0
             self.adapt(inputs[: int(len(inputs) * (1.0 - held_back))])
+        return own
 
     def log_unexplored(self, x: tf.Tensor, magnitude: Any) -> tf.Tensor:
         """Says how likely inputs lie outside the region explored before a magnitude.

@@ -34,11 +34,24 @@ PACE: Final = 0.5
 A rank that goes first all the way leaves the ranks below behind, who then have the rest of the
 training to catch up in.
 """
-PATIENCE: Final = 400
-"""After how many training steps that missed its target a rank asks for all of its own speed.
+DIRECTION: Final = 0.98
+"""The least cosine between a step and the descent of a rank that is late.
 
-At half of it a rank might not reach what it can reach before the learning rate has fallen.
+1 would leave nothing to the ranks below.
 """
+RECENT: Final = 4.0
+"""A mean whose share of each step is this over the number of steps so far tells recent progress.
+
+Of a loss that falls at an even rate it lags behind by a fifth of what fell since the beginning:
+one over this plus 1.
+"""
+ON_TIME: Final = 12.0
+"""A rank is on its way that would make up for what it misses as often in the steps that are left.
+
+Losses fall ever more slowly, so that what they do at present flatters.
+"""
+LATE: Final = 6.0
+"""A rank is late that would make up for it no more often than this."""
 FREE: Final = -1e6
 """A bound that no step reaches: the rank does not constrain those below it."""
 
@@ -48,14 +61,15 @@ class Target:
     """The loss or the accuracy at which a rank is good enough.
 
     While a rank misses its target, the ranks below it must let it descend: half as fast as it would
-    alone at first, and the faster the longer it misses it. Once it has met it, they may spend what
-    is left: as much as brings it back to its target, and no more. Far above its target it keeps its
-    alpha, which is shared by the ranks below it the more, the nearer it comes. So a model with
-    `Target(accuracy=0.99)` for its natural rank is as robust as training finds at 99 % accuracy.
+    alone if it is on its way there, and as fast as alone, in most of each step, if it would be late
+    for the end of `fit`. Once it has met it, they may spend what is left: as much as brings it back
+    to its target, and no more. Far above its target it keeps its alpha, which is shared by the
+    ranks below it the more, the nearer it comes. So a model with `Target(accuracy=0.99)` for its
+    natural rank is as robust as training finds at 99 % accuracy.
 
     What is compared with the target is a running mean over the last few training steps, or, with
-    `callbacks.HeldOutTargets`, what held-out data say. A target that cannot be reached leaves the
-    ranking strict in favor of its rank; `fit` warns of it at its end.
+    `callbacks.HeldOutTargets`, what held-out data say. A target that cannot be reached takes most
+    of each step; `fit` warns of it at its end.
 
     Args:
         loss: The loss of the rank as it is logged, `loss@NAME`, above 0, without the classifier's
@@ -186,13 +200,13 @@ class TargetEstimates(FixedState):
         zeros = tf.zeros([len(self.targets)], tf.float64)
         self._means, self._offsets = replicated(zeros), replicated(zeros)
         self._drift, self._spread = replicated(zeros), replicated(zeros)
-        self._missed = replicated(zeros)
+        self._slow_means, self._end = replicated(zeros), replicated(zeros)
         whole = tf.zeros([len(self.targets)], tf.int64)
         self._count = replicated(whole)
         # Of all steps since held-out data were measured.
         self._sums, self._summed = replicated(zeros), replicated(whole)
-        means = [self._means, self._offsets, self._drift, self._spread]
-        super().__init__([*means, self._missed, self._count, self._sums, self._summed])
+        means = [self._means, self._offsets, self._drift, self._spread, self._slow_means]
+        super().__init__([*means, self._end, self._count, self._sums, self._summed])
 
     def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> RankTargets:
         """Adds one batch to the estimates.
@@ -212,18 +226,52 @@ class TargetEstimates(FixedState):
         ]
         means = self._smoothed(tf.stack(values))
         estimates = means + self._offsets
-        misses = tf.stack(
-            [
-                tf.zeros([], tf.float64) if target is None else estimate / target.error - 1.0
-                for target, estimate in zip(self.targets, tf.unstack(estimates), strict=True)
-            ]
-        )
+        # 1 stands for what has no target.
+        errors = [1.0 if target is None else target.error for target in self.targets]
+        known = tf.constant([0.0 if target is None else 1.0 for target in self.targets], tf.float64)
+        misses = known * (estimates / errors - 1.0)
         excess = tf.clip_by_value(misses / TOLERANCE, -1.0, 1.0)
-        # Steps that missed a target, less those that met it.
-        known = tf.where(tf.math.is_finite(tf.stack(values)), excess, 0.0)
-        self._missed.assign(tf.clip_by_value(self._missed + known, 0.0, PATIENCE))
-        pace = PACE + (1.0 - PACE) * self._missed.value() / PATIENCE
-        return RankTargets(bound_of(excess, pace), estimates, tf.clip_by_value(misses, 0.0, 1.0))
+        # Of its training data: more of each step does not help what only held-out data miss.
+        in_training = tf.clip_by_value((means / errors - 1.0) / TOLERANCE, 0.0, 1.0)
+        counted = tf.math.is_finite(tf.stack(values))
+        rate = self._rate(estimates, counted) / errors
+        times = times_over(rate, self._steps_left(), misses)
+        late = tf.clip_by_value((ON_TIME - times) / (ON_TIME - LATE), 0.0, 1.0)
+        return RankTargets(
+            bounds=bound_of(excess, PACE + (1.0 - PACE) * late),
+            directions=DIRECTION * late * tf.minimum(tf.maximum(excess, 0.0), in_training),
+            estimates=estimates,
+            kept=tf.clip_by_value(misses, 0.0, 1.0),
+        )
+
+    @property
+    def steps(self) -> int:
+        """How many steps counted, for the rank of which most did."""
+        return int(np.max(self._count.numpy()))
+
+    @property
+    def expected(self) -> int:
+        """How many steps of a training are still to come; 0: none, or that is not known."""
+        return int(max(0.0, np.max(self._end.numpy() - self._count.numpy())))
+
+    def expect(self, steps: int | None) -> None:
+        """Is told how many steps of a training are still to come; `None`: that is not known."""
+        taken = tf.cast(self._count, tf.float64)
+        self._end.assign(tf.zeros_like(taken) if steps is None else taken + float(steps))
+
+    def _steps_left(self) -> tf.Tensor:
+        """How many steps are still to come; if that is not known, as many as there were."""
+        taken, end = tf.cast(self._count, tf.float64), self._end.value()
+        return tf.where(taken > end, taken, end - taken)
+
+    def _rate(self, estimates: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+        """How far estimates fall in a step, of late."""
+        steps = tf.maximum(tf.cast(self._count, tf.float64), 1.0)
+        old = self._slow_means.value()
+        slow = old + RECENT / tf.maximum(steps, RECENT) * (estimates - old)
+        slow = tf.where(counted, slow, old)
+        self._slow_means.assign(slow)
+        return (RECENT + 1.0) * (slow - estimates) / steps
 
     def _smoothed(self, now: tf.Tensor) -> tf.Tensor:
         """Updates the running means, which follow the faster the more they lag behind.
@@ -329,6 +377,27 @@ def shared_alphas(
             part = alphas[low] / left if left else 1.0 / (len(alphas) - rank - 1)
             shared[low] += part * given
     return shared
+
+
+def times_over(rate: tf.Tensor, steps_left: tf.Tensor, misses: tf.Tensor) -> tf.Tensor:
+    """Tells how often a rank would make up for what it misses of its target.
+
+    Args:
+        rate: By how much of its target it comes nearer in a step.
+        steps_left: How many steps are still to come.
+        misses: By how much of its target it misses it; at 0 or below, it does not.
+
+    Returns:
+        How often, at this rate, in these steps; 0 if it misses nothing.
+
+    Example:
+
+    >>> rates = tf.constant([0.12, 0.0], tf.float64)
+    >>> left, missed = tf.constant(50.0, tf.float64), tf.constant(0.5, tf.float64)
+    >>> times_over(rates, left, missed).numpy().round(3).tolist()
+    [12.0, 0.0]
+    """
+    return tf.math.divide_no_nan(rate * steps_left, tf.maximum(misses, 0.0))
 
 
 def bound_of(excess: tf.Tensor, pace: tf.Tensor) -> tf.Tensor:

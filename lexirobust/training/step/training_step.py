@@ -206,4 +206,5 @@ class TrainingStep:
             in_metric=self.settings.metric == "optimizer" and len(self.objectives) > 1,
             first_loss=losses.first_loss if self.settings.safeguard else None,
             bounds=None if targets is None else targets.bounds,
+            directions=None if targets is None else targets.directions,
         )

@@ -20,11 +20,13 @@ class RankTargets(NamedTuple):
 
     Attributes:
         bounds: `[T]` float64: how fast each rank is to descend at least, as of `gem.solve_dual`.
+        directions: `[T]` float64: in which direction the step goes at least, as of `gem.onestep`.
         estimates: `[T]` loss or error rate of each rank; 0 without a target.
         kept: `[T]` float64: the share of its weight that each rank keeps from those below it.
     """
 
     bounds: tf.Tensor
+    directions: tf.Tensor
     estimates: tf.Tensor
     kept: tf.Tensor
 
@@ -57,6 +59,7 @@ def apply_update(
     in_metric: bool,
     first_loss: Callable[[], tf.Tensor] | None,
     bounds: tf.Tensor | None = None,
+    directions: tf.Tensor | None = None,
 ) -> StepResult:
     """Takes one ranked step through a Keras optimizer.
 
@@ -80,14 +83,19 @@ def apply_update(
             taken where that is not enough. `None`: it is not checked.
         bounds: `[T]` how fast each rank is to descend at least, as of `gem.solve_dual`; the step
             that reaches the weights is held to rank 1's. `None`: no rank is to rise.
+        directions: `[T]` in which direction it goes at least, as of `gem.onestep`, in the
+            optimizer's metric. One without a metric takes steps as long as its updates: a rank
+            then descends as fast as it would alone by its bound.
 
     Returns:
         What the step did.
     """
     metric = None
     if in_metric:
-        metric = _metric(optimizer, variables, gradients, alphas, share, margin, bounds)
-    onestep = gem.onestep(gradients.gramian(metric), alphas, margin, bounds)
+        metric = _metric(optimizer, variables, gradients, alphas, share, margin, bounds, directions)
+    if metric is None:
+        directions = None
+    onestep = gem.onestep(gradients.gramian(metric), alphas, margin, bounds, directions)
     before = _values(variables)
     update = gradients.combined(share * onestep.weights)
     _apply(optimizer, variables, update)
@@ -130,6 +138,7 @@ def _metric(
     share: float,
     margin: float,
     bounds: tf.Tensor | None,
+    directions: tf.Tensor | None,
 ) -> Diagonals | None:
     """The preconditioner of this very step, which depends on the update that it decides.
 
@@ -151,7 +160,7 @@ def _metric(
         return [diagonals[place] for place in places]
 
     metric = metric_of(gradients.combined(share * tf.convert_to_tensor(alphas, tf.float64)))
-    weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin, bounds)
+    weights = gem.onestep_weights(gradients.gramian(metric), alphas, margin, bounds, directions)
     return metric_of(gradients.combined(share * weights))
 
 

@@ -1,0 +1,36 @@
+"""How long a training still goes on, for targets that are to be met by its end."""
+
+from typing import Any
+
+import keras
+
+from lexirobust.training.state.targets import TargetEstimates
+
+
+class StepsLeft(keras.callbacks.Callback):
+    """Tells targets, at the beginning of each epoch, how many steps of `fit` are still to come.
+
+    Of data whose number of batches Keras does not know, each epoch is taken to be as long as the
+    last one, and nothing is known in the first. A training that is resumed goes on with what it
+    knew.
+
+    Args:
+        estimates: The targets.
+    """
+
+    def __init__(self, estimates: TargetEstimates) -> None:
+        super().__init__()
+        self._estimates = estimates
+        self._taken: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts steps to the end of the last epoch."""
+        taken = self._estimates.steps
+        steps = self.params["steps"]
+        if steps is None and self._taken is not None:
+            steps = taken - self._taken
+        self._taken = taken
+        # What a resumed training expected holds until one of its epochs tells.
+        goes_on = steps is None and epoch > 0 and self._estimates.expected > 0
+        if not goes_on:
+            self._estimates.expect(steps and (self.params["epochs"] - epoch) * steps)
