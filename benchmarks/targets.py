@@ -90,7 +90,7 @@ class Experiment:
     def ways(self) -> dict[str, Make]:
         """Ways of training, by names whose last word is their number."""
         # Two losses are enough to see where the others end.
-        some = self.losses[1:4:2]
+        some = self.losses[2::2]
         return {
             "plain": lambda c, a, m, s: lr.Standard(c),
             **{f"weighted sum {w:g}": weighted(w) for w in (0.5, 0.8, 0.2, 0.9, 0.95)},
@@ -157,14 +157,14 @@ _mnist = Experiment(
     "mnist",
     shared.small_network,
     (2.0,),
-    losses=(0.03, 0.05, 0.07, 0.1, 0.15),
+    losses=(0.02, 0.03, 0.05, 0.07, 0.1),
     accuracies=(0.97, 0.98, 0.985),
 )
 _fashion = Experiment(
     "fashion_mnist",
     shared.small_network,
     (1.0,),
-    losses=(0.33, 0.36, 0.4, 0.45, 0.5),
+    losses=(0.27, 0.33, 0.36, 0.4, 0.45),
     accuracies=(0.83, 0.845, 0.86),
 )
 _rescaled = dataclasses.replace(
