@@ -451,7 +451,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
     def begin_fit(
         self, arguments: Mapping[str, Any], callbacks: Sequence[keras.callbacks.Callback]
     ) -> list[keras.callbacks.Callback]:
-        """Has targets hold on training data, where no callback moves them to held-out data."""
+        """Tells targets what data they are to hold on, and how long the training is."""
         own = super().begin_fit(arguments, callbacks)
         if self._targets is None:
             return own
