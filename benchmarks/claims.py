@@ -129,15 +129,30 @@ def ranking_beats_a_weight(experiment: str) -> Claim:
     )
 
 
-def target_beats_a_weight() -> Claim:
-    kept, gained, measured = compared("fashion_mnist", "target loss 0.36", "weighted sum 0.5")
+def target_beats_a_weight(experiment: str, target: float, weight: float) -> Claim:
+    kept, gained, measured = compared(
+        experiment, f"target loss {target:g}", f"weighted sum {weight:g}"
+    )
     return Claim(
         "A target is ahead of the weighted sum that ends with the same natural loss, in natural "
-        f"accuracy or in robustness, and behind in neither ({TITLES['fashion_mnist']})",
+        f"accuracy or in robustness, and behind in neither ({TITLES[experiment]})",
         "ours",
         measured,
         len(kept),
         _both(told(kept), told(gained)),
+        "targets.py",
+    )
+
+
+def missed_target_is_free() -> Claim:
+    kept, gained, measured = compared("mnist", "target accuracy 0.985", "ranked with memory 0.5")
+    return Claim(
+        "A target that is missed on held-out data costs no robustness against a strict ranking "
+        f"(accuracy 0.985, {TITLES['mnist']})",
+        "ours",
+        measured,
+        len(kept),
+        told(gained),
         "targets.py",
     )
 
@@ -364,7 +379,9 @@ def claims() -> list[Claim]:
         targets_are_met("10,000 test images", 10_000, natural),
         target_at_plain_loss("fashion_mnist", 0.27, "a network of two convolutions"),
         target_at_plain_loss("augmented", 0.36, "batch normalization, dropout and augmentation"),
-        target_beats_a_weight(),
+        target_beats_a_weight("fashion_mnist", 0.36, 0.5),
+        target_beats_a_weight("mnist", 0.05, 0.8),
+        missed_target_is_free(),
         wrong_labels(),
         auto_attack(),
         equation(),
