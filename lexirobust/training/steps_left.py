@@ -1,4 +1,4 @@
-"""How long a training still goes on, for targets that are to be met by its end."""
+"""The steps that a training has left, for targets that are to be met by its end."""
 
 from typing import Any
 

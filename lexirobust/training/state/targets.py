@@ -29,7 +29,7 @@ DRIFT_STEPS: Final = 5.0
 TOLERANCE: Final = 0.1
 """The distance from its target, as a share of it, from which on a rank has all or nothing."""
 PACE: Final = 0.5
-"""How fast a rank that misses its target is to descend, as a share of how fast it would alone.
+"""The speed at which a rank that misses its target is to descend, as a share of its own.
 
 A rank that goes first all the way leaves the ranks below behind, who then have the rest of the
 training to catch up in.
@@ -246,26 +246,26 @@ class TargetEstimates(FixedState):
 
     @property
     def steps(self) -> int:
-        """How many steps counted, for the rank of which most did."""
+        """The number of steps that counted, for the rank of which most did."""
         return int(np.max(self._count.numpy()))
 
     @property
     def expected(self) -> int:
-        """How many steps of a training are still to come; 0: none, or that is not known."""
+        """The number of steps of a training that are still to come; 0: none, or it is not known."""
         return int(max(0.0, np.max(self._end.numpy() - self._count.numpy())))
 
     def expect(self, steps: int | None) -> None:
-        """Is told how many steps of a training are still to come; `None`: that is not known."""
+        """Sets the number of steps that are still to come; `None`: it is not known."""
         taken = tf.cast(self._count, tf.float64)
         self._end.assign(tf.zeros_like(taken) if steps is None else taken + float(steps))
 
     def _steps_left(self) -> tf.Tensor:
-        """How many steps are still to come; if that is not known, as many as there were."""
+        """Counts the steps that are still to come; if that is not known, as many as there were."""
         taken, end = tf.cast(self._count, tf.float64), self._end.value()
         return tf.where(taken > end, taken, end - taken)
 
     def _rate(self, estimates: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
-        """How far estimates fall in a step, of late."""
+        """Updates the slow means, and tells by how much a step lowered estimates of late."""
         steps = tf.maximum(tf.cast(self._count, tf.float64), 1.0)
         old = self._slow_means.value()
         slow = old + RECENT / tf.maximum(steps, RECENT) * (estimates - old)
