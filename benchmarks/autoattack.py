@@ -1,11 +1,14 @@
 """AutoAttack beside its reference in torch and beside ART's, on the same weights and images.
 
     python benchmarks/autoattack.py --python=/path/to/an/environment/with/torch/bin/python
-    python benchmarks/autoattack.py --parts=ours
+    python benchmarks/autoattack.py --parts=ours --networks=2 --seeds=0,1,2
+    python benchmarks/autoattack.py --parts=curve --networks=2,5
 
-One thread each. `reference` runs benchmarks/autoattack_reference.py in the environment that
---python names; its results are committed, so that nothing else needs torch. A run that was finished
-is not made again.
+One thread each, unless TF_NUM_INTRAOP_THREADS says otherwise. `reference` runs
+benchmarks/autoattack_reference.py in the environment that --python names; its results are
+committed, so that nothing else needs torch. `art` needs adversarial-robustness-toolbox 1.20.1 on
+the path. `exhaustive` is ours with nothing left out, `curve` ours at eight magnitudes in one
+search. A run that was finished is not made again.
 """
 
 import os
@@ -15,11 +18,13 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import subprocess
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,8 +37,9 @@ from absl import app, flags, logging
 import lexirobust as lr
 from lexirobust.attacks.staged_run import RESISTS
 
-PARTS = ("ours", "reference", "art")
-CHOSEN = flags.DEFINE_list("parts", list(PARTS), f"What to run, out of {', '.join(PARTS)}.")
+PARTS = ("ours", "reference", "art", "exhaustive", "curve")
+CHOSEN = flags.DEFINE_list("parts", ["ours", "reference"], f"What to run, of {', '.join(PARTS)}.")
+SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the attacks; ART's has none.")
 NETWORKS = flags.DEFINE_list("networks", [], "Numbers of networks, from 0; by default, all.")
 SAMPLES = flags.DEFINE_integer("samples", 500, "Test images.", 1)
 PYTHON = flags.DEFINE_string("python", None, "Interpreter that has torch and torchattacks.")
@@ -71,8 +77,10 @@ SETTINGS = {
     "MNIST, small, plain, l2 1": Setting("mnist", "l2", 1.0, 0.0),
     "MNIST, small, l2 2": Setting("mnist", "l2", 2.0, 2.0),
     "MNIST, small, linf 0.3": Setting("mnist", "linf", 0.3, 0.3),
-    "MNIST, paper's, plain, linf 0.1": Setting("mnist", "linf", 0.1, 0.0, paper=True),
     "Fashion-MNIST, small, l2 1": Setting("fashion_mnist", "l2", 1.0, 1.0),
+    "MNIST, paper's, plain, linf 0.1": Setting("mnist", "linf", 0.1, 0.0, paper=True),
+    "MNIST, paper's, linf 0.3": Setting("mnist", "linf", 0.3, 0.3, paper=True),
+    "MNIST, paper's, l2 2": Setting("mnist", "l2", 2.0, 2.0, paper=True),
 }
 
 
@@ -119,46 +127,84 @@ class Counted:
         return self.network(x, training=False)
 
 
-def ours(network: keras.Model, setting: Setting, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """This package's, after a first call that traces it."""
-    classifier = Counted(network)
-    attack = lr.attacks.AutoAttack(setting.norm, seed=0)
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What all parts attack.
+
+    Attributes:
+        network: The classifier.
+        setting: How it was trained, and norm and magnitude of the attack.
+        x: Test images.
+        y: Their labels.
+        seed: The attack's.
+    """
+
+    network: keras.Model
+    setting: Setting
+    x: np.ndarray
+    y: np.ndarray
+    seed: int
+
+    def right(self, x_adv: Any) -> str:
+        """One digit an image: 1 where it is classified as it should be."""
+        found = self.network.predict(x_adv, batch_size=500, verbose=0).argmax(axis=1)
+        return "".join(map(str, (found == self.y).astype(int)))
+
+
+def search(case: Case, magnitudes: list[float], exhaustive: bool = False) -> dict[str, Any]:
+    """This package's, after a first call that traces it; what resists the last magnitude."""
+    classifier = Counted(case.network)
+    attack = lr.attacks.AutoAttack(case.setting.norm, seed=case.seed, exhaustive=exhaustive)
     begun = time.perf_counter()
-    attack.search(classifier, x[:2], y[:2], [1e-3])
+    attack.search(classifier, case.x[:2], case.y[:2], [1e-3])
     first = time.perf_counter() - begun
     classifier.seen.assign(0)
     begun = time.perf_counter()
-    found = attack.search(classifier, x, y, [setting.magnitude])
+    found = attack.search(classifier, case.x, case.y, magnitudes)
     seconds = time.perf_counter() - begun
-    resists = (found.found_by[0] == RESISTS).astype(int)
-    broken = np.bincount(found.found_by[0][found.found_by[0] >= 0], minlength=5).tolist()
+    broken_by = found.found_by[-1]
     return {
-        "resists": "".join(map(str, resists)),
+        "resists": case.right(found.x_adv[-1]),
         "seconds": round(seconds, 1),
         "first_call": round(first, 1),
         "passes": int(classifier.seen),
-        "broken_by": broken,
+        "broken_by": np.bincount(broken_by[broken_by >= 0], minlength=5).tolist(),
+        "accuracy": np.mean(found.found_by == RESISTS, axis=1).tolist(),
     }
 
 
-def reference(
-    network: keras.Model, setting: Setting, x: np.ndarray, y: np.ndarray
-) -> dict[str, Any]:
+def ours(case: Case) -> dict[str, Any]:
+    """This package's AutoAttack."""
+    return search(case, [case.setting.magnitude])
+
+
+def exhaustive(case: Case) -> dict[str, Any]:
+    """The same, with nothing left out."""
+    return search(case, [case.setting.magnitude], exhaustive=True)
+
+
+def curve(case: Case) -> dict[str, Any]:
+    """Eight magnitudes in one search, the setting's own the fifth."""
+    magnitudes = [case.setting.magnitude * number / 5 for number in range(1, 9)]
+    return {"magnitudes": magnitudes, **search(case, magnitudes)}
+
+
+def reference(case: Case) -> dict[str, Any]:
     """The reference, in a process of its own."""
     if PYTHON.value is None:
         raise app.UsageError("--python must name an interpreter that has torch and torchattacks.")
     with tempfile.TemporaryDirectory() as folder:
         inputs, result = pathlib.Path(folder, "network.npz"), pathlib.Path(folder, "result.json")
-        weights = {f"weight_{i}": each for i, each in enumerate(network.get_weights())}
-        logits = network.predict(x, verbose=0)
+        weights = {f"weight_{i}": each for i, each in enumerate(case.network.get_weights())}
         np.savez(
             inputs,
-            x=x,
-            y=y,
-            logits=logits,
-            norm=setting.norm,
-            magnitude=setting.magnitude,
-            strided=not setting.paper,
+            x=case.x,
+            y=case.y,
+            logits=case.network.predict(case.x, verbose=0),
+            norm=case.setting.norm,
+            magnitude=case.setting.magnitude,
+            strided=not case.setting.paper,
+            seed=case.seed,
             **weights,
         )
         script = pathlib.Path(__file__).with_name("autoattack_reference.py")
@@ -166,52 +212,116 @@ def reference(
         return json.loads(result.read_text(encoding="utf-8"))
 
 
-def art(network: keras.Model, setting: Setting, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def art(case: Case) -> dict[str, Any]:
     """ART's, with its own settings."""
     from art.attacks.evasion import AutoAttack
     from art.estimators.classification import TensorFlowV2Classifier
 
-    classifier = Counted(network)
+    classifier = Counted(case.network)
     estimator = TensorFlowV2Classifier(
         model=classifier,
         nb_classes=10,
-        input_shape=x.shape[1:],
+        input_shape=case.x.shape[1:],
         loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         clip_values=(0.0, 1.0),
     )
-    order = {"linf": np.inf, "l2": 2}[setting.norm]
-    attack = AutoAttack(estimator, order, setting.magnitude, setting.magnitude / 3, batch_size=500)
+    order = {"linf": np.inf, "l2": 2}[case.setting.norm]
+    magnitude = case.setting.magnitude
+    attack = AutoAttack(estimator, order, magnitude, magnitude / 3, batch_size=len(case.x))
     begun = time.perf_counter()
-    x_adv = attack.generate(x, y)
+    x_adv = attack.generate(case.x, case.y)
     seconds = time.perf_counter() - begun
-    passes = int(classifier.seen)
-    resists = (network.predict(x_adv, verbose=0).argmax(axis=1) == y).astype(int)
+    lengths = lr.attacks.PGD(case.setting.norm).measure(tf.constant(x_adv - case.x)).numpy()
+    too_far = lengths > magnitude * (1 + 1e-4)
+    x_adv[too_far] = case.x[too_far]
     return {
-        "resists": "".join(map(str, resists)),
+        "resists": case.right(x_adv),
         "seconds": round(seconds, 1),
-        "passes": passes,
+        "passes": int(classifier.seen),
+        "versions": {"adversarial-robustness-toolbox": "1.20.1"},
     }
 
 
-RUN: dict[str, Callable[..., dict[str, Any]]] = {"ours": ours, "reference": reference, "art": art}
+RUN: dict[str, Callable[[Case], dict[str, Any]]] = {
+    each.__name__: each for each in (ours, reference, art, exhaustive, curve)
+}
+
+
+def runs_on(network: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs on one network; an error if these were not on the same weights."""
+    own = [run for run in runs if run["network"] == network]
+    if len({run["weights"] for run in own}) > 1:
+        raise ValueError(f"Runs on {network!r} are of several trainings.")
+    return own
+
+
+def resisting(run: dict[str, Any]) -> np.ndarray:
+    """`[N]` bool: which images were left classified as they should be."""
+    return np.array([*run["resists"]]) == "1"
 
 
 def table(runs: list[dict[str, Any]]) -> list[list[str]]:
-    """One row a network and an AutoAttack."""
+    """One row a network and an AutoAttack, by the first seed."""
     rows = [
-        ["network", "AutoAttack", "robust accuracy, %", "broken by it alone", "passes", "seconds"]
+        [
+            "network",
+            "AutoAttack",
+            "robust accuracy, %",
+            "missed",
+            "beyond",
+            "passes",
+            "seconds",
+        ]
     ]
     for name in SETTINGS:
-        own = {run["part"]: run for run in runs if run["network"] == name}
-        bits = {part: np.array([*run["resists"]]) == "1" for part, run in own.items()}
-        for part, run in own.items():
-            others = [bits[each] for each in bits if each != part]
-            alone = np.sum(~bits[part] & np.all(others, axis=0)) if others else 0
+        own = {run["part"]: run for run in runs_on(name, runs) if run["seed"] == 0}
+        for part in (each for each in PARTS if each in own and each != "curve"):
+            run = own[part]
+            missed, beyond = ("", "")
+            if part != "reference" and "reference" in own:
+                left, theirs = resisting(run), resisting(own["reference"])
+                missed, beyond = str(np.sum(left & ~theirs)), str(np.sum(theirs & ~left))
             seconds = f"{run['seconds']:.0f}"
             if "first_call" in run:
                 seconds += f", first call {run['first_call']:.0f}"
-            robust = f"{100 * np.mean(bits[part]):.1f}"
-            rows.append([name, part, robust, str(alone), f"{run['passes']:,}", seconds])
+            robust = f"{100 * np.mean(resisting(run)):.1f}"
+            rows.append([name, part, robust, missed, beyond, f"{run['passes']:,}", seconds])
+    return rows
+
+
+def seeds_table(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """What other seeds leave: one row a network and an AutoAttack that has several."""
+    rows = [["network", "AutoAttack", "robust accuracy by seed, %", "missed of the reference's, %"]]
+    for name in SETTINGS:
+        for part in ("ours", "reference"):
+            own, theirs = (
+                [run for run in runs_on(name, runs) if run["part"] == each]
+                for each in (part, "reference")
+            )
+            if len(own) < 2:
+                continue
+            missed = [
+                np.mean(resisting(run) & ~resisting(other))
+                for run in own
+                for other in theirs
+                if run is not other
+            ]
+            robust = ", ".join(f"{100 * np.mean(resisting(run)):.1f}" for run in own)
+            span = f"{100 * min(missed):.1f} to {100 * max(missed):.1f}"
+            rows.append([name, part, robust, f"{100 * np.mean(missed):.2f} ({span})"])
+    return rows
+
+
+def curve_table(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """What eight magnitudes cost beside one of them."""
+    rows = [["network", "passes of one", "of eight", "ratio", "ratio of seconds"]]
+    for name in SETTINGS:
+        own = {run["part"]: run for run in runs_on(name, runs) if run["seed"] == 0}
+        if not {"ours", "curve"} <= own.keys():
+            continue
+        one, eight = own["ours"], own["curve"]
+        ratios = (f"{eight[each] / one[each]:.2f}" for each in ("passes", "seconds"))
+        rows.append([name, f"{one['passes']:,}", f"{eight['passes']:,}", *ratios])
     return rows
 
 
@@ -224,17 +334,23 @@ def main(argv: list[str]) -> None:
     for number, (name, setting) in enumerate(SETTINGS.items()):
         if NETWORKS.value and str(number) not in NETWORKS.value:
             continue
-        for part in CHOSEN.value:
-            settings = {"part": part, "network": name, "samples": SAMPLES.value}
+        for seed, part in itertools.product(map(int, SEEDS.value), CHOSEN.value):
+            settings = {"part": part, "network": name, "samples": SAMPLES.value, "seed": seed}
             if results.is_due(settings):
                 x, y = load(setting, f"test[:{SAMPLES.value}]")
-                network = trained(name, setting)
-                results.add({**settings, **RUN[part](network, setting, x, y)})
+                case = Case(trained(name, setting), setting, x, y, seed)
+                digest = zlib.crc32(b"".join(each.tobytes() for each in case.network.get_weights()))
+                results.add({**settings, "weights": digest, **RUN[part](case)})
                 print(results.runs[-1])
-    rows = table(results.runs)
-    shared.show("AutoAttack", rows)
-    if PAGE.value:
-        shared.write_table(PAGE.value, "autoattack", rows)
+    tables = {
+        "autoattack": table(results.runs),
+        "seeds of autoattack": seeds_table(results.runs),
+        "autoattack at eight magnitudes": curve_table(results.runs),
+    }
+    for title, rows in tables.items():
+        if PAGE.value:
+            shared.write_table(PAGE.value, title, rows)
+        shared.show(title, rows)
 
 
 if __name__ == "__main__":

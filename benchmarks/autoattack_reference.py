@@ -68,7 +68,9 @@ def main(network_file: str, result_file: str) -> None:
         logits = network(x).numpy()
     np.testing.assert_allclose(logits, file["logits"], atol=1e-3)
     norm = {"linf": "Linf", "l2": "L2"}[str(file["norm"])]
-    attack = torchattacks.AutoAttack(network, norm=norm, eps=float(file["magnitude"]), seed=0)
+    attack = torchattacks.AutoAttack(
+        network, norm=norm, eps=float(file["magnitude"]), seed=int(file["seed"])
+    )
     for each in attack._autoattack.attacks:
         if hasattr(each, "steps"):
             each.steps = 100  # The paper's; 10 by default.

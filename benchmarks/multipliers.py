@@ -11,7 +11,7 @@ import tensorflow as tf
 import lexirobust as lr
 from lexirobust import gem
 from lexirobust.training.state.gradient_means import averages_taken
-from lexirobust.training.state.targets import FREE, TargetEstimates
+from lexirobust.training.state.target_estimates import FREE, TargetEstimates
 from lexirobust.training.step.gradients import StoredGradients
 from lexirobust.training.step.objective_losses import Gradient, ObjectiveLoss, ObjectiveLosses
 from lexirobust.training.step.training_step import TrainingStep

@@ -23,7 +23,7 @@ import pytest
 import tensorflow as tf
 
 import lexirobust as lr
-from lexirobust.training.state.targets import PACE
+from lexirobust.training.state.target_estimates import PACE
 from tests.helpers import mirrored_strategy
 from tests.pipelines import leave_pipelines_untuned
 from tests.training.by_hand import METHODS, compiled, network

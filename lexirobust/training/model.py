@@ -30,7 +30,6 @@ from lexirobust.training.settings import (
 )
 from lexirobust.training.state.gradient_means import RunningMean
 from lexirobust.training.state.saved_variables import SavedState
-from lexirobust.training.state.targets import Target
 from lexirobust.training.state.warm_start import (
     RANDOM_STARTS,
     WarmStart,
@@ -47,6 +46,7 @@ from lexirobust.training.step.training_step import TrainingStep
 from lexirobust.training.step_means import StepMeans
 from lexirobust.training.steps_left import StepsLeft
 from lexirobust.training.target_warnings import warn_of_idle_targets, warn_of_missed_targets
+from lexirobust.training.targets import Target
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -457,7 +457,7 @@ class LexicographicModel(CheckedModel, ResumableModel):
             return own
         if not any(getattr(each, "moves_targets", False) for each in callbacks):
             self._targets.hold_to_training()
-        return [*own, StepsLeft(self._targets)]
+        return [*own, StepsLeft(self._targets.progress)]
 
     def check_history(self, history: dict[str, list[float]]) -> None:
         """Warns of targets that were missed, and of a `warm_start` with nothing to start from."""

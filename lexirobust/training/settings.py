@@ -13,8 +13,9 @@ from lexirobust.keras_internals import activity_penalties_add_up, layers_inside
 from lexirobust.probabilities import is_of_labels, probability_layer
 from lexirobust.training.objectives import Objective, Rank
 from lexirobust.training.state.gradient_means import GradientMeans, RunningMean, check_memory
-from lexirobust.training.state.targets import Target, TargetEstimates, check_targets
+from lexirobust.training.state.target_estimates import TargetEstimates
 from lexirobust.training.state.warm_start import PerturbationBuffer, WarmStart, check_warm_start
+from lexirobust.training.targets import Target, check_targets
 
 METRICS: Final = ("optimizer", "euclidean")
 UPDATES: Final = ("onestep", "per_rank")

@@ -6,8 +6,8 @@ from typing import Final
 import tensorflow as tf
 
 from lexirobust.training.metrics import NamedMeans
-from lexirobust.training.state.targets import Target
 from lexirobust.training.step.update import StepResult
+from lexirobust.training.targets import Target
 
 # The target, the estimate that is compared with it, by how much it is missed, and how fast the step
 # descends the rank, as a share of what it would alone: below 0 the rank is spent.

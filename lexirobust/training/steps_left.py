@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from lexirobust.training.state.targets import TargetEstimates
+from lexirobust.training.state.target_progress import TargetProgress
 
 
 class StepsLeft(keras.callbacks.Callback):
@@ -15,22 +15,22 @@ class StepsLeft(keras.callbacks.Callback):
     knew.
 
     Args:
-        estimates: The targets.
+        progress: How far the ranks with targets have come.
     """
 
-    def __init__(self, estimates: TargetEstimates) -> None:
+    def __init__(self, progress: TargetProgress) -> None:
         super().__init__()
-        self._estimates = estimates
+        self._progress = progress
         self._taken: int | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Counts steps to the end of the last epoch."""
-        taken = self._estimates.steps
+        taken = self._progress.steps
         steps = self.params["steps"]
         if steps is None and self._taken is not None:
             steps = taken - self._taken
         self._taken = taken
         # What a resumed training expected holds until one of its epochs tells.
-        goes_on = steps is None and epoch > 0 and self._estimates.expected > 0
+        goes_on = steps is None and epoch > 0 and self._progress.expected > 0
         if not goes_on:
-            self._estimates.expect(steps and (self.params["epochs"] - epoch) * steps)
+            self._progress.expect(steps and (self.params["epochs"] - epoch) * steps)

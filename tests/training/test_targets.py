@@ -11,8 +11,9 @@ import tensorflow as tf
 import lexirobust as lr
 from lexirobust import gem
 from lexirobust.training.objectives import Batch
-from lexirobust.training.state import targets
-from lexirobust.training.state.targets import DIRECTION, FREE, PACE, Target, bound_of
+from lexirobust.training.state import target_progress
+from lexirobust.training.state.target_estimates import DIRECTION, FREE, PACE, bound_of
+from lexirobust.training.targets import Target, shared_alphas
 from tests.helpers import mirrored_strategy
 from tests.training.by_hand import ATTACK, compiled, network, weights
 
@@ -202,9 +203,9 @@ def test_the_rate_is_what_losses_fell_by_of_late(steps):
     """Of an even fall it is what a step falls by; of none, nothing."""
     estimates = model_of([Target(loss=1.0)])._targets
     for step in range(1, steps + 1):
-        estimates._count.assign([step] * 3)
+        estimates.progress.taken.assign([step] * 3)
         values = tf.constant([5.0 - 0.01 * step, 1.0, 0.0], tf.float64)
-        rate = estimates._rate(values, tf.constant([True] * 3))
+        rate = estimates.progress.rate(values, tf.constant([True] * 3))
     # The first steps are as many as make up a recent mean.
     expected = [0.01 * (steps - 4) / steps, 0.0, 0.0]
     np.testing.assert_allclose(rate, expected, rtol=0.1, atol=1e-12)
@@ -215,10 +216,10 @@ def test_steps_that_count_for_nothing_change_no_rate():
     for every in (1, 10):
         estimates = model_of([Target(loss=1.0)])._targets
         for step in range(every, 401, every):
-            estimates._count.assign([step // every] * 3)
+            estimates.progress.taken.assign([step // every] * 3)
             for counted in [False] * (every - 1) + [True]:
                 values = tf.constant([5.0 - 0.01 * step, 1.0, 0.0], tf.float64)
-                found = estimates._rate(values, tf.constant([counted] * 3))
+                found = estimates.progress.rate(values, tf.constant([counted] * 3))
         rates.append(float(found[0]))
     assert rates[1] == pytest.approx(10 * rates[0], rel=0.2)
 
@@ -230,8 +231,10 @@ def test_a_rank_that_is_late_asks_for_all_of_its_speed_and_most_of_the_step(time
     logs = train(model, batch_size=len(X), epochs=10)
     loss = logs["loss@natural"][-1]
     # Five times what it has fallen by of late, in as many steps as there were, is what it misses.
-    model._targets._slow_means.assign([loss * (1 + times / 5.0 * 11 / 10 / (1 - 4 / 11)), 0.0, 0.0])
-    model._targets.expect(11)
+    model._targets.progress._slow_means.assign(
+        [loss * (1 + times / 5.0 * 11 / 10 / (1 - 4 / 11)), 0.0, 0.0]
+    )
+    model._targets.progress.expect(11)
     asked = model._targets.update(*seen(model))
     np.testing.assert_allclose(asked.bounds, [1, 0, 0])
     np.testing.assert_allclose(asked.directions, [DIRECTION, 0, 0])
@@ -244,8 +247,10 @@ def test_a_rank_that_only_held_out_data_miss_asks_for_no_direction(loss, directi
     train(model, batch_size=len(X), epochs=10)
     estimate = float(model._targets._means[0]) + 20.0
     model._targets._offsets.assign([20.0, 0.0, 0.0])
-    model._targets._slow_means.assign([2.0 * estimate, 0.0, 0.0])  # It has fallen by as much.
-    model._targets.expect(11)
+    model._targets.progress._slow_means.assign(
+        [2.0 * estimate, 0.0, 0.0]
+    )  # It has fallen by as much.
+    model._targets.progress.expect(11)
     asked = model._targets.update(*seen(model))
     np.testing.assert_allclose(asked.bounds, [1, 0, 0])
     np.testing.assert_allclose(asked.directions, [direction, 0, 0])
@@ -254,8 +259,8 @@ def test_a_rank_that_only_held_out_data_miss_asks_for_no_direction(loss, directi
 def test_a_rank_on_its_way_asks_for_half_of_its_speed_and_no_direction():
     model = model_of([Target(loss=1e-3)], keras.optimizers.SGD(0.0))
     train(model, batch_size=len(X), epochs=10)
-    model._targets._slow_means.assign([1e9, 0.0, 0.0])  # It has fallen by as much.
-    model._targets.expect(100)
+    model._targets.progress._slow_means.assign([1e9, 0.0, 0.0])  # It has fallen by as much.
+    model._targets.progress.expect(100)
     asked = model._targets.update(*seen(model))
     np.testing.assert_allclose(asked.bounds, [PACE, 0, 0])
     np.testing.assert_allclose(asked.directions, [0, 0, 0])
@@ -266,7 +271,9 @@ def test_how_many_steps_are_left_is_counted_to_the_end_of_fit(known):
     """Of data of unknown length, from its second epoch on; before, as many as there were."""
     model, left = model_of(), []
     note = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: left.append(model._targets._steps_left().numpy()[0])
+        on_epoch_begin=lambda epoch, logs: left.append(
+            model._targets.progress.steps_left().numpy()[0]
+        )
     )
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
     if not known:
@@ -286,8 +293,8 @@ def test_after_fit_as_many_steps_are_taken_to_be_left_as_there_were():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.train_on_batch(X, Y)
-    steps = model._targets.steps
-    assert model._targets._steps_left().numpy()[0] == steps == 2 * len(X) // 10 + 1
+    steps = model._targets.progress.steps
+    assert model._targets.progress.steps_left().numpy()[0] == steps == 2 * len(X) // 10 + 1
 
 
 def test_a_resumed_training_expects_the_steps_that_it_did_before(tmp_path):
@@ -318,8 +325,8 @@ def test_steps_whose_length_is_normalized_go_the_way_of_a_rank_that_is_late(opti
         return step
 
     monkeypatch.setattr(gem, "onestep", noted)
-    monkeypatch.setattr(targets, "LATE", 1e9)  # Whatever progress it makes, it is late.
-    monkeypatch.setattr(targets, "ON_TIME", 2e9)
+    monkeypatch.setattr(target_progress, "LATE", 1e9)  # Whatever progress it makes, it is late.
+    monkeypatch.setattr(target_progress, "ON_TIME", 2e9)
     solved([ONE, TWO], [0.25], getattr(keras.optimizers, optimizer)(0.01), 60, run_eagerly=True)
     for step, asked in steps:
         weights, gram = step.weights.numpy(), step.gramian.numpy()
@@ -351,9 +358,9 @@ def test_far_above_its_target_a_rank_keeps_its_weight():
 )
 def test_what_a_rank_does_not_keep_is_shared_below_it(kept, expected):
     wanted = [Target(loss=1.0), Target(loss=1.0), None, None]
-    found = targets.shared_alphas([0.4, 0.2, 0.2, 0.2], wanted, kept)
+    found = shared_alphas([0.4, 0.2, 0.2, 0.2], wanted, kept)
     assert found == pytest.approx(expected)
-    assert targets.shared_alphas([1.0, 0.0, 0.0], wanted[1:], [0.0] * 3) == [0.0, 0.5, 0.5]
+    assert shared_alphas([1.0, 0.0, 0.0], wanted[1:], [0.0] * 3) == [0.0, 0.5, 0.5]
 
 
 def seen(model):
@@ -598,6 +605,21 @@ def test_held_out_data_are_compared_with_the_less_of_an_epoch_and_its_end(late):
         estimates._smoothed(zeros + 5.0)
     estimates.hold_to({"loss@natural": 5.5})
     assert float(estimates._offsets[0]) == pytest.approx(0.5, abs=0.02)
+
+
+def test_targets_that_are_held_to_training_data_again_are_as_late_as_before():
+    """What held-out data added to the estimates is no progress when it is taken away."""
+    model = model_of([Target(loss=1e-3)], keras.optimizers.SGD(0.0))
+    train(model, batch_size=len(X), epochs=10)
+    estimates, asked = model._targets, []
+    estimates._offsets.assign([20.0, 0.0, 0.0])
+    estimates.progress.shift(tf.constant([20.0, 0.0, 0.0], tf.float64))
+    for _ in range(2):
+        estimates.progress.expect(100)
+        asked.append(estimates.update(*seen(model)).bounds.numpy())
+        estimates.hold_to_training()
+    np.testing.assert_allclose(asked[0], [1, 0, 0])
+    np.testing.assert_allclose(asked[1], asked[0])
 
 
 def test_held_out_data_need_targets():

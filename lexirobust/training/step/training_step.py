@@ -12,7 +12,7 @@ from lexirobust.training.objectives import Batch, Rank
 from lexirobust.training.objectives.base import Score
 from lexirobust.training.settings import TrainingSettings
 from lexirobust.training.state.gradient_means import GradientMeans, averages_taken
-from lexirobust.training.state.targets import TargetEstimates, shared_alphas
+from lexirobust.training.state.target_estimates import TargetEstimates
 from lexirobust.training.step.batch_statistics import normalized_by
 from lexirobust.training.step.gradients import (
     MeanGradients,
@@ -28,6 +28,7 @@ from lexirobust.training.step.objective_losses import (
 )
 from lexirobust.training.step.perturbation import perturb_objectives
 from lexirobust.training.step.update import RankTargets, StepResult, apply_update
+from lexirobust.training.targets import shared_alphas
 
 
 class TrainingStep:
