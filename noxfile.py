@@ -27,9 +27,11 @@ CORNERS = [
     ("3.13", "3.12", "2.20"),
     ("3.13", "3.15", "2.21"),
 ]
-# Keras's own names, every method, every optimizer's state, and saving: a minute or two.
+# Keras's own names, every method, every optimizer's state, saving, and files that come with the
+# package: a minute or two.
 SMOKE = (
     "tests/test_keras_internals.py",
+    "tests/test_pretrained.py",
     *(f"tests/training/test_{name}.py" for name in ("methods", "preconditioners", "saving")),
 )
 

@@ -12,8 +12,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported.
 
 import dataclasses
+import functools
 import json
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,6 +94,25 @@ def trained(name: str, setting: Setting) -> keras.Model:
     return model.classifier
 
 
+def save(network: keras.Model, path: pathlib.Path) -> None:
+    """Writes a file that all supported releases of Keras read.
+
+    A newer one writes settings that an older one does not know. They are `None`, as are all
+    defaults of these layers: what is `None` is left out.
+    """
+    network.save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    given = json.loads(
+        parts["config.json"],
+        object_hook=lambda each: {name: each[name] for name in each if each[name] is not None},
+    )
+    parts["config.json"] = json.dumps(given).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
 def measured(name: str, setting: Setting, classifier: keras.Model) -> dict[str, Any]:
     """The card of a classifier: what it is, and how accurate."""
     x, y = load(setting, "test")
@@ -162,7 +183,7 @@ def main(_: list[str]) -> None:
     for name in NAMES.value or SETTINGS:
         model, path = folder / f"{name}.keras", folder / f"{name}.json"
         if shared.RUN.value and not model.exists():
-            write_whole(model, trained(name, SETTINGS[name]).save)
+            write_whole(model, functools.partial(save, trained(name, SETTINGS[name])))
         if shared.RUN.value and not path.exists():
             classifier = keras.saving.load_model(model, compile=False)
             write_json(path, measured(name, SETTINGS[name], classifier))

@@ -1,5 +1,9 @@
 """Classifiers that come with the package: they load, and are as accurate as their cards say."""
 
+import importlib.resources
+import re
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -23,6 +27,14 @@ def test_they_give_logits(name):
     assert logits.shape == (2, 10)
     assert logits.dtype == np.float32
     assert lr.pretrained.card(name)["parameters"] == classifier.count_params()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_their_files_set_nothing_that_is_a_default(name):
+    """Older releases of Keras do not know newer settings, and refuse them even as `None`."""
+    file = importlib.resources.files("lexirobust.pretrained") / f"{name}.keras"
+    with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        assert b"null" not in re.sub(rb"\[null[^\]]*\]", b"", archive.read("config.json"))
 
 
 @pytest.mark.parametrize("ask", [lr.pretrained.load, lr.pretrained.card])
