@@ -32,6 +32,14 @@ Of 133 samples that `Square` broke on one network of MNIST trained at linf 0.3, 
 rounded inputs and with a sine added to them, the slowest had come 0.71 and 0.89 of the way.
 """
 
+NEAR: Final = 0.9
+"""The share of the way to the boundary from which on an attack is repeated on a sample.
+
+Of 27 samples that one seed's attacks broke and another's did not, on a network of MNIST trained at
+linf 0.3, a random search had left 24 there, and of all others 13 %.
+"""
+REPEATS: Final = 2
+
 
 class Stage(NamedTuple):
     """One of the attacks.
@@ -75,7 +83,7 @@ def run_stages(
     seed: Sequence[int],
     exhaustive: bool,
 ) -> Found:
-    """Attacks a batch by all stages.
+    """Attacks a batch by all stages, and what an attack has brought near the boundary by it again.
 
     Args:
         stages: The attacks.
@@ -91,16 +99,18 @@ def run_stages(
         What was found, `[N]`.
     """
     batch = _Batch(stages, classifier, x, y, magnitude, np.random.default_rng(seed))
-    bar = progress.bar(stages, "AutoAttack", delay=3.0)
-    for number, stage in enumerate(bar):
-        batch.show = bar.set_postfix_str
+    turns = [(turn, number) for turn in range(1 + REPEATS) for number in range(len(stages))]
+    bar = progress.bar(turns, "AutoAttack", delay=3.0)
+    for batch.repeat, number in bar:
+        batch.show, stage = bar.set_postfix_str, stages[number]
         for _ in range(stage.rounds):
             if stage.targets:
                 _aim(batch, number, stage, exhaustive)
-            elif isinstance(stage.attack, Square) and not exhaustive:
+            elif isinstance(stage.attack, Square) and not (exhaustive or batch.repeat):
                 _search(batch, number, stage.attack)
             else:
-                batch.attack(number, attack_for(stage, batch.classes), batch.rows, stage.passes)
+                attack, rows = attack_for(stage, batch.classes), batch.rows(number)
+                batch.attack(number, attack, rows, stage.passes)
     return Found(tf.constant(batch.x_adv), batch.found_by, batch.passes)
 
 
@@ -147,11 +157,14 @@ class _Batch:
         self.passes = np.zeros(len(stages), np.int64)
         self.ranks: np.ndarray | None = None
         self.show = lambda text: None
+        self.repeat = 0
+        # The share of the way to the boundary that each stage has brought each sample.
+        self.ways = np.zeros((len(stages), len(clean)))
 
-    @property
-    def rows(self) -> np.ndarray:
-        """The samples that resist so far."""
-        return np.flatnonzero(self.found_by == RESISTS)
+    def rows(self, number: int) -> np.ndarray:
+        """The samples that resist so far; in repeats, those that the stage has brought near."""
+        resists = self.found_by == RESISTS
+        return np.flatnonzero(resists & (self.ways[number] >= NEAR) if self.repeat else resists)
 
     def margins(self, logits: tf.Tensor, rows: np.ndarray) -> np.ndarray:
         """Margins of the best wrong class over the label, for some samples."""
@@ -161,7 +174,8 @@ class _Batch:
         """Attacks some samples; returns the logits that they are left with."""
         if not rows.size:
             return self.logits[:0]
-        self.show(f"{self.stages[number].name}: {len(self.rows)} of {len(self.x)} resist")
+        left = np.sum(self.found_by == RESISTS)
+        self.show(f"{self.stages[number].name}: {left} of {len(self.x)} resist")
         x, y, magnitude = (tf.gather(each, rows) for each in (self.x, self.y, self.magnitude))
         with attack.drawing_from(int(self.rng.integers(2**31))):
             tried = attack._run(self.classifier, x, y, magnitude)
@@ -172,6 +186,9 @@ class _Batch:
         taken = wrong | (number == 0)
         self.x_adv[rows[taken]] = tried.numpy()[taken]
         self.found_by[rows[wrong]] = number + 1
+        left, whole = (self.margins(each, rows) for each in (logits, tf.gather(self.logits, rows)))
+        way = 1.0 - np.divide(left, whole, out=np.zeros_like(left), where=whole < 0)
+        self.ways[number, rows] = np.maximum(self.ways[number, rows], way)
         return logits
 
 
@@ -188,7 +205,7 @@ def _aim(batch: _Batch, number: int, stage: Stage, exhaustive: bool) -> None:
             reached = np.full(batch.ranks.shape, -np.inf)
             steps = -(-stage.attack.steps // _SHORT)
             for rank in range(count):
-                rows = batch.rows
+                rows = batch.rows(number)
                 attack: Any = aimed(batch.ranks[rows, rank])
                 attack.steps = steps
                 passes = stage.passes - stage.attack.steps + steps
@@ -198,16 +215,15 @@ def _aim(batch: _Batch, number: int, stage: Stage, exhaustive: bool) -> None:
                 reached[rows, rank] = gain(logits, labels, target).numpy()
             batch.ranks = np.argsort(-reached, axis=1, kind="stable")[:, :PROMISING] + 1
     for column in range(batch.ranks.shape[1]):
-        rows = batch.rows
+        rows = batch.rows(number)
         batch.attack(number, aimed(batch.ranks[rows, column]), rows, stage.passes)
 
 
 def _search(batch: _Batch, number: int, attack: Square) -> None:
     """Searches at random with more and more queries, as long as they lead toward the boundary."""
-    rows = batch.rows
+    rows = batch.rows(number)
     for share, least in (*SEARCH_PARTS, (1.0, 1.0)):
         part = copy.copy(attack)
         part.max_queries = max(1, round(share * attack.max_queries))
-        logits = batch.attack(number, part, rows, part.max_queries)
-        way = 1.0 - batch.margins(logits, rows) / batch.margins(tf.gather(batch.logits, rows), rows)
-        rows = rows[(batch.found_by[rows] == RESISTS) & (way >= least)]
+        batch.attack(number, part, rows, part.max_queries)
+        rows = rows[(batch.found_by[rows] == RESISTS) & (batch.ways[number, rows] >= least)]

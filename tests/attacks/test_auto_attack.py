@@ -10,6 +10,7 @@ import lexirobust as lr
 from lexirobust.attacks import (
     FAB,
     PGD,
+    Attack,
     AutoAttack,
     DeepFool,
     HopSkipJump,
@@ -162,6 +163,38 @@ def test_classes_that_come_near_have_a_prospect():
     assert batch.found_by.tolist() == [RESISTS]
     assert 7 in batch.ranks[0]
     assert batch.ranks.shape == (1, 3)
+
+
+class Luck(Attack):
+    """Goes part of the way from 0 to the boundary at 1, and only its last run all of it."""
+
+    def __init__(self, way, runs):
+        super().__init__(norm="linf", bounds=None, seed=None)
+        self.way, self.runs, self.calls = way, runs, []
+
+    def perturb(self, classifier, x, y, magnitude, seed):
+        raise NotImplementedError
+
+    def _run(self, classifier, x, y, magnitude):
+        self.calls.append(len(x))
+        return x + (self.way if len(self.calls) < self.runs else 1.1)
+
+
+@pytest.mark.parametrize(
+    ("way", "runs", "found_by", "calls"),
+    [(0.95, 3, 2, [4, 4, 4]), (0.95, 4, RESISTS, [4, 4, 4]), (0.85, 2, RESISTS, [4])],
+)
+def test_an_attack_that_came_near_is_repeated_twice(way, runs, found_by, calls):
+    def classifier(x):
+        return tf.concat([1.0 - x, tf.zeros_like(x)], axis=1)
+
+    x, y, magnitude = tf.zeros((4, 1)), tf.zeros(4, tf.int32), tf.ones(4)
+    far, near = Luck(0.5, 2), Luck(way, runs)
+    stages = [staged_run.Stage("far", far, 0, 1), staged_run.Stage("near", near, 0, 1)]
+    found = staged_run.run_stages(stages, classifier, x, y, magnitude, [0], exhaustive=False)
+    assert found.found_by.tolist() == [found_by] * 4
+    assert (far.calls, near.calls) == ([4], calls)
+    assert found.passes.tolist() == [4, sum(calls)]
 
 
 def test_search_that_leads_on_goes_on():
