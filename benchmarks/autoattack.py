@@ -61,6 +61,7 @@ class Setting:
         magnitude: Its magnitude.
         trained_at: Magnitude of adversarial training in that norm; 0: plain training.
         paper: Whether it is the paper's network, and not the small one.
+        weights_of: The setting whose weights it has, if not its own.
     """
 
     data: str
@@ -68,6 +69,7 @@ class Setting:
     magnitude: float
     trained_at: float
     paper: bool = False
+    weights_of: str = ""
 
     def network(self) -> keras.Model:
         return shared.paper_network() if self.paper else shared.small_network()
@@ -81,6 +83,12 @@ SETTINGS = {
     "MNIST, paper's, plain, linf 0.1": Setting("mnist", "linf", 0.1, 0.0, paper=True),
     "MNIST, paper's, linf 0.3": Setting("mnist", "linf", 0.3, 0.3, paper=True),
     "MNIST, paper's, l2 2": Setting("mnist", "l2", 2.0, 2.0, paper=True),
+    "MNIST, small, linf 0.3, l1 5": Setting(
+        "mnist", "l1", 5.0, 0.0, weights_of="MNIST, small, linf 0.3"
+    ),
+    "MNIST, small, linf 0.3, l1 8": Setting(
+        "mnist", "l1", 8.0, 0.0, weights_of="MNIST, small, linf 0.3"
+    ),
 }
 
 
@@ -90,6 +98,8 @@ def load(setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def trained(name: str, setting: Setting) -> keras.Model:
     """Trains a network, unless that was done."""
+    if setting.weights_of:
+        return trained(setting.weights_of, SETTINGS[setting.weights_of])
     epochs = 8 if setting.trained_at else 3
     settings = f"{TRAINED_ON} samples, {epochs} epochs, batch {BATCH}, rate {RATE}"
     file = pathlib.Path(WEIGHTS.value, settings, f"{name}.weights.h5")

@@ -1,18 +1,23 @@
-"""The reference AutoAttack of torchattacks on weights that benchmarks/autoattack.py has trained.
+"""The reference AutoAttack on weights that benchmarks/autoattack.py has trained.
 
-It needs torch, and nothing of this project: run it in an environment of its own.
+It is that of torchattacks; for l1, which that lacks, the gradient attacks of the reference as
+adv-lib has them, five starts each, the second toward five classes. It needs torch, and nothing of
+this project: run it in an environment of its own.
 
-    pip install torch==2.13.0 numpy scipy requests tqdm && pip install --no-deps torchattacks==3.5.1
+    pip install torch==2.13.0 numpy scipy requests tqdm
+    pip install --no-deps torchattacks==3.5.1 adv-lib==0.2.8
     python benchmarks/autoattack_reference.py network.npz result.json
 """
 
+import importlib.util
 import json
 import sys
 import time
+import types
+from typing import Any
 
 import numpy as np
 import torch
-import torchattacks
 from torch import nn
 
 
@@ -57,6 +62,47 @@ class Network(nn.Module):
         return hidden @ self.dense[2] + self.dense[3]
 
 
+def linf_or_l2(network: Network, x: torch.Tensor, y: torch.Tensor, file: Any) -> torch.Tensor:
+    """All attacks of AutoAttack."""
+    import torchattacks
+
+    norm = {"linf": "Linf", "l2": "L2"}[str(file["norm"])]
+    attack = torchattacks.AutoAttack(
+        network, norm=norm, eps=float(file["magnitude"]), seed=int(file["seed"])
+    )
+    for each in attack._autoattack.attacks:
+        if hasattr(each, "steps"):
+            each.steps = 100  # The paper's; 10 by default.
+    return attack(x, y)
+
+
+def l1(network: Network, x: torch.Tensor, y: torch.Tensor, file: Any) -> torch.Tensor:
+    """The gradient attacks of AutoAttack, with three radii."""
+    # The package's own attributes import torchvision; this module needs nothing of it.
+    found = importlib.util.find_spec("adv_lib")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    package = types.ModuleType("adv_lib.attacks")
+    package.__path__ = [f"{found.submodule_search_locations[0]}/attacks"]
+    sys.modules["adv_lib.attacks"] = package
+    from adv_lib.attacks import auto_pgd
+
+    torch.manual_seed(int(file["seed"]))
+    magnitude, x_adv = float(file["magnitude"]), x.clone()
+    settings = {"n_iter": 100, "n_restarts": 5, "use_large_reps": True}
+    for attack, own in (
+        (auto_pgd.apgd, {"loss_function": "ce"}),
+        (auto_pgd.apgd_targeted, {"num_targets": 5}),
+    ):
+        with torch.no_grad():
+            resists = network(x_adv).argmax(1) == y
+        x_adv[resists] = attack(network, x[resists], y[resists], magnitude, 1, **settings, **own)
+    return x_adv
+
+
+LIBRARIES = {linf_or_l2: {"torchattacks": "3.5.1"}, l1: {"adv-lib": "0.2.8"}}
+
+
 def main(network_file: str, result_file: str) -> None:
     torch.set_num_threads(1)
     file = np.load(network_file)
@@ -67,17 +113,11 @@ def main(network_file: str, result_file: str) -> None:
     with torch.no_grad():
         logits = network(x).numpy()
     np.testing.assert_allclose(logits, file["logits"], atol=1e-3)
-    norm = {"linf": "Linf", "l2": "L2"}[str(file["norm"])]
-    attack = torchattacks.AutoAttack(
-        network, norm=norm, eps=float(file["magnitude"]), seed=int(file["seed"])
-    )
-    for each in attack._autoattack.attacks:
-        if hasattr(each, "steps"):
-            each.steps = 100  # The paper's; 10 by default.
+    attack = l1 if str(file["norm"]) == "l1" else linf_or_l2
     # What is misclassified already is not attacked.
     clean = torch.tensor(logits.argmax(1)) == y
     network.seen, begun = 0, time.perf_counter()
-    x_adv = attack(x[clean], y[clean])
+    x_adv = attack(network, x[clean], y[clean], file)
     seconds = time.perf_counter() - begun
     passes = network.seen
     with torch.no_grad():
@@ -88,7 +128,7 @@ def main(network_file: str, result_file: str) -> None:
         "resists": "".join(map(str, resists)),
         "seconds": round(seconds, 1),
         "passes": passes,
-        "versions": {"torch": torch.__version__, "torchattacks": "3.5.1"},
+        "versions": {"torch": torch.__version__, **LIBRARIES[attack]},
     }
     with open(result_file, "w", encoding="utf-8") as out:
         json.dump(result, out)

@@ -507,8 +507,8 @@ MUTATIONS: Final = (
     Mutation(
         "AutoAttack: what is broken is attacked again",
         "attacks/staged_run.py",
-        "return np.flatnonzero(self.found_by == RESISTS)",
-        "return np.arange(len(self.found_by))",
+        "resists = self.found_by == RESISTS",
+        "resists = np.ones(len(self.found_by), bool)",
         AUTO_ATTACK,
     ),
     Mutation(
@@ -528,15 +528,15 @@ MUTATIONS: Final = (
     Mutation(
         "AutoAttack: random search ends after its first part",
         "attacks/staged_run.py",
-        "(way >= least)",
-        "(way > 1.0)",
+        "(batch.ways[number, rows] >= least)",
+        "(batch.ways[number, rows] > 1.0)",
         AUTO_ATTACK,
     ),
     Mutation(
         "AutoAttack: random search is never cut short",
         "attacks/staged_run.py",
-        "(way >= least)",
-        "(way > -np.inf)",
+        "(batch.ways[number, rows] >= least)",
+        "(batch.ways[number, rows] > -np.inf)",
         AUTO_ATTACK,
     ),
     Mutation(
@@ -566,6 +566,34 @@ MUTATIONS: Final = (
         "tf.range(draws),",
         "tf.range(1),",
         AUTO_ATTACK,
+    ),
+    Mutation(
+        "AutoAttack: what came near the boundary is not attacked again",
+        "attacks/staged_run.py",
+        "REPEATS: Final = 2",
+        "REPEATS: Final = 0",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "AutoAttack: what stayed far from the boundary is attacked again",
+        "attacks/staged_run.py",
+        "resists & (self.ways[number] >= NEAR) if self.repeat else resists",
+        "resists",
+        AUTO_ATTACK,
+    ),
+    Mutation(
+        "l1: no search in larger balls",
+        "attacks/gradient/larger_balls.py",
+        "return tf.where(tf.less(steps, LEAST_STEPS), 0, share)",
+        "return 0 * share",
+        ("tests/attacks/test_larger_balls.py",),
+    ),
+    Mutation(
+        "l1: both starts of a pair are near",
+        "attacks/gradient/gradient_ascent.py",
+        "begun = choose((index % 2 == 1) & ~given, far, begun)",
+        "del far",
+        ("tests/attacks/test_larger_balls.py",),
     ),
     Mutation(
         "flags: each attack is judged by itself",

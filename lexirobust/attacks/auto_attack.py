@@ -21,9 +21,10 @@ from lexirobust.checks import check_count, check_flag, check_magnitudes
 from lexirobust.tensors import choose, classes_of, of_dtype, spread
 
 VERSIONS: Final = ("standard", "plus", "rand")
-# Starts of the versions that take several; draws of randomized classifiers; halvings of the way
-# back from what was found to the clean input; passes in which FAB does that, at most.
-_RESTARTS, _DRAWS, _HALVINGS, _REFINEMENT = 5, 20, 10, 90
+# Starts of the versions that take several; pairs of them for l1; draws of randomized classifiers;
+# halvings of the way back from what was found to the clean input; passes in which FAB does that, at
+# most.
+_RESTARTS, _ROUNDS, _DRAWS, _HALVINGS, _REFINEMENT = 5, 3, 20, 10, 90
 
 
 @keras.saving.register_keras_serializable(package="lexirobust")
@@ -31,18 +32,20 @@ class AutoAttack(Attack):
     """Several attacks in turn, each on what still resists: what published figures stand on.
 
     `"standard"`: `PGD` on the cross entropy; `TargetedPGD` toward each of the most likely wrong
-    classes; targeted `FAB` toward the same; `Square`. `"plus"` adds, before the targeted ones, five
-    starts of `PGD` on cross entropy and DLR loss and of `FAB`. `"rand"`, for randomized
-    classifiers: `PGD` on cross entropy and DLR loss, each gradient a mean over 20 draws. A norm is
-    the most that is added; misclassified inputs are left as they are.
+    classes; targeted `FAB` toward the same; `Square`. For l1 the first two have six starts.
+    `"plus"` adds, before the targeted ones, five starts of `PGD` on cross entropy and DLR loss and
+    of `FAB`. `"rand"`, for randomized classifiers: `PGD` on cross entropy and DLR loss, each
+    gradient a mean over 20 draws. What an attack brought near the boundary is attacked by it twice
+    again, from other starts. A norm is the most that is added; misclassified inputs are left as
+    they are.
 
     `sweep`, and so an accuracy curve, looks for the smallest of several magnitudes at which a
     sample is misclassified: from the largest down, each time below what was found. A sample that
     resists at one magnitude is said to resist at all smaller ones.
 
     With two classes the DLR loss is the margin of logits, with three its spread is the largest
-    logit less the smallest. l1 has no `Square`. Inside a graph all samples stay until the
-    slowest is done: call it, where time matters.
+    logit less the smallest. l1 has no `Square`. Inside a graph nothing is repeated, and all
+    samples stay until the slowest is done: call it, where it matters.
 
     Args:
         norm: Norm of the perturbation: `"linf"`, `"l2"` or `"l1"`.
@@ -124,10 +127,13 @@ class AutoAttack(Attack):
             name = "FAB, targeted" if toward else "FAB"
             return Stage(name, WithinMagnitude(attack), toward, 2 * restarts * steps + _REFINEMENT)
 
-        rounds = _RESTARTS if norm == "l1" else 1
-        aimed = TargetedPGD(steps=steps, constraint="maximum", early_stop=True, **limits)
+        # On an l1 ball of a pair of starts one is far out.
+        starts, rounds = (2, _ROUNDS) if norm == "l1" else (1, 1)
+        aimed = TargetedPGD(
+            steps=steps, constraint="maximum", restarts=starts, early_stop=True, **limits
+        )
         toward = [
-            Stage("PGD, targeted DLR loss", aimed, targets, steps + 3, rounds),
+            Stage("PGD, targeted DLR loss", aimed, targets, starts * (steps + 1) + 2, rounds),
             fab(1, targets),
         ]
         squares = []
@@ -141,7 +147,7 @@ class AutoAttack(Attack):
         if self.version == "plus":
             first = [pgd(loss, _RESTARTS) for loss in ("cross_entropy", "dlr")]
             return [*first, fab(_RESTARTS, 0), *squares, *toward]
-        return [pgd("cross_entropy", rounds), *toward, *squares]
+        return [pgd("cross_entropy", starts * rounds), *toward, *squares]
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor

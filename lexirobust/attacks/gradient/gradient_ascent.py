@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
+from lexirobust.attacks.gradient import larger_balls
 from lexirobust.attacks.gradient.step_size import (
     StepSizeState,
     adapt_step_size,
@@ -160,8 +161,8 @@ def gradient_ascent(
     lowest = tf.constant(wide(x.dtype).min, wide(x.dtype))
     lowest_values = [tf.fill(tf.shape(magnitude), lowest) for _ in goals]
 
-    def project(perturbation: tf.Tensor) -> tf.Tensor:
-        projected = to_norm(perturbation, magnitude, norm, box)[0]
+    def project(perturbation: tf.Tensor, radius: tf.Tensor = magnitude) -> tf.Tensor:
+        projected = to_norm(perturbation, radius, norm, box)[0]
         move = None if region is None else region.move
         if move is None:
             return projected
@@ -169,7 +170,7 @@ def gradient_ascent(
         def alternate(number: tf.Tensor, old: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
             moved = move(old)
             changed = tf.reduce_any(moved != old)
-            return number + 1, to_norm(moved, magnitude, norm, box)[0], changed
+            return number + 1, to_norm(moved, radius, norm, box)[0], changed
 
         state = tf.constant(0), projected, tf.constant(True)
         return tf.while_loop(lambda number, _, on: on & (number < _ROUNDS), alternate, state)[1]
@@ -178,6 +179,15 @@ def gradient_ascent(
         # Adding rounds: the box is kept to the last bit all the same.
         shifted = x + perturbation
         return shifted if bounds is None else tf.clip_by_value(shifted, *bounds)
+
+    def follow(inputs: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        values, gradients = _differentiate(goals, inputs)
+        return values, combine_gradients(inputs, gradients)
+
+    def is_given(index: tf.Tensor) -> tf.Tensor:
+        if initial_perturbation is None:
+            return tf.zeros_like(magnitude, tf.bool)
+        return _any(initial_perturbation) & (index < 2)
 
     def start(index: tf.Tensor) -> tf.Tensor:
         side = tf.cast(1 - 2 * (index % 2), x.dtype)
@@ -190,18 +200,43 @@ def gradient_ascent(
         else:
             drawn = tf.zeros_like(x)
         if initial_perturbation is not None:
-            drawn = choose(
-                _any(initial_perturbation) & (index < 2), side * initial_perturbation, drawn
-            )
+            drawn = choose(is_given(index), side * initial_perturbation, drawn)
         # The input itself is no answer where the norm must be exact, but may be a start.
         return choose(_any(drawn), project(drawn), drawn)
+
+    # The steps of a search for a better start, in each of two balls.
+    searches = norm == "l1" and step_size is None and random_start and region is None
+    searched: Any = larger_balls.steps_in_each(steps) if searches else 0
+    left_steps = steps - 2 * searched
+
+    def searched_start(index: tf.Tensor) -> tf.Tensor:
+        given, begun = is_given(index), start(index)
+        # The other one of a pair begins far out, where gradients are not those at the input.
+        own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index)
+        far = tf.sign(begun) * tf.abs(tf.random.stateless_normal(tf.shape(x), own, dtype=x.dtype))
+        begun = choose((index % 2 == 1) & ~given, far, begun)
+        found = larger_balls.search_larger_balls(
+            lambda perturbation: follow(perturbed(perturbation)),
+            project,
+            begun,
+            magnitude,
+            given,
+            searched,
+            lowest_values,
+            box,
+        )
+        return project(found)
+
+    def better_start(index: tf.Tensor) -> tf.Tensor:
+        if not searches:
+            return start(index)
+        return tf.cond(searched > 0, lambda: searched_start(index), lambda: start(index))
 
     def first_step_size(index: tf.Tensor) -> tf.Tensor:
         if step_size is not None:
             return of_dtype(step_size, x.dtype) * tf.ones_like(magnitude)
-        # From anywhere at first across the ball, from a start that was given half as far.
-        known = False if initial_perturbation is None else _any(initial_perturbation) & (index < 2)
-        return tf.where(known, magnitude, 2.0 * magnitude)
+        # From anywhere at first across the ball, from a start that is known to be good half as far.
+        return tf.where(is_given(index) | (searched > 0), magnitude, 2.0 * magnitude)
 
     def is_answer(perturbation: tf.Tensor) -> tf.Tensor:
         return _any(perturbation) | (magnitude == 0) if exact else tf.ones_like(magnitude, tf.bool)
@@ -231,12 +266,11 @@ def gradient_ascent(
         sizes: StepSizeState,
     ) -> tuple[Any, ...]:
         inputs = perturbed(perturbation)
-        values, gradients = _differentiate(goals, inputs)
-        gradient = combine_gradients(inputs, gradients)
+        values, gradient = follow(inputs)
         best = visit(perturbation, best, values, gradient, inputs)
         if step_size is None:
             rose = is_better(values, last_values, ties=True) & (number > 0)
-            sizes, back = adapt_step_size(sizes, number, steps, rose, best.values)
+            sizes, back = adapt_step_size(sizes, number, left_steps, rose, best.values)
             perturbation = choose(back, best.perturbation, perturbation)
             gradient = choose(back, best.gradient, gradient)
             values = choose(back, best.values, list(values))
@@ -247,12 +281,14 @@ def gradient_ascent(
         return number + 1, perturbation, best, list(values), sizes
 
     def restart(index: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
-        perturbation = start(index)
+        perturbation = better_start(index)
         own = _Best(perturbation, lowest_values, tf.zeros_like(x), best.done)
-        sizes = initial_step_size_state(first_step_size(index), steps, lowest_values)
+        sizes = initial_step_size_state(first_step_size(index), left_steps, lowest_values)
         state = (tf.constant(0), perturbation, own, lowest_values, sizes)
         _, perturbation, own, *_ = tf.while_loop(
-            lambda number, _, own, *rest: (number < steps) & ~tf.reduce_all(own.done), step, state
+            lambda number, _, own, *rest: (number < left_steps) & ~tf.reduce_all(own.done),
+            step,
+            state,
         )
         inputs = perturbed(perturbation)
         values = [tf.cast(goal(inputs), wide(inputs.dtype)) for goal in goals]
