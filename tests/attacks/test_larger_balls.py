@@ -119,6 +119,6 @@ def test_of_a_pair_of_starts_one_is_far_out(restarts, largest):
         seen.assign(tf.maximum(seen, tf.reduce_max(tf.norm(x, 1, axis=1))))
         return 0.0 * x[:, :2]
 
-    attack = PGD("l1", steps=20, restarts=restarts, bounds=None, seed=0)
+    attack = PGD("l1", steps=20, constraint="maximum", restarts=restarts, bounds=None)
     attack(flat, tf.zeros((4, 30)), np.zeros(4, int), 1.0)
     assert float(seen) == pytest.approx(largest, rel=1e-4)
