@@ -37,8 +37,10 @@ class PGD(Attack):
 
     Each step follows the steepest direction of its norm and is projected back, onto the sphere or
     the ball, cut with the bounds. The point of largest loss among all that were visited is kept.
-    `sweep` begins each magnitude where the one below ended. A subclass must hold all its settings
-    in `get_config`: attacks that agree in them share one graph.
+    For l1, unless there are fewer than 20 steps or they have a size, six steps in ten come before
+    that: they change few coordinates, inside balls of three times and twice the norm, and find
+    where to start. `sweep` begins each magnitude where the one below ended. A subclass must hold
+    all its settings in `get_config`: attacks that agree in them share one graph.
 
     Args:
         norm: Norm of the perturbation: `"l1"`, `"l2"` or `"linf"`.
@@ -49,7 +51,8 @@ class PGD(Attack):
         constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
         goal: `"maximize"` the loss (adversarial samples) or `"minimize"` it: opponents where `y` is
             the right label, targeted adversarial samples where `y` is the wanted one.
-        restarts: Number of random starts. They come in pairs that start at opposite points.
+        restarts: Number of random starts. They come in pairs that start at opposite points; for l1,
+            after that search, the second one of a pair begins farther out.
         bounds: Lowest and highest value of an input, or `None`.
         random_start: Whether to start at random, or at the input itself.
         seed: Integer seed for the random starts of an attack called on its own.
@@ -78,8 +81,8 @@ class PGD(Attack):
     [1]
 
     Reference:
-        Madry et al., arXiv 1706.06083; Croce and Hein, arXiv 2003.01690, for the step; section
-        1.0.1 of the paper.
+        Madry et al., arXiv 1706.06083; Croce and Hein, arXiv 2003.01690, for the step, and arXiv
+        2103.01208 for l1; section 1.0.1 of the paper.
     """
 
     values: ClassVar[tuple[str, ...]] = ("sign", "steps", "step_size", "restarts")
