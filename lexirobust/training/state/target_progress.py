@@ -1,4 +1,4 @@
-"""Whether ranks will have met their targets by the end of a training."""
+"""The progress of ranks toward their targets, compared with the steps that a training has left."""
 
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ LATE: Final = 6.0
 
 
 class TargetProgress:
-    """How fast ranks have come nearer to their targets of late, and how many steps are left.
+    """Tells which ranks will be late for their targets, at the rate that they made of late.
 
     Args:
         count: The number of ranks.
