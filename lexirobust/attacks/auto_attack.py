@@ -44,8 +44,8 @@ class AutoAttack(Attack):
     resists at one magnitude is said to resist at all smaller ones.
 
     With two classes the DLR loss is the margin of logits, with three its spread is the largest
-    logit less the smallest. l1 has no `Square`. Inside a graph nothing is repeated, and all
-    samples stay until the slowest is done: call it, where it matters.
+    logit less the smallest. Inside a graph nothing is repeated, and all samples stay until the
+    slowest is done: call it, where it matters.
 
     Args:
         norm: Norm of the perturbation: `"linf"`, `"l2"` or `"l1"`.
@@ -136,18 +136,16 @@ class AutoAttack(Attack):
             Stage("PGD, targeted DLR loss", aimed, targets, starts * (steps + 1) + 2, rounds),
             fab(1, targets),
         ]
-        squares = []
-        if norm in Square.norms:
-            attack = Square(
-                max_queries=self.max_queries, constraint="maximum", early_stop=True, **limits
-            )
-            squares = [Stage("Square", attack, 0, self.max_queries)]
+        search = Square(
+            max_queries=self.max_queries, constraint="maximum", early_stop=True, **limits
+        )
+        square = Stage("Square", search, 0, self.max_queries)
         if self.version == "rand":
             return [pgd(loss, draws=_DRAWS) for loss in ("cross_entropy", "dlr")]
         if self.version == "plus":
             first = [pgd(loss, _RESTARTS) for loss in ("cross_entropy", "dlr")]
-            return [*first, fab(_RESTARTS, 0), *squares, *toward]
-        return [pgd("cross_entropy", starts * rounds), *toward, *squares]
+            return [*first, fab(_RESTARTS, 0), square, *toward]
+        return [pgd("cross_entropy", starts * rounds), *toward, square]
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor

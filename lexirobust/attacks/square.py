@@ -21,10 +21,10 @@ from lexirobust.warn import warn
 # After these parts of all queries the squares' area is halved.
 _HALVED_AT: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
-# The least side of a square for l2, whose perturbations have a shape.
-_LEAST_SIDE: Final = {"linf": 1, "l2": 3}
+# The least side of a square; for l2 and l1 perturbations have a shape.
+_LEAST_SIDE: Final = {"linf": 1, "l2": 3, "l1": 3}
 
-# The first perturbation for l2 is of so many tiles along each axis.
+# The first perturbation for l2 and l1 is of so many tiles along each axis.
 _TILES: Final = 5
 
 
@@ -33,12 +33,13 @@ class Square(Attack):
     """Random search: a new perturbation of a square is kept where the loss does not fall.
 
     It asks for logits alone, never for gradients. Squares shrink as the search goes on. For linf a
-    square's pixels all go to one end, chosen for each channel; for l2 a square takes the norm that
-    another one held. `[N, height, width]` are images of one channel, and what is no image is one
-    of width 1, whose squares are runs of neighbors. Where channels seem to come first, it warns.
+    square's pixels all go to one end, chosen for each channel; for l2 and l1 a square takes the
+    norm that another one held. `[N, height, width]` are images of one channel, and what is no image
+    is one of width 1, whose squares are runs of neighbors. Where channels seem to come first, it
+    warns.
 
     Args:
-        norm: Norm of the perturbation: `"linf"` or `"l2"`.
+        norm: Norm of the perturbation: `"linf"`, `"l2"` or `"l1"`.
         max_queries: How often the classifier may see each sample.
         p_init: Share of the image that the first squares cover, above 0 and at most 1.
         constraint: `"exact"`: the perturbation's norm is the magnitude. `"maximum"`: at most.
@@ -61,10 +62,10 @@ class Square(Attack):
     [[-1.0, 1.0]]
 
     Reference:
-        Andriushchenko et al., arXiv 1912.00049.
+        Andriushchenko et al., arXiv 1912.00049; Croce and Hein, arXiv 2103.01208, for l1.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
+    norms: ClassVar[tuple[str, ...]] = ("l1", "l2", "linf")
     values: ClassVar[tuple[str, ...]] = ("max_queries",)
 
     def __init__(
@@ -116,7 +117,12 @@ class Square(Attack):
         seed, box = tf.cast(seed, tf.int32), balls.box_around(x, self.bounds)
         exact, targeted = self.constraint == "exact", self.goal == "minimize"
         to_norm = balls.project_sphere if exact else balls.project_ball
-        search = (_Corners if self.norm == "linf" else _Pyramids)(_as_images(x), magnitude)
+        images = _as_images(x)
+        search: _Search = (
+            _Corners(images, magnitude)
+            if self.norm == "linf"
+            else _Pyramids(images, magnitude, self.norm)
+        )
 
         def settle(images: tf.Tensor) -> tf.Tensor:
             return to_norm(tf.reshape(images, tf.shape(x)), magnitude, self.norm, box)[0]
@@ -234,7 +240,18 @@ class _Corners(_Search):
 
 
 class _Pyramids(_Search):
-    """Perturbations for l2: pairs of opposite pyramids, of which one is added at a time."""
+    """Perturbations for l2 and l1: pairs of opposite pyramids, of which one is added at a time.
+
+    Args:
+        like: As of any search.
+        magnitude: As of any search.
+        norm: `"l2"` or `"l1"`.
+    """
+
+    def __init__(self, like: tf.Tensor, magnitude: tf.Tensor, norm: str) -> None:
+        super().__init__(like, magnitude)
+        # Of windows that share no pixel squares of norms add up, or norms.
+        self.power, self.root = {"l2": (tf.square, tf.sqrt), "l1": (tf.abs, tf.identity)}[norm]
 
     def first(self, seed: tf.Tensor) -> tf.Tensor:
         """Tiles of a pair each, on random sides."""
@@ -250,7 +267,8 @@ class _Pyramids(_Search):
         counts = -(-height // tile[0]), -(-width // tile[1])
         signs = _signs((samples, *counts, channels), seeds[0], self.like.dtype)
         signs = tf.gather(tf.gather(signs, rows // tile[0], axis=1), columns // tile[1], axis=2)
-        return self.magnitude * _unit(signs * _pyramids(window, self.like, seeds[1]))
+        pairs = signs * _pyramids(window, self.like, seeds[1])
+        return self.magnitude * self._unit(pairs, (1, 2, 3))
 
     def change(
         self, images: tf.Tensor, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor
@@ -260,16 +278,23 @@ class _Pyramids(_Search):
         samples, _, _, channels = _shape(images)
         window = _window(images, height, width, seeds[0])
         target, source = window.inside, _window(images, height, width, seeds[1]).inside
-        pair = _unit(_pyramids(window, images, seeds[2]))
+        pair = self._unit(_pyramids(window, images, seeds[2]), (1, 2))
         pair *= _signs((samples, 1, 1, channels), seeds[3], images.dtype)
-        held = tf.where(target, images, 0.0)
-        size = tf.sqrt(_square(held, (1, 2)))
-        new = pair + tf.math.divide_no_nan(held, size)
-        new = tf.math.divide_no_nan(new, tf.sqrt(_square(new, (1, 2))))
-        unused = tf.maximum(tf.square(self.magnitude) - _square(images, (1, 2, 3)), 0.0)
-        both = _square(tf.where(target | source, images, 0.0), (1, 2))
-        new *= tf.sqrt(both + unused / channels)
+        held = self._unit(tf.where(target, images, 0.0), (1, 2))
+        new = self._unit(pair + held, (1, 2))
+        used = self._sum(images, (1, 2, 3))
+        unused = tf.maximum(self.power(self.magnitude) - used, 0.0)
+        both = self._sum(tf.where(target | source, images, 0.0), (1, 2))
+        new *= self.root(both + unused / channels)
         return tf.where(target, new, tf.where(~source, images, 0.0))
+
+    def _sum(self, images: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+        """Sums of the pixels' squares, or of their absolute values, with the axes kept."""
+        return tf.reduce_sum(self.power(images), axis=axes, keepdims=True)
+
+    def _unit(self, images: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+        """Scales to norm 1."""
+        return tf.math.divide_no_nan(images, self.root(self._sum(images, axes)))
 
 
 def _as_images(x: tf.Tensor) -> tf.Tensor:
@@ -338,13 +363,3 @@ def _pyramids(window: _Window, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def _signs(shape: tuple[Any, ...], seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Random numbers of -1 and 1."""
     return tf.cast(2 * tf.random.stateless_uniform(shape, seed, 0, 2, tf.int32) - 1, dtype)
-
-
-def _square(images: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Sums of squares, with the axes kept."""
-    return tf.reduce_sum(tf.square(images), axis=axes, keepdims=True)
-
-
-def _unit(images: tf.Tensor) -> tf.Tensor:
-    """Scales every image to l2 norm 1."""
-    return tf.math.divide_no_nan(images, tf.sqrt(_square(images, (1, 2, 3))))

@@ -222,10 +222,8 @@ def _noise_is_stronger(probe: Probe) -> Flag | None:
 
 
 def _search_is_stronger(probe: Probe) -> Flag | None:
-    limits = probe.limits
-    if limits["norm"] not in Square.norms:
-        return None
-    share = probe.broken(probe.under(Square(max_queries=_SEARCH_QUERIES, seed=0, **limits)))
+    search = Square(max_queries=_SEARCH_QUERIES, seed=0, **probe.limits)
+    share = probe.broken(probe.under(search))
     if share is None:
         return None
     return Flag(

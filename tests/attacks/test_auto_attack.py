@@ -102,9 +102,10 @@ def test_versions_have_the_stages_of_the_paper():
     names, passes = named("linf", "rand")
     assert names == [("PGD, cross entropy", 0), ("PGD, DLR loss", 0)]
     assert passes == [20 * 101 + 1] * 2
-    (*_, targeted, fab), _ = named("l1")
+    (*_, targeted, fab, square), _ = named("l1")
     assert targeted == ("PGD, targeted DLR loss", 5)
     assert fab == ("FAB, targeted", 5)
+    assert square == ("Square", 0)
 
 
 def test_in_a_graph_rounds_are_repeated_toward_every_class(monkeypatch):
@@ -222,15 +223,16 @@ def test_few_classes_have_losses_of_their_own(classes):
         assert np.array_equal(found.found_by[0] != RESISTS, distances <= magnitude)
 
 
-def test_gradients_that_are_masked_are_searched_around():
+@pytest.mark.parametrize(("norm", "room"), [("linf", 1.3), ("l2", 2.0), ("l1", 4.0)])
+def test_gradients_that_are_masked_are_searched_around(norm, room):
     def rounded(x):
         return LINEAR.uncounted(tf.round(64.0 * x) / 64.0)
 
-    magnitude = 1.3 * threshold("linf").max()
+    magnitude = room * threshold(norm).max()
     settings = {"bounds": None, "steps": 5, "max_queries": 2000, "seed": 0}
     with pytest.warns(UserWarning, match="no gradient"):
-        found = AutoAttack("linf", **settings).search(rounded, X, LINEAR.labels(X), [magnitude])
-    names = [stage.name for stage in AutoAttack("linf", **settings).stages]
+        found = AutoAttack(norm, **settings).search(rounded, X, LINEAR.labels(X), [magnitude])
+    names = [stage.name for stage in AutoAttack(norm, **settings).stages]
     assert np.all(found.found_by > 0)
     assert np.sum(found.found_by == 1 + names.index("Square")) >= 2  # Random starts find some.
 
