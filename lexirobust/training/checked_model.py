@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from lexirobust.checks import check_count, check_mean
 from lexirobust.data_forms import in_memory, only_input
+from lexirobust.training.data import input_shape
 from lexirobust.training.data_gradients import DataGradients
 from lexirobust.training.objectives import Rank
 from lexirobust.training.progress_bar import ProgressBar
@@ -174,6 +175,23 @@ class CheckedModel(keras.Model):
             args, kwargs = call.args, call.kwargs
         with self._only_evaluating():
             return super().evaluate(*args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Gives the logits of inputs; as `keras.Model.predict`.
+
+        Args:
+            x: Inputs, or what holds them beside labels, as of `fit`.
+            *args: As of `keras.Model.predict`.
+            **kwargs: As of `keras.Model.predict`.
+
+        Returns:
+            `[N, classes]` float array, or one for each of several outputs.
+        """
+        first = x[0] if isinstance(x, keras.utils.PyDataset) else x
+        shape = input_shape(first[0] if isinstance(first, tuple) else first)
+        if shape is not None and shape[1:].is_fully_defined():
+            self._build_on(shape)  # Before replicas see it: they can make no variables.
+        return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Takes one step; as `keras.Model.train_on_batch`, after checking the batch as `fit` does.

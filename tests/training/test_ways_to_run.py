@@ -124,6 +124,15 @@ def test_a_model_without_shapes_is_built_where_it_is_distributed(strategy):
     assert model.optimizer.iterations.numpy() == 1
 
 
+@pytest.mark.parametrize("dataset", [False, True])
+def test_a_model_that_was_not_compiled_predicts_on_replicas(strategy, dataset):
+    with strategy.scope():
+        model = lr.OLSRC(right_network(), ATTACK, [1.0])
+    x, y = DATA
+    given = tf.data.Dataset.from_tensor_slices((x, y)).batch(8) if dataset else x
+    np.testing.assert_allclose(model.predict(given, verbose=0), model(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("make", [tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy])
 def test_a_strategy_of_one_device_trains_as_none(make):
     strategy = make("/cpu:0") if make is tf.distribute.OneDeviceStrategy else make(["/cpu:0"])
