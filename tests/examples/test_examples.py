@@ -54,7 +54,7 @@ def is_picture(path):
 def toy(tmp_path_factory):
     """One short run of both experiments: what it printed, and where it wrote."""
     folder = tmp_path_factory.mktemp("toy")
-    methods = "--methods=adversarial,olgrc"
+    methods = "--methods=standard,adversarial,olgrc"
     return run(TOY, "--experiment=all", methods, "--epochs=300", f"--out={folder}"), folder
 
 
@@ -63,10 +63,15 @@ def test_toy_writes_results_and_draws(toy):
     shown, folder = toy
     found = results(folder)
     assert [(result["experiment"], result["method"]) for result in found] == [
+        (1, "standard"),
         (1, "adversarial"),
         (1, "olgrc"),
+        (2, "standard"),
         (2, "olgrc"),
     ]
+    first, again = found[0], found[3]  # One training.
+    assert {**first, **{name: again[name] for name in ("experiment", "magnitudes")}} == again
+    assert (first["magnitudes"], again["magnitudes"][-1]) == ([4.0], 6.0)
     for result in found:
         magnitudes = list(map(float, result["accuracy"]))
         assert magnitudes == sorted(magnitudes)
