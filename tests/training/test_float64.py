@@ -11,9 +11,12 @@ X, Y = lr.datasets.toy(20, seed=0)
 
 @pytest.fixture(autouse=True)
 def _doubles():
+    # Both: Keras asks once what type a policy is of.
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def trained(method, run_eagerly=True, **options):
