@@ -2,13 +2,13 @@
 
     python benchmarks/autoattack.py --python=/path/to/an/environment/with/torch/bin/python
     python benchmarks/autoattack.py --parts=ours --networks=2 --seeds=0,1,2
-    python benchmarks/autoattack.py --parts=curve --networks=2,5
+    python benchmarks/autoattack.py --parts=curve,apart --networks=2
 
 One thread each, unless TF_NUM_INTRAOP_THREADS says otherwise. `reference` runs
 benchmarks/autoattack_reference.py in the environment that --python names; its results are
 committed, so that nothing else needs torch. `art` needs adversarial-robustness-toolbox 1.20.1 on
 the path. `exhaustive` is ours with nothing left out, `curve` ours at eight magnitudes in one
-search. A run that was finished is not made again.
+search, `apart` in eight. A run that was finished is not made again.
 """
 
 import os
@@ -37,7 +37,7 @@ from absl import app, flags, logging
 import lexirobust as lr
 from lexirobust.attacks.staged_run import RESISTS
 
-PARTS = ("ours", "reference", "art", "exhaustive", "curve")
+PARTS = ("ours", "reference", "art", "exhaustive", "curve", "apart")
 CHOSEN = flags.DEFINE_list("parts", ["ours", "reference"], f"What to run, of {', '.join(PARTS)}.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the attacks; ART's has none.")
 NETWORKS = flags.DEFINE_list("networks", [], "Numbers of networks, from 0; by default, all.")
@@ -193,10 +193,28 @@ def exhaustive(case: Case) -> dict[str, Any]:
     return search(case, [case.setting.magnitude], exhaustive=True)
 
 
+def eight(setting: Setting) -> list[float]:
+    """Magnitudes, the setting's own the fifth."""
+    return [setting.magnitude * number / 5 for number in range(1, 9)]
+
+
 def curve(case: Case) -> dict[str, Any]:
-    """Eight magnitudes in one search, the setting's own the fifth."""
-    magnitudes = [case.setting.magnitude * number / 5 for number in range(1, 9)]
+    """Eight magnitudes in one search."""
+    magnitudes = eight(case.setting)
     return {"magnitudes": magnitudes, **search(case, magnitudes)}
+
+
+def apart(case: Case) -> dict[str, Any]:
+    """Eight magnitudes, one search each."""
+    magnitudes = eight(case.setting)
+    runs = [search(case, [magnitude]) for magnitude in magnitudes]
+    return {
+        "magnitudes": magnitudes,
+        "resists": runs[-1]["resists"],
+        "passes": sum(run["passes"] for run in runs),
+        "seconds": round(sum(run["seconds"] for run in runs), 1),
+        "accuracy": [run["accuracy"][0] for run in runs],
+    }
 
 
 def reference(case: Case) -> dict[str, Any]:
@@ -253,7 +271,7 @@ def art(case: Case) -> dict[str, Any]:
 
 
 RUN: dict[str, Callable[[Case], dict[str, Any]]] = {
-    each.__name__: each for each in (ours, reference, art, exhaustive, curve)
+    each.__name__: each for each in (ours, reference, art, exhaustive, curve, apart)
 }
 
 
@@ -285,7 +303,7 @@ def table(runs: list[dict[str, Any]]) -> list[list[str]]:
     ]
     for name in SETTINGS:
         own = {run["part"]: run for run in runs_on(name, runs) if run["seed"] == 0}
-        for part in (each for each in PARTS if each in own and each != "curve"):
+        for part in (each for each in PARTS if each in own and each not in ("curve", "apart")):
             run = own[part]
             missed, beyond = ("", "")
             if part != "reference" and "reference" in own:
@@ -323,15 +341,16 @@ def seeds_table(runs: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def curve_table(runs: list[dict[str, Any]]) -> list[list[str]]:
-    """What eight magnitudes cost beside one of them."""
-    rows = [["network", "passes of one", "of eight", "ratio", "ratio of seconds"]]
+    """What eight magnitudes cost in one search, beside one of them and beside eight searches."""
+    rows = [["network", "beside", "passes", "of eight in one", "ratio", "ratio of seconds"]]
     for name in SETTINGS:
         own = {run["part"]: run for run in runs_on(name, runs) if run["seed"] == 0}
-        if not {"ours", "curve"} <= own.keys():
-            continue
-        one, eight = own["ours"], own["curve"]
-        ratios = (f"{eight[each] / one[each]:.2f}" for each in ("passes", "seconds"))
-        rows.append([name, f"{one['passes']:,}", f"{eight['passes']:,}", *ratios])
+        for part, title in (("ours", "one of them"), ("apart", "eight searches")):
+            if not {part, "curve"} <= own.keys():
+                continue
+            other, whole = own[part], own["curve"]
+            ratios = (f"{whole[each] / other[each]:.2f}" for each in ("passes", "seconds"))
+            rows.append([name, title, f"{other['passes']:,}", f"{whole['passes']:,}", *ratios])
     return rows
 
 
