@@ -92,6 +92,11 @@ def test_thresholds_do_not_share_a_graph():
     assert np.ravel(moved).tolist() == [-1.5, 4.5]
 
 
+def test_a_threshold_that_is_no_number_is_refused():
+    with pytest.raises((TypeError, ValueError), match="`threshold` must be"):
+        attack(unexplored, threshold="half")
+
+
 def second_coordinate(x):
     return tf.stack([tf.zeros_like(x[:, 1]), -x[:, 1]], axis=1)
 

@@ -56,11 +56,6 @@ class GuidedPGD(RegionPGD):
         self.threshold = None if threshold is None else check_number("threshold", threshold)
         self.region = unexplored if isinstance(unexplored, ExploredRegion) else None
         if self.region is not None:
-            if threshold is not None:
-                raise ValueError(
-                    "`threshold` must be None where the explored region is known exactly. "
-                    f"Received: {threshold!r}."
-                )
             # The region within a maximum norm is another at each perturbation's own norm.
             if self.constraint != "exact":
                 raise ValueError(
