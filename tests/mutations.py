@@ -894,8 +894,15 @@ MUTATIONS: Final = (
     Mutation(
         "discriminator: labels shifted by one",
         "training/methods/discriminator.py",
-        "limits = tf.constant(known[:-1] + share * np.diff(known), values.dtype)",
-        "limits = tf.constant(known[:-1], values.dtype)",
+        "passed = known[1:] * (1.0 - _ROUNDING) if exact",
+        "passed = known[:-1] * (1.0 - _ROUNDING) if exact",
+        DISCRIMINATOR,
+    ),
+    Mutation(
+        "discriminator: labels do not tell within a magnitude from at it",
+        "training/methods/discriminator.py",
+        "(1.0 - _ROUNDING) if exact else known[:-1]",
+        "(1.0 - _ROUNDING) if exact else known[1:]",
         DISCRIMINATOR,
     ),
     Mutation(
@@ -915,8 +922,8 @@ MUTATIONS: Final = (
     Mutation(
         "discriminator: a magnitude's own class counts as explored",
         "training/methods/discriminator.py",
-        "considered = tf.range(len(magnitudes)) >= rank[:, None]",
-        "considered = tf.range(len(magnitudes)) > rank[:, None]",
+        "considered = tf.range(len(known)) >= rank[:, None]",
+        "considered = tf.range(len(known)) > rank[:, None]",
         DISCRIMINATOR,
     ),
     Mutation(

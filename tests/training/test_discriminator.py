@@ -104,23 +104,25 @@ def test_no_discriminator_can_be_made_like_other_classifiers(classifier):
 ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
 
 
-def nearest_ranks(points, x, magnitudes, norm):
+def nearest_ranks(points, x, magnitudes, norm, exact):
     """`explored_from`, sample by sample."""
     far = np.linalg.norm(points[:, None] - x, ORDERS[norm], axis=-1).min(axis=1)
-    limits = np.array(magnitudes[:-1]) + 0.75 * np.diff(magnitudes)
-    return [np.sum(each > limits) for each in far]
+    if exact:
+        return [np.flatnonzero(np.array(magnitudes) <= each * 1.0005)[-1] for each in far]
+    return [np.flatnonzero(np.array(magnitudes) >= each * 0.9995)[0] for each in far]
 
 
 @pytest.mark.parametrize("norm", ORDERS)
-def test_points_are_explored_from_the_sample_that_is_nearest(norm):
+@pytest.mark.parametrize("exact", [True, False])
+def test_points_are_explored_from_the_sample_that_is_nearest(norm, exact):
     rng, magnitudes = np.random.default_rng(0), (0.0, 0.3, 0.6, 1.2)
     x = rng.normal(size=(40, 3)).astype(np.float32)
     moved = rng.normal(size=(3, 40, 3))
     moved /= np.linalg.norm(moved, ORDERS[norm], axis=-1, keepdims=True)
     moved *= np.array(magnitudes[1:])[:, None, None]
     points = np.concatenate([x, *(x + moved)]).astype(np.float32)
-    found = explored_from(tf.constant(points), tf.constant(x), magnitudes, norm).numpy()
-    assert found.tolist() == nearest_ranks(points, x, magnitudes, norm)
+    found = explored_from(tf.constant(points), tf.constant(x), magnitudes, norm, exact).numpy()
+    assert found.tolist() == nearest_ranks(points, x, magnitudes, norm, exact)
     own = np.repeat(np.arange(4), 40)
     assert np.all(found <= own)
     assert np.all(found[:40] == 0)
@@ -136,12 +138,12 @@ def test_discriminator_loss_gives_every_magnitude_the_same_weight(sides):
 
     def mean_of(inputs):
         inputs = inputs.reshape(-1, 2)
-        ranks = nearest_ranks(inputs, x, magnitudes, "l2")
+        ranks = nearest_ranks(inputs, x, magnitudes, "l2", True)
         return np.mean(cross_entropy(discriminator(inputs), ranks))
 
     expected = np.mean([mean_of(x), *(mean_of(perturbed[:, t]) for t in range(3))])
     moved = tf.reshape(perturbed, (-1, 2))
-    labels = explored_from(moved, tf.constant(x), magnitudes, "l2")
+    labels = explored_from(moved, tf.constant(x), magnitudes, "l2", exact=True)
     found = discriminator_loss(discriminator, tf.constant(x), moved, labels)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 

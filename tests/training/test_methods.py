@@ -286,7 +286,7 @@ def test_discriminator_descends_on_clean_and_perturbed_inputs_from_both_sides(da
         nearer[magnitude] = (seen, 2 * x - seen)
     inputs = np.concatenate([x, x, *nearer[1.0], *nearer[4.0]])
     distances = np.abs(inputs - x[:, 0]).min(axis=1)
-    labels = np.sum(distances[:, None] > [0.75, 3.25], axis=1)
+    labels = np.sum(distances[:, None] > [0.999, 3.996], axis=1)
     assert np.any(labels < np.repeat([0, 1, 2], 2 * len(x)))  # Of one sample, near another.
     row, value = gradient(model.discriminator, loss_at(model.discriminator, inputs, labels))
     before = weights(model.discriminator)

@@ -13,8 +13,8 @@ from lexirobust.keras_internals import calls_of
 from lexirobust.tensors import wide
 from lexirobust.training.augmentation import find_augmentation
 
-_REACHED: Final = 0.75
-"""The share of the way between two magnitudes from which on the larger one explores a point."""
+# What a distance may miss a magnitude by, as a share of it: adding a perturbation rounds.
+_ROUNDING: Final = 1e-3
 
 
 def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
@@ -70,45 +70,46 @@ def log_unexplored(
     Reference:
         Section 4.1 of the paper.
     """
-    rank = _place(magnitude, magnitudes, 0.5)  # A magnitude may have been rounded.
-    considered = tf.range(len(magnitudes)) >= rank[:, None]
+    known = np.asarray(magnitudes)
+    # Halfway between neighbors, so that rounding of a magnitude does not change its rank.
+    thresholds = tf.constant((known[1:] + known[:-1]) / 2, magnitude.dtype)
+    rank = tf.reduce_sum(tf.cast(magnitude[:, None] > thresholds, tf.int32), axis=1)
+    considered = tf.range(len(known)) >= rank[:, None]
     logits = tf.nn.log_softmax(tf.cast(logits, wide(logits.dtype)))
     return tf.reduce_logsumexp(tf.where(considered, logits, logits.dtype.min), axis=1)
 
 
 def explored_from(
-    points: tf.Tensor, x: tf.Tensor, magnitudes: Sequence[float], norm: str
+    points: tf.Tensor, x: tf.Tensor, magnitudes: Sequence[float], norm: str, exact: bool
 ) -> tf.Tensor:
-    """Says which magnitude explores points, from the nearest of some samples.
+    """Says at which magnitude points are explored first, from any of some samples.
 
-    What is far from the sample that it is a perturbation of may be near to another one.
+    What is far from the sample that it is a perturbation of may be near another one.
 
     Args:
         points: `[M, ...]` inputs.
         x: `[N, ...]` samples.
         magnitudes: `[T]` ascending, 0 first.
         norm: `"l1"`, `"l2"` or `"linf"`.
+        exact: Whether a magnitude explores what is exactly that far away, and leaves what is
+            nearer to smaller ones, or all that is no farther away.
 
     Returns:
-        `[M]` int32 places of the largest magnitudes that the distances to the nearest samples reach
-        all but a quarter of the way from the magnitude before. Where they had to be reached whole,
-        only samples at the very edge of dense data would have points of a large magnitude.
+        `[M]` int32 places of magnitudes: of the largest that no sample is nearer than, or of the
+        smallest that a sample is within.
 
-    Example: 1.9 is 1.1 from a sample.
+    Example: 0.9 is nearer to a sample than the second magnitude, and within it.
 
-    >>> points, x = tf.constant([[0.0], [1.9], [-2.0]]), tf.constant([[0.0], [3.0]])
-    >>> explored_from(points, x, (0.0, 1.0, 2.0), "l2").numpy().tolist()
+    >>> points, x = tf.constant([[0.0], [0.9], [1.0]]), tf.constant([[0.0], [3.0]])
+    >>> explored_from(points, x, (0.0, 0.5, 1.0), "l2", exact=True).numpy().tolist()
     [0, 1, 2]
+    >>> explored_from(points, x, (0.0, 0.5, 1.0), "l2", exact=False).numpy().tolist()
+    [0, 2, 2]
     """
     far = balls.norm(points - tf.gather(x, nearest(points, x, norm)), norm)
-    return _place(far, magnitudes, _REACHED)
-
-
-def _place(values: tf.Tensor, magnitudes: Sequence[float], share: float) -> tf.Tensor:
-    """`[N]` int32: the place of the magnitude that each value has come this share of the way to."""
     known = np.asarray(magnitudes)
-    limits = tf.constant(known[:-1] + share * np.diff(known), values.dtype)
-    return tf.reduce_sum(tf.cast(values[:, None] > limits, tf.int32), axis=1)
+    passed = known[1:] * (1.0 - _ROUNDING) if exact else known[:-1] * (1.0 + _ROUNDING)
+    return tf.reduce_sum(tf.cast(far[:, None] > tf.constant(passed, far.dtype), tf.int32), axis=1)
 
 
 def discriminator_loss(

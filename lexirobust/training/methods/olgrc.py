@@ -32,7 +32,7 @@ class OLGRC(LexicographicModel):
 
     A discriminator, trained in the same step, estimates the region: it is shown clean inputs and
     those perturbed by each magnitude, toward a larger and toward a smaller loss, and learns which
-    magnitude their distance to the nearest sample of the batch is. Or the region is known exactly,
+    magnitude explores them first, from any sample of the batch. Or the region is known exactly,
     from the training set itself: then perturbed inputs are kept out of it by projection, and a
     search for nearest points takes the discriminator's place, training samples times inputs in
     every step of the attack. Samples for which no perturbed input is found outside drop out of a

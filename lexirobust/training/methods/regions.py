@@ -154,6 +154,7 @@ class DiscriminatorRegion:
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         count = len(self.magnitudes)
         samples, shape = batch.x, tf.shape(batch.x)[1:]  # Of the whole batch, not of a part.
+        norm, exact = self.attacks[0].norm, self.attacks[0].constraint == "exact"
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             batch, initial = tensors
@@ -170,7 +171,7 @@ class DiscriminatorRegion:
             ]
             moved = tf.reshape(tf.concat(perturbed, axis=0), tf.concat([[-1], shape], axis=0))
             moved = tf.ensure_shape(moved, [None, *batch.x.shape[1:]])
-            labels = explored_from(moved, samples, (0.0, *self.magnitudes), self.attacks[0].norm)
+            labels = explored_from(moved, samples, (0.0, *self.magnitudes), norm, exact)
             with tf.GradientTape() as tape:
                 loss = discriminator_loss(self.discriminator, batch.x, moved, labels)
                 loss = share * (loss + _penalties(variables))
