@@ -108,8 +108,6 @@ class RankedLoss(NamedMeans):
 class ObjectiveMeans(NamedMeans):
     """The mean loss of every objective, and the accuracy of each that gives logits.
 
-    Where no sample counted there is no mean: it is not a number, and not 0.
-
     Args:
         terms: The objectives, in order.
     """
@@ -122,12 +120,6 @@ class ObjectiveMeans(NamedMeans):
                 *(f"accuracy@{term.name}" for term in terms if term.gives_logits),
             ]
         )
-
-    def result(self) -> dict[str, tf.Tensor]:
-        """Returns the mean of every scalar by its name; NaN of what no sample counted for."""
-        # A quotient: a constant that is NaN would be reported by `enable_check_numerics`.
-        means = self.total.value / self.count.value
-        return dict(zip(self.names, tf.unstack(means), strict=True))
 
     def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> None:
         """Adds one batch.

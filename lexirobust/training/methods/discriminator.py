@@ -1,20 +1,14 @@
 """The discriminator that estimates if inputs were already considered at a smaller magnitude."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from lexirobust.geometry import balls
-from lexirobust.geometry.nearest_neighbors import nearest
 from lexirobust.keras_internals import calls_of
 from lexirobust.tensors import wide
 from lexirobust.training.augmentation import find_augmentation
-
-# What a distance may miss a magnitude by, as a share of it: adding a perturbation rounds.
-_ROUNDING: Final = 1e-3
 
 
 def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
@@ -79,57 +73,28 @@ def log_unexplored(
     return tf.reduce_logsumexp(tf.where(considered, logits, logits.dtype.min), axis=1)
 
 
-def explored_from(
-    points: tf.Tensor, x: tf.Tensor, magnitudes: Sequence[float], norm: str, exact: bool
-) -> tf.Tensor:
-    """Says at which magnitude points are explored first, from any of some samples.
-
-    What is far from the sample that it is a perturbation of may be near another one.
-
-    Args:
-        points: `[M, ...]` inputs.
-        x: `[N, ...]` samples.
-        magnitudes: `[T]` ascending, 0 first.
-        norm: `"l1"`, `"l2"` or `"linf"`.
-        exact: Whether a magnitude explores what is exactly that far away, and leaves what is
-            nearer to smaller ones, or all that is no farther away.
-
-    Returns:
-        `[M]` int32 places of magnitudes: of the largest that no sample is nearer than, or of the
-        smallest that a sample is within.
-
-    Example: 0.9 is nearer to a sample than the second magnitude, and within it.
-
-    >>> points, x = tf.constant([[0.0], [0.9], [1.0]]), tf.constant([[0.0], [3.0]])
-    >>> explored_from(points, x, (0.0, 0.5, 1.0), "l2", exact=True).numpy().tolist()
-    [0, 1, 2]
-    >>> explored_from(points, x, (0.0, 0.5, 1.0), "l2", exact=False).numpy().tolist()
-    [0, 2, 2]
-    """
-    far = balls.norm(points - tf.gather(x, nearest(points, x, norm)), norm)
-    known = np.asarray(magnitudes)
-    passed = known[1:] * (1.0 - _ROUNDING) if exact else known[:-1] * (1.0 + _ROUNDING)
-    return tf.reduce_sum(tf.cast(far[:, None] > tf.constant(passed, far.dtype), tf.int32), axis=1)
-
-
 def discriminator_loss(
-    discriminator: keras.Model, x: tf.Tensor, perturbed: tf.Tensor, labels: tf.Tensor
+    discriminator: keras.Model, x: tf.Tensor, perturbed: Sequence[tf.Tensor]
 ) -> tf.Tensor:
     """Computes a discriminator's loss on clean inputs and on those perturbed by each magnitude.
 
     Args:
         discriminator: Maps inputs to logits `[N, T]`.
         x: `[N, ...]` clean inputs: class 0.
-        perturbed: `[M, ...]` perturbed inputs, as many by each magnitude but 0.
-        labels: `[M]` int32 their classes.
+        perturbed: `[T - 1, N, ...]` tensors, the perturbed inputs of classes 1 to T - 1.
 
     Returns:
-        Scalar cross entropy, every magnitude with the same weight.
+        Scalar cross entropy, every class with the same weight.
     """
+    ranks = 1 + perturbed[0].shape[0]
     count = tf.shape(x)[0]
-    logits = discriminator(tf.concat([x, perturbed], axis=0), training=True)
+    shape = tf.concat([[-1], tf.shape(x)[1:]], axis=0)
+    inputs = tf.concat([x, *(tf.reshape(x_adv, shape) for x_adv in perturbed)], axis=0)
+    inputs = tf.ensure_shape(inputs, [None, *x.shape[1:]])
+    own = tf.repeat(tf.range(1, ranks), count)
+    labels = tf.concat([tf.zeros((count,), tf.int32), *[own] * len(perturbed)], axis=0)
+    logits = discriminator(inputs, training=True)
     logits = tf.cast(logits, wide(logits.dtype))
-    classes = tf.concat([tf.zeros((count,), tf.int32), labels], axis=0)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-    share = 1.0 / logits.shape[1]
-    return share * tf.reduce_mean(losses[:count]) + (1.0 - share) * tf.reduce_mean(losses[count:])
+    weights = tf.cast(tf.where(labels == 0, float(len(perturbed)), 1.0), logits.dtype)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_sum(weights * losses) / tf.reduce_sum(weights)
