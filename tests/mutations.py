@@ -1274,6 +1274,13 @@ MUTATIONS: Final = (
     ),
     # Attacks: searches, nearest points, images.
     Mutation(
+        "Square: l1 windows hold the root of their norm",
+        "attacks/square.py",
+        '"l1": (tf.abs, tf.identity)',
+        '"l1": (tf.abs, tf.sqrt)',
+        ("tests/attacks/test_square.py",),
+    ),
+    Mutation(
         "Square: windows never shrink",
         "attacks/square.py",
         "return self.p_init * tf.pow(tf.constant(0.5, dtype), passed)",
