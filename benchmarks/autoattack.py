@@ -6,9 +6,9 @@
 
 One thread each, unless TF_NUM_INTRAOP_THREADS says otherwise. `reference` runs
 benchmarks/autoattack_reference.py in the environment that --python names; its results are
-committed, so that nothing else needs torch. `art` needs adversarial-robustness-toolbox 1.20.1 on
-the path. `exhaustive` is ours with nothing left out, `curve` ours at eight magnitudes in one
-search, `apart` in eight. A run that was finished is not made again.
+committed, so that nothing else needs torch. `art` needs adversarial-robustness-toolbox 1.20.1 and
+multiprocess on the path. `exhaustive` is ours with nothing left out, `curve` ours at eight
+magnitudes in one search, `apart` in eight. A run that was finished is not made again.
 """
 
 import os
@@ -132,9 +132,9 @@ class Counted:
         self.network = network
         self.seen = tf.Variable(0, dtype=tf.int64)
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         self.seen.assign_add(tf.shape(x, out_type=tf.int64)[0])
-        return self.network(x, training=False)
+        return self.network(x, training=training)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,6 +294,7 @@ def table(runs: list[dict[str, Any]]) -> list[list[str]]:
         [
             "network",
             "AutoAttack",
+            "images",
             "robust accuracy, %",
             "missed",
             "beyond",
@@ -305,15 +306,16 @@ def table(runs: list[dict[str, Any]]) -> list[list[str]]:
         own = {run["part"]: run for run in runs_on(name, runs) if run["seed"] == 0}
         for part in (each for each in PARTS if each in own and each not in ("curve", "apart")):
             run = own[part]
-            missed, beyond = ("", "")
+            left, missed, beyond = resisting(run), "", ""
             if part != "reference" and "reference" in own:
-                left, theirs = resisting(run), resisting(own["reference"])
+                theirs = resisting(own["reference"])[: len(left)]
                 missed, beyond = str(np.sum(left & ~theirs)), str(np.sum(theirs & ~left))
             seconds = f"{run['seconds']:.0f}"
             if "first_call" in run:
                 seconds += f", first call {run['first_call']:.0f}"
-            robust = f"{100 * np.mean(resisting(run)):.1f}"
-            rows.append([name, part, robust, missed, beyond, f"{run['passes']:,}", seconds])
+            robust = f"{100 * np.mean(left):.1f}"
+            counts = [str(len(left)), robust, missed, beyond, f"{run['passes']:,}"]
+            rows.append([name, {"art": "ART's"}.get(part, part), *counts, seconds])
     return rows
 
 
