@@ -83,7 +83,10 @@ def fit(model, x=DATA[0], y=DATA[1], **options):
     before = weights(model) if model.built else 0.0
     history = model.fit(x, y, **options).history
     assert not np.allclose(weights(model), before, atol=1e-3), "nothing was learned"
-    assert np.isfinite(np.concatenate([weights(model), *history.values()])).all()
+    # Means of `OLGRC` are NaN where no sample counted, as at first for a large magnitude.
+    some = isinstance(model, lr.OLGRC)
+    logs = [values for name, values in history.items() if not (some and "@l" in name)]
+    assert np.isfinite(np.concatenate([weights(model), *logs])).all()
     return history
 
 
@@ -113,7 +116,7 @@ def keras_file(method):
         model.save(path)
         loaded = keras.models.load_model(path)
     same(model, loaded, 0.0)
-    assert fit(model) == fit(loaded)
+    np.testing.assert_equal(fit(loaded), fit(model))
     same(model, loaded, 0.0)
 
 

@@ -815,8 +815,8 @@ MUTATIONS: Final = (
     Mutation(
         "warm start: each replica writes its own samples alone",
         "training/state/warm_start.py",
-        "return tf.distribute.get_replica_context().all_gather(tensor, axis=0)",
-        "return tensor",
+        "index, *values = (gather_from_replicas(tensor) for tensor in given)",
+        "index, *values = given",
         WARM_START,
     ),
     Mutation(
@@ -894,15 +894,36 @@ MUTATIONS: Final = (
     Mutation(
         "discriminator: labels shifted by one",
         "training/methods/discriminator.py",
-        "own = tf.repeat(tf.range(1, ranks), count)",
-        "own = tf.repeat(tf.range(0, ranks - 1), count)",
+        "limits = tf.constant(known[:-1] + share * np.diff(known), values.dtype)",
+        "limits = tf.constant(known[:-1], values.dtype)",
         DISCRIMINATOR,
+    ),
+    Mutation(
+        "discriminator: neighbors are those of a part of a batch",
+        "training/methods/regions.py",
+        "labels = explored_from(moved, samples,",
+        "labels = explored_from(moved, batch.x,",
+        DISCRIMINATOR,
+    ),
+    Mutation(
+        "discriminator: neighbors are those of a replica",
+        "training/methods/regions.py",
+        "samples, shape = gather_from_replicas(batch.x), tf.shape(batch.x)[1:]",
+        "samples, shape = batch.x, tf.shape(batch.x)[1:]",
+        DISCRIMINATOR,
+    ),
+    Mutation(
+        "discriminator: surely outside is better than likely outside",
+        "attacks/gradient/guided.py",
+        "depth=lambda x_adv: tf.minimum(unexplored(x_adv, magnitude) - threshold, 0.0),",
+        "depth=lambda x_adv: unexplored(x_adv, magnitude),",
+        ("tests/attacks/test_guided.py", *DISCRIMINATOR),
     ),
     Mutation(
         "discriminator: a magnitude's own class counts as explored",
         "training/methods/discriminator.py",
-        "considered = tf.range(len(known)) >= rank[:, None]",
-        "considered = tf.range(len(known)) > rank[:, None]",
+        "considered = tf.range(len(magnitudes)) >= rank[:, None]",
+        "considered = tf.range(len(magnitudes)) > rank[:, None]",
         DISCRIMINATOR,
     ),
     Mutation(

@@ -9,11 +9,11 @@ import tensorflow as tf
 from lexirobust.attacks.losses import most_likely
 from lexirobust.tensors import classes_of
 from lexirobust.training.objectives import Batch, Objective
+from lexirobust.training.replicas import sum_over_replicas
 from lexirobust.training.step.objective_losses import (
     ObjectiveLoss,
     ObjectiveLosses,
     counted_samples,
-    sum_over_replicas,
 )
 
 
@@ -108,6 +108,8 @@ class RankedLoss(NamedMeans):
 class ObjectiveMeans(NamedMeans):
     """The mean loss of every objective, and the accuracy of each that gives logits.
 
+    Where no sample counted there is no mean: it is not a number, and not 0.
+
     Args:
         terms: The objectives, in order.
     """
@@ -120,6 +122,12 @@ class ObjectiveMeans(NamedMeans):
                 *(f"accuracy@{term.name}" for term in terms if term.gives_logits),
             ]
         )
+
+    def result(self) -> dict[str, tf.Tensor]:
+        """Returns the mean of every scalar by its name; NaN of what no sample counted for."""
+        # A quotient: a constant that is NaN would be reported by `enable_check_numerics`.
+        means = self.total.value / self.count.value
+        return dict(zip(self.names, tf.unstack(means), strict=True))
 
     def update(self, losses: ObjectiveLosses, scores: Sequence[ObjectiveLoss]) -> None:
         """Adds one batch.

@@ -202,6 +202,7 @@ OTHER = {
     "exhaustive": True,
     "eot_samples": 2,
     "unexplored": brightness,
+    "threshold": 0.3,
 }
 
 
@@ -324,6 +325,7 @@ BAD = {
     "eot_samples": {0: "`eot_samples` must be an integer of at least 1"},
     "candidates": {0: "`candidates` must be an integer of at least 1"},
     "source_step": {1.0: "`source_step` must be a number above 0 and below 1"},
+    "threshold": {"half": "`threshold` must be a finite number"},
 }
 # Any value will do, or what is refused has a test in the attack's own file.
 ANY = {"seed", "random_start", "early_stop", "exhaustive", "attack", "attacks", "magnitudes"}

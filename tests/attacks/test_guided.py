@@ -71,6 +71,27 @@ def test_goal_is_told_the_magnitude_of_every_sample():
     assert np.ravel(sweep).tolist() == [-1, 2, -3]
 
 
+def test_with_a_threshold_the_larger_loss_decides_among_all_that_are_sure_enough():
+    # 3 away from 1.5 there is -1.5, where the loss is larger, and 4.5, which is farther from 0.
+    x, y = np.array([[1.5]], np.float32), np.array([1])
+    found = {}
+    for threshold in (None, 1.0, 2.0, 9.0):
+        guided = attack(lambda x, _: tf.abs(x[:, 0]), threshold=threshold, steps=3)
+        moved = guided(step_at_zero, x, y, 3.0)
+        valid = guided.valid(x, moved, 3.0)
+        found[threshold] = float(moved[0, 0]), valid if valid is None else bool(valid[0])
+    assert found == {None: (4.5, None), 1.0: (-1.5, True), 2.0: (4.5, True), 9.0: (4.5, False)}
+
+
+def test_thresholds_do_not_share_a_graph():
+    def far(x, _):
+        return tf.abs(x[:, 0])
+
+    x, y = np.array([[1.5]], np.float32), np.array([1])
+    moved = [attack(far, threshold=t, steps=3)(step_at_zero, x, y, 3.0) for t in (1.0, 2.0)]
+    assert np.ravel(moved).tolist() == [-1.5, 4.5]
+
+
 def second_coordinate(x):
     return tf.stack([tf.zeros_like(x[:, 1]), -x[:, 1]], axis=1)
 

@@ -232,6 +232,8 @@ def test_bad_input_is_named():
         region.adapt(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"'exact'.*Received: 'maximum'"):
         GuidedPGD(region, norm="l2", constraint="maximum")
+    with pytest.raises(ValueError, match="`threshold` must be None"):
+        GuidedPGD(region, threshold=0.5, norm="l2")
     with pytest.raises(ValueError, match=r"`norm` must be .* 'l1', balls of 'l2'"):
         GuidedPGD(region, norm="l1")
     with pytest.raises(ValueError, match="`norm`"):

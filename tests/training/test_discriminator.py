@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -9,9 +11,19 @@ import lexirobust as lr
 from lexirobust.training.methods.discriminator import (
     default_discriminator,
     discriminator_loss,
+    explored_from,
     log_unexplored,
 )
-from tests.training.by_hand import ATTACK, cross_entropy, log_softmax, network
+from tests.helpers import mirrored_strategy
+from tests.training.by_hand import (
+    ATTACK,
+    compiled,
+    cross_entropy,
+    fit,
+    log_softmax,
+    network,
+    weights,
+)
 
 MAGNITUDES = (0.0, 0.1, 1.0, 1.5, 6.0)
 
@@ -92,20 +104,81 @@ def test_no_discriminator_can_be_made_like_other_classifiers(classifier):
         lr.OLGRC(classifier, ATTACK, [1.0])
 
 
+ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
+
+
+def nearest_ranks(points, x, magnitudes, norm):
+    """`explored_from`, sample by sample."""
+    far = np.linalg.norm(points[:, None] - x, ORDERS[norm], axis=-1).min(axis=1)
+    limits = np.array(magnitudes[:-1]) + 0.75 * np.diff(magnitudes)
+    return [np.sum(each > limits) for each in far]
+
+
+@pytest.mark.parametrize("norm", ORDERS)
+def test_points_are_explored_from_the_sample_that_is_nearest(norm):
+    rng, magnitudes = np.random.default_rng(0), (0.0, 0.3, 0.6, 1.2)
+    x = rng.normal(size=(40, 3)).astype(np.float32)
+    moved = rng.normal(size=(3, 40, 3))
+    moved /= np.linalg.norm(moved, ORDERS[norm], axis=-1, keepdims=True)
+    moved *= np.array(magnitudes[1:])[:, None, None]
+    points = np.concatenate([x, *(x + moved)]).astype(np.float32)
+    found = explored_from(tf.constant(points), tf.constant(x), magnitudes, norm).numpy()
+    assert found.tolist() == nearest_ranks(points, x, magnitudes, norm)
+    own = np.repeat(np.arange(4), 40)
+    assert np.all(found <= own)
+    assert np.all(found[:40] == 0)
+    assert 0 < np.sum(found < own) < 80  # Some are nearer to another sample.
+
+
 @pytest.mark.parametrize("sides", [1, 2, 3])
-def test_discriminator_loss_gives_every_class_the_same_weight(sides):
-    rng = np.random.default_rng(0)
+def test_discriminator_loss_gives_every_magnitude_the_same_weight(sides):
+    rng, magnitudes = np.random.default_rng(0), (0.0, 0.5, 1.0, 2.0)
     x = rng.normal(size=(5, 2)).astype(np.float32)
     perturbed = rng.normal(size=(sides, 3, 5, 2)).astype(np.float32)
     discriminator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)])
 
-    def mean_of(rank, inputs):
+    def mean_of(inputs):
         inputs = inputs.reshape(-1, 2)
-        return np.mean(cross_entropy(discriminator(inputs), np.full(len(inputs), rank)))
+        ranks = nearest_ranks(inputs, x, magnitudes, "l2")
+        return np.mean(cross_entropy(discriminator(inputs), ranks))
 
-    expected = np.mean([mean_of(0, x), *(mean_of(t + 1, perturbed[:, t]) for t in range(3))])
-    found = discriminator_loss(discriminator, tf.constant(x), list(tf.constant(perturbed)))
+    expected = np.mean([mean_of(x), *(mean_of(perturbed[:, t]) for t in range(3))])
+    moved = tf.reshape(perturbed, (-1, 2))
+    labels = explored_from(moved, tf.constant(x), magnitudes, "l2")
+    found = discriminator_loss(discriminator, tf.constant(x), moved, labels)
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("split", ["micro-batches", "replicas"])
+def test_neighbors_are_looked_for_in_the_whole_batch(split):
+    """And not in a part of it: all that is moved here ends on another sample."""
+    x, y, trained = np.arange(6, dtype=np.float32)[:, None] - 2.5, np.repeat([0, 1], 3), []
+    for parts in (False, True):
+        replicas = parts and split == "replicas"
+        size = 1 if parts and not replicas else None
+        keras.utils.set_random_seed(0)
+        with mirrored_strategy().scope() if replicas else contextlib.nullcontext():
+            optimizer = keras.optimizers.SGD(0.1)
+            model = lr.OLGRC(
+                network(), ATTACK, [1.0], discriminator_optimizer=optimizer, micro_batch_size=size
+            )
+            logs = fit(compiled(model), x, y)
+        trained.append(weights(model.discriminator))
+    np.testing.assert_allclose(trained[1], trained[0], atol=1e-6)
+    assert 0.3 < logs["loss@discriminator"] < 1.5
+
+
+def test_what_is_likely_outside_is_as_good_as_what_is_surely():
+    model = lr.OLGRC(network(), ATTACK, [1.0, 4.0])
+    x = tf.constant(np.linspace(-6, 6, 9, dtype=np.float32)[:, None])
+    magnitude = tf.fill([9], 4.0)
+    estimates = np.exp(model.log_unexplored(x, magnitude))
+    assert estimates.min() < 0.5 < estimates.max()
+    region = model.guided_attack.allowed_region(x, magnitude)
+    found = region.depth(x).numpy()
+    np.testing.assert_allclose(found, np.minimum(np.log(2 * estimates), 0.0), atol=1e-6)
+    assert np.array_equal(found == 0, estimates >= 0.5)
+    assert np.array_equal(region.holds(x), estimates >= 0.5)
 
 
 def test_a_scaled_loss_takes_the_same_step():

@@ -285,7 +285,9 @@ def test_discriminator_descends_on_clean_and_perturbed_inputs_from_both_sides(da
         seen = adversarial(model.classifier, x, y, magnitude)
         nearer[magnitude] = (seen, 2 * x - seen)
     inputs = np.concatenate([x, x, *nearer[1.0], *nearer[4.0]])
-    labels = np.repeat([0, 1, 2], 2 * len(x))
+    distances = np.abs(inputs - x[:, 0]).min(axis=1)
+    labels = np.sum(distances[:, None] > [0.75, 3.25], axis=1)
+    assert np.any(labels < np.repeat([0, 1, 2], 2 * len(x)))  # Of one sample, near another.
     row, value = gradient(model.discriminator, loss_at(model.discriminator, inputs, labels))
     before = weights(model.discriminator)
     logs = fit(model, x, y)
@@ -295,9 +297,10 @@ def test_discriminator_descends_on_clean_and_perturbed_inputs_from_both_sides(da
 
 def test_guided_samples_leave_the_explored_region_first(data):
     x, y = data
-    # This discriminator holds what lies farther out for less explored.
+    # This discriminator holds what lies beyond 3 for unexplored.
     far = keras.Sequential([keras.Input((1,)), Distance(), keras.layers.Dense(2)])
     far.layers[-1].kernel.assign([[0.0, 1.0]])
+    far.layers[-1].bias.assign([3.0, 0.0])
     far.trainable = False
     model = compiled(
         lr.OLGRC(right_network(), ATTACK, [3.0], discriminator=far), 0.0, run_eagerly=True

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from lexirobust.attacks.gradient.gradient_ascent import AllowedRegion
 from lexirobust.attacks.gradient.region import RegionPGD
+from lexirobust.checks import check_number
 from lexirobust.geometry.explored_region import ExploredRegion
 
 Unexplored: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -27,6 +28,8 @@ class GuidedPGD(RegionPGD):
             the probability, differentiable where gradients should lead out of the region. Or an
             `ExploredRegion`, which is known exactly: after every step, points are led out of it
             and back to their norm in turn, and those that end inside all the same do not count.
+        threshold: From which value of the function `unexplored` on inputs count as outside; what
+            ends below it does not count (`valid`). `None`: the surer, the better, and all count.
         **settings: As of `PGD`. Use an even number of `restarts`, so that both sides are tried.
 
     Example: at norm 3 around 1.5 the classifier is fooled at -1.5, but that is explored already.
@@ -42,11 +45,22 @@ class GuidedPGD(RegionPGD):
         Section 4.1 of the paper.
     """
 
-    def __init__(self, unexplored: Unexplored | ExploredRegion, **settings: Any) -> None:
+    def __init__(
+        self,
+        unexplored: Unexplored | ExploredRegion,
+        threshold: float | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
         self.unexplored = unexplored
+        self.threshold = None if threshold is None else check_number("threshold", threshold)
         self.region = unexplored if isinstance(unexplored, ExploredRegion) else None
         if self.region is not None:
+            if threshold is not None:
+                raise ValueError(
+                    "`threshold` must be None where the explored region is known exactly. "
+                    f"Received: {threshold!r}."
+                )
             # The region within a maximum norm is another at each perturbation's own norm.
             if self.constraint != "exact":
                 raise ValueError(
@@ -64,8 +78,14 @@ class GuidedPGD(RegionPGD):
         region = self.region
         if region is None:
             assert callable(self.unexplored)
-            unexplored = self.unexplored
-            return AllowedRegion(lambda x_adv: unexplored(x_adv, magnitude))
+            unexplored, threshold = self.unexplored, self.threshold
+            if threshold is None:
+                return AllowedRegion(lambda x_adv: unexplored(x_adv, magnitude))
+            # Surer than that is no better: it would be taken for a larger loss.
+            return AllowedRegion(
+                depth=lambda x_adv: tf.minimum(unexplored(x_adv, magnitude) - threshold, 0.0),
+                holds=lambda x_adv: unexplored(x_adv, magnitude) >= threshold,
+            )
         return AllowedRegion(
             depth=lambda x_adv: region.depth(x_adv, magnitude),
             move=lambda perturbation: region.move_outside(x, perturbation, magnitude),

@@ -1,14 +1,20 @@
 """The discriminator that estimates if inputs were already considered at a smaller magnitude."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from lexirobust.geometry import balls
+from lexirobust.geometry.nearest_neighbors import nearest
 from lexirobust.keras_internals import calls_of
 from lexirobust.tensors import wide
 from lexirobust.training.augmentation import find_augmentation
+
+_REACHED: Final = 0.75
+"""The share of the way between two magnitudes from which on the larger one explores a point."""
 
 
 def default_discriminator(classifier: keras.Model, classes: int) -> keras.Model:
@@ -64,37 +70,65 @@ def log_unexplored(
     Reference:
         Section 4.1 of the paper.
     """
-    known = np.asarray(magnitudes)
-    # Halfway between neighbors, so that rounding of a magnitude does not change its rank.
-    thresholds = tf.constant((known[1:] + known[:-1]) / 2, magnitude.dtype)
-    rank = tf.reduce_sum(tf.cast(magnitude[:, None] > thresholds, tf.int32), axis=1)
-    considered = tf.range(len(known)) >= rank[:, None]
+    rank = _place(magnitude, magnitudes, 0.5)  # A magnitude may have been rounded.
+    considered = tf.range(len(magnitudes)) >= rank[:, None]
     logits = tf.nn.log_softmax(tf.cast(logits, wide(logits.dtype)))
     return tf.reduce_logsumexp(tf.where(considered, logits, logits.dtype.min), axis=1)
 
 
+def explored_from(
+    points: tf.Tensor, x: tf.Tensor, magnitudes: Sequence[float], norm: str
+) -> tf.Tensor:
+    """Says which magnitude explores points, from the nearest of some samples.
+
+    What is far from the sample that it is a perturbation of may be near to another one.
+
+    Args:
+        points: `[M, ...]` inputs.
+        x: `[N, ...]` samples.
+        magnitudes: `[T]` ascending, 0 first.
+        norm: `"l1"`, `"l2"` or `"linf"`.
+
+    Returns:
+        `[M]` int32 places of the largest magnitudes that the distances to the nearest samples reach
+        all but a quarter of the way from the magnitude before. Where they had to be reached whole,
+        only samples at the very edge of dense data would have points of a large magnitude.
+
+    Example: 1.9 is 1.1 from a sample.
+
+    >>> points, x = tf.constant([[0.0], [1.9], [-2.0]]), tf.constant([[0.0], [3.0]])
+    >>> explored_from(points, x, (0.0, 1.0, 2.0), "l2").numpy().tolist()
+    [0, 1, 2]
+    """
+    far = balls.norm(points - tf.gather(x, nearest(points, x, norm)), norm)
+    return _place(far, magnitudes, _REACHED)
+
+
+def _place(values: tf.Tensor, magnitudes: Sequence[float], share: float) -> tf.Tensor:
+    """`[N]` int32: the place of the magnitude that each value has come this share of the way to."""
+    known = np.asarray(magnitudes)
+    limits = tf.constant(known[:-1] + share * np.diff(known), values.dtype)
+    return tf.reduce_sum(tf.cast(values[:, None] > limits, tf.int32), axis=1)
+
+
 def discriminator_loss(
-    discriminator: keras.Model, x: tf.Tensor, perturbed: Sequence[tf.Tensor]
+    discriminator: keras.Model, x: tf.Tensor, perturbed: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
     """Computes a discriminator's loss on clean inputs and on those perturbed by each magnitude.
 
     Args:
         discriminator: Maps inputs to logits `[N, T]`.
         x: `[N, ...]` clean inputs: class 0.
-        perturbed: `[T - 1, N, ...]` tensors, the perturbed inputs of classes 1 to T - 1.
+        perturbed: `[M, ...]` perturbed inputs, as many by each magnitude but 0.
+        labels: `[M]` int32 their classes.
 
     Returns:
-        Scalar cross entropy, every class with the same weight.
+        Scalar cross entropy, every magnitude with the same weight.
     """
-    ranks = 1 + perturbed[0].shape[0]
     count = tf.shape(x)[0]
-    shape = tf.concat([[-1], tf.shape(x)[1:]], axis=0)
-    inputs = tf.concat([x, *(tf.reshape(x_adv, shape) for x_adv in perturbed)], axis=0)
-    inputs = tf.ensure_shape(inputs, [None, *x.shape[1:]])
-    own = tf.repeat(tf.range(1, ranks), count)
-    labels = tf.concat([tf.zeros((count,), tf.int32), *[own] * len(perturbed)], axis=0)
-    logits = discriminator(inputs, training=True)
+    logits = discriminator(tf.concat([x, perturbed], axis=0), training=True)
     logits = tf.cast(logits, wide(logits.dtype))
-    weights = tf.cast(tf.where(labels == 0, float(len(perturbed)), 1.0), logits.dtype)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return tf.reduce_sum(weights * losses) / tf.reduce_sum(weights)
+    classes = tf.concat([tf.zeros((count,), tf.int32), labels], axis=0)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+    share = 1.0 / logits.shape[1]
+    return share * tf.reduce_mean(losses[:count]) + (1.0 - share) * tf.reduce_mean(losses[count:])

@@ -30,12 +30,13 @@ class OLGRC(LexicographicModel):
     As `OLSRC`, but a point that is within a smaller magnitude of the data counts as explored, and
     perturbed inputs are first led out of the explored region and only then up the loss.
 
-    A discriminator, trained in the same step, estimates the region: it tells clean inputs and those
-    perturbed by each magnitude, toward a larger and toward a smaller loss, from each other. Or the
-    region is known exactly, from the training set itself: then perturbed inputs are kept out of it
-    by projection, and samples for which no allowed one is found drop out of a rank. A search for
-    nearest points takes the discriminator's place: training samples times inputs, every step of
-    the attack.
+    A discriminator, trained in the same step, estimates the region: it is shown clean inputs and
+    those perturbed by each magnitude, toward a larger and toward a smaller loss, and learns which
+    magnitude their distance to the nearest sample of the batch is. Or the region is known exactly,
+    from the training set itself: then perturbed inputs are kept out of it by projection, and a
+    search for nearest points takes the discriminator's place, training samples times inputs in
+    every step of the attack. Samples for which no perturbed input is found outside drop out of a
+    rank.
 
     Args:
         classifier: Keras model that maps inputs to logits `[N, classes]`.
@@ -106,7 +107,7 @@ class OLGRC(LexicographicModel):
         region: Region = (
             NearestRegion(attack.norm) if exact else DiscriminatorRegion(attack, magnitudes)
         )
-        guided = GuidedPGD(region.guide, **arguments_of(attack, PGD))
+        guided = GuidedPGD(region.guide, region.threshold, **arguments_of(attack, PGD))
         ranks = [Natural(), *(Adversarial(guided, magnitude) for magnitude in magnitudes)]
         super().__init__(classifier, ranks, alphas, **kwargs)
         self.attack = attack

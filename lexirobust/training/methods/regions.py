@@ -1,5 +1,6 @@
 """Regions that were explored at smaller magnitudes: estimated by a discriminator, or exact."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,8 +13,13 @@ from lexirobust.attacks.gradient.guided import Unexplored
 from lexirobust.configs import arguments_of
 from lexirobust.graphs import or_else
 from lexirobust.training.augmentation import Augmentation
-from lexirobust.training.methods.discriminator import discriminator_loss, log_unexplored
+from lexirobust.training.methods.discriminator import (
+    discriminator_loss,
+    explored_from,
+    log_unexplored,
+)
 from lexirobust.training.objectives import Batch
+from lexirobust.training.replicas import gather_from_replicas
 from lexirobust.training.state.saved_variables import SavedState
 from lexirobust.training.step.micro_batches import map_micro_batches
 
@@ -24,6 +30,10 @@ class Region(Protocol):
     @property
     def guide(self) -> Unexplored | ExploredRegion:
         """What a `GuidedPGD` avoids the region by."""
+
+    @property
+    def threshold(self) -> float | None:
+        """From which value of a `guide` that is a function on inputs are outside."""
 
     @property
     def log_names(self) -> tuple[str, ...]:
@@ -63,6 +73,7 @@ class DiscriminatorRegion:
     """
 
     untraced = ("optimizer",)  # Attacks do not depend on it.
+    threshold = math.log(0.5)  # Of inputs that are as likely outside as inside.
     log_names: tuple[str, ...] = ("loss@discriminator",)
     saved_state = None  # Keras saves the discriminator, a layer of the model.
 
@@ -143,6 +154,7 @@ class DiscriminatorRegion:
         values = [variable.value for variable in variables]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         count = len(self.magnitudes)
+        samples, shape = gather_from_replicas(batch.x), tf.shape(batch.x)[1:]
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
             batch, initial = tensors
@@ -157,8 +169,11 @@ class DiscriminatorRegion:
                 attack.sweep_in_graph(classifier, batch.x, batch.y, self.magnitudes, own, **given)
                 for attack, given in zip(self.attacks, starts, strict=True)
             ]
+            moved = tf.reshape(tf.concat(perturbed, axis=0), tf.concat([[-1], shape], axis=0))
+            moved = tf.ensure_shape(moved, [None, *batch.x.shape[1:]])
+            labels = explored_from(moved, samples, (0.0, *self.magnitudes), self.attacks[0].norm)
             with tf.GradientTape() as tape:
-                loss = discriminator_loss(self.discriminator, batch.x, perturbed)
+                loss = discriminator_loss(self.discriminator, batch.x, moved, labels)
                 loss = share * (loss + _penalties(variables))
                 shared = self.optimizer.scale_loss(loss / replicas)
             ends = [] if initial is None else tf.unstack(tf.concat(perturbed, axis=0) - batch.x)
@@ -188,6 +203,7 @@ class NearestRegion:
 
     log_names: tuple[str, ...] = ()
     attacks_per_sample = 0
+    threshold = None
 
     def __init__(self, norm: str) -> None:
         self.guide = ExploredRegion(norm)

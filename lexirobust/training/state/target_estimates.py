@@ -9,13 +9,13 @@ import tensorflow as tf
 from lexirobust.attacks.losses import most_likely
 from lexirobust.tensors import classes_of
 from lexirobust.training.objectives import Rank
+from lexirobust.training.replicas import sum_over_replicas
 from lexirobust.training.state.saved_variables import FixedState, replicated
 from lexirobust.training.state.target_progress import TargetProgress
 from lexirobust.training.step.objective_losses import (
     ObjectiveLoss,
     ObjectiveLosses,
     counted_samples,
-    sum_over_replicas,
 )
 from lexirobust.training.step.update import RankTargets
 from lexirobust.training.targets import Target

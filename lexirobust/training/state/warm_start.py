@@ -13,6 +13,7 @@ from lexirobust.data_forms import only_input, unindexed
 from lexirobust.datasets import with_index
 from lexirobust.tensors import choose, of_dtype
 from lexirobust.training.objectives import Batch, Objective
+from lexirobust.training.replicas import gather_from_replicas
 from lexirobust.training.state.saved_variables import replicated
 from lexirobust.training.step.micro_batches import map_micro_batches
 from lexirobust.training.step.objective_losses import ObjectiveLosses
@@ -297,7 +298,7 @@ class PerturbationBuffer:
         """
         assert self._visits is not None
         given = (batch.index, *perturbations, input_fingerprint(batch.x)[0])
-        index, *values = (_of_all_replicas(tensor) for tensor in given)
+        index, *values = (gather_from_replicas(tensor) for tensor in given)
         for kept, value in zip([*self._kept, self._fingerprints], values, strict=True):
             kept.scatter_update(tf.IndexedSlices(tf.cast(value, kept.dtype), index))
         self._visits.scatter_add(tf.IndexedSlices(tf.ones_like(index, tf.int64), index))
@@ -331,9 +332,3 @@ def input_fingerprint(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     scattered = tf.range(tf.shape(rows)[1]) % 1024 * 619 % 1024
     weights = 0.5 + tf.cast(scattered, rows.dtype) / 1024.0
     return tf.linalg.matvec(rows, weights), tf.reduce_sum(tf.abs(rows), axis=1)
-
-
-def _of_all_replicas(tensor: tf.Tensor) -> tf.Tensor:
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return tensor
-    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from lexirobust import gem
+from lexirobust.training.replicas import sum_over_replicas
 from lexirobust.training.step.objective_losses import (
     Gradient,
     ObjectiveLoss,
     ObjectiveLosses,
-    sum_over_replicas,
 )
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from lexirobust.tensors import spread
 from lexirobust.training.objectives import Batch, Forward, Rank, Regularization
 from lexirobust.training.objectives.base import Score
+from lexirobust.training.replicas import sum_over_replicas
 from lexirobust.training.step.micro_batches import Part, map_micro_batches
 
 Gradient: TypeAlias = list[tf.Tensor | None]
@@ -300,13 +301,3 @@ def _shares(share: Any, scores: ObjectiveLoss) -> ObjectiveLoss:
     """The share of a micro-batch in the losses of the batch, without logits and outputs."""
     losses = [share * loss for loss in scores.losses]
     return ObjectiveLoss(share * scores.total, share * scores.data_loss, losses, [], [])
-
-
-def sum_over_replicas(tensors: Gradient) -> Gradient:
-    """Sums before the projection, which is not linear."""
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return tensors
-    present = [t for t in tensors if t is not None]
-    context = tf.distribute.get_replica_context()
-    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
-    return [None if t is None else next(summed) for t in tensors]
