@@ -179,7 +179,7 @@ class AutoAttack(Attack):
 
     def structure(self) -> Hashable:
         """All settings but the seed; see `Attack.structure`."""
-        return type(self), repr(sorted({**self.get_config(), "seed": None}.items()))
+        return self._settings()
 
     def sweep(
         self,

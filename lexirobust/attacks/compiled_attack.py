@@ -85,6 +85,11 @@ class CompiledAttack(abc.ABC):
         """The key that attacks with a common graph share; the attack itself if it shares none."""
         return self
 
+    def _settings(self) -> Hashable:
+        """A key of all settings but the seed and `values`."""
+        fixed = {**self.get_config(), **dict.fromkeys(("seed", *self.values))}
+        return type(self), repr(sorted(fixed.items()))
+
     def _compiled(self, classifier: Classifier, **given: Any) -> Any:
         """Calls the graph for this classifier and this kind of attack and data.
 

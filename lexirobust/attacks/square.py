@@ -100,8 +100,7 @@ class Square(Attack):
 
     def structure(self) -> Hashable:
         """All settings but the seed and `values`; see `Attack.structure`."""
-        fixed = {**self.get_config(), **dict.fromkeys(("seed", *self.values))}
-        return type(self), repr(sorted(fixed.items()))
+        return self._settings()
 
     def perturb(
         self, classifier: Classifier, x: tf.Tensor, y: tf.Tensor, magnitude: Any, seed: tf.Tensor

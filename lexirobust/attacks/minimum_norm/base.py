@@ -199,8 +199,7 @@ class MinimumNormAttack(CompiledAttack):
 
     def structure(self) -> Hashable:
         """All settings but the seed and `values`; see `Attack.structure`."""
-        fixed = {**self.get_config(), **dict.fromkeys(("seed", *self.values))}
-        return type(self), repr(sorted(fixed.items()))
+        return self._settings()
 
     def _traced(self, classifier: Classifier, **given: Any) -> NearestPoints:
         """The part of a call that runs inside a graph."""

@@ -154,6 +154,7 @@ class DiscriminatorRegion:
         values = [variable.value for variable in variables]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         count = len(self.magnitudes)
+        # The nearest sample may be in any part of the batch.
         samples, shape = gather_from_replicas(batch.x), tf.shape(batch.x)[1:]
 
         def part(tensors: Any, number: tf.Tensor, share: Any) -> tuple[Any, Any]:
