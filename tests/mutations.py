@@ -1511,6 +1511,13 @@ MUTATIONS: Final = (
         CALLBACKS,
     ),
     Mutation(
+        "checkpoint: epochs are passed over in which some rank is no number",
+        "callbacks/checkpoint.py",
+        "if np.isnan(exact[0]):",
+        "if np.isnan(exact).any():",
+        CALLBACKS,
+    ),
+    Mutation(
         "backup: weights are not restored",
         "callbacks/backup.py",
         "self.model.load_weights(self._latest[epoch])",

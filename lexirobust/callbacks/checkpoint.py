@@ -21,7 +21,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
 
     An epoch is better if it exceeds the best one by more than the tolerance in some rank, and in no
     higher rank falls short by more than that of the most that was reached there. So what rank 1
-    loses to the tolerance does not add up.
+    loses to the tolerance does not add up. A rank that is not a number, as where no sample counted
+    for it, is worse than any that is; an epoch of which rank 1 is none is never kept.
 
     Epochs that a `RobustnessCurve` did not measure, or whose logs hold none of the ranks, are
     passed over, and do not count for `patience`; a warning names the ranks after the first of the
@@ -120,15 +121,18 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             logs: The epoch's logs, with all of the ranks.
 
         Returns:
-            Whether it is better. Where a rank is not a number it never is.
+            Whether it is better. Where rank 1 is not a number it never is.
         """
         sign = 1.0 if self.mode == "max" else -1.0
-        values = sign * np.array([float(logs[name]) for name in self.ranks])
-        if np.isnan(values).any():
+        exact = sign * np.array([float(logs[name]) for name in self.ranks])
+        if np.isnan(exact[0]):
             return False
-        best = np.full_like(values, -np.inf) if self.best is None else sign * self.best
-        exact, values = values, np.minimum(values, self._enough)
-        best = np.minimum(best, self._enough)
+        best = np.full_like(exact, -np.inf) if self.best is None else sign * self.best
+        # Any number is better than none.
+        values, best = (
+            np.minimum(np.where(np.isnan(each), -np.inf, each), self._enough)
+            for each in (exact, best)
+        )
         for rank, value in enumerate(values):
             if not value >= self._most[rank] - self.tolerance:
                 return False
@@ -203,8 +207,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         if self.best is None:
             # No error: what was trained is still there.
             warn(
-                f"`ranks` {self.ranks} were in no epoch's logs, or were no numbers: nothing was "
-                f"written to {str(self.path)!r}."
+                f"`ranks` {self.ranks} were in no epoch's logs, or {self.ranks[0]!r} was no number: "
+                f"nothing was written to {str(self.path)!r}."
             )
             return
         sign = 1.0 if self.mode == "max" else -1.0
@@ -212,7 +216,7 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
             f"{name!r} is {value:.4g}, asked {target:.4g}"
             for name, value, target in zip(self.ranks, self.best, self.targets, strict=False)
             # A little less is rounding: logs are of single precision.
-            if target is not None and sign * (value - target) < -1e-6 * abs(target)
+            if target is not None and not sign * (value - target) >= -1e-6 * abs(target)
         ]
         if missed:
             warn(

@@ -285,12 +285,36 @@ def test_epochs_that_were_not_measured_do_not_count_for_patience(tmp_path):
 
 def test_ties_by_the_first_rank_go_to_the_second():
     rows = [(0.9, 0.1), (0.9, 0.2), (0.8, 0.9), (0.95, 0.0), (0.95, 0.0)]
-    # What is not a number is no better, wherever it is, and does not stay.
-    rows = [(0.9, np.nan), *rows, (np.nan, 1.0)]
-    better = [False, True, True, False, True, False, False]
+    better = [True, True, False, True, False]
     assert told(["a", "b"], *rows) == better
     losses = [tuple(-value for value in row) for row in rows]
     assert told(["a", "b"], *losses, mode="min") == better
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
+def test_a_number_is_better_than_none(mode, sign):
+    none = np.nan
+    rows = [(none, 1.0, 1.0), (0.9, none, 1.0), (0.9, none, 0.9), (0.9, 0.1, none)]
+    rows += [(0.8, 0.9, 0.9), (0.9, none, 0.9), (0.9, 0.1, 0.1), (0.95, none, none)]
+    better = [False, True, False, True, False, False, True, True]
+    rows = [tuple(sign * value for value in row) for row in rows]
+    assert told(["a", "b", "c"], *rows, mode=mode) == better
+
+
+def test_the_best_is_kept_where_no_sample_counts_for_a_rank(tmp_path, recwarn):
+    class Uncounted(Told):
+        values = ((0.5, np.nan), (0.9, np.nan), (0.8, 0.1))
+
+    path = tmp_path / "best.weights.h5"
+    model, epochs = compiled(lr.OLSRC(network(), ATTACK, [1.0])), Uncounted()
+    trained(model, epochs, LexicographicCheckpoint(path, ["a", "b"]), epochs=2)
+    keeper = LexicographicCheckpoint(path, ["a", "b"], targets=[None, 0.1])
+    with pytest.warns(UserWarning, match="'b' is nan, asked 0.1"):
+        trained(model, epochs, keeper, epochs=3, initial_epoch=2)
+    assert keeper.best_epoch == 1
+    model.load_weights(path)
+    np.testing.assert_array_equal(model.classifier.get_weights()[0], epochs.seen[1])
+    assert not [w for w in recwarn if "nothing was written" in str(w.message)]
 
 
 def test_what_the_first_rank_loses_to_the_tolerance_does_not_add_up():
