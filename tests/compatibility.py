@@ -330,10 +330,10 @@ def targets(method):
         return "no"
     model, met = make(method, targets=[1e-3]), make(method, targets=[1e3])
     logs, met_logs = fit(model, epochs=5), fit(met, epochs=5)
-    assert logs["distance@natural"][-1] > 0
+    assert logs["violation@natural"][-1] > 0
     assert min(logs["descent@natural"]) >= PACE - 1e-3  # It descends as it asks, or faster.
     assert met_logs["descent@natural"][-1] < PACE
-    assert met_logs["distance@natural"][-1] < 0
+    assert met_logs["violation@natural"][-1] < 0
     assert not np.allclose(weights(model), weights(met), atol=1e-3)
     return None
 

@@ -207,8 +207,8 @@ class LexicographicCheckpoint(keras.callbacks.Callback):
         if self.best is None:
             # No error: what was trained is still there.
             warn(
-                f"`ranks` {self.ranks} were in no epoch's logs, or {self.ranks[0]!r} was no number: "
-                f"nothing was written to {str(self.path)!r}."
+                f"`ranks` {self.ranks} were in no epoch's logs, or {self.ranks[0]!r} was no "
+                f"number: nothing was written to {str(self.path)!r}."
             )
             return
         sign = 1.0 if self.mode == "max" else -1.0

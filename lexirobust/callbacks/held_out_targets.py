@@ -23,6 +23,8 @@ class HeldOutTargets(keras.callbacks.Callback):
         x: `[N, ...]` inputs inside the attacks' bounds, or a `tf.data.Dataset` of
             `(inputs, labels)` batches, as of the model's `evaluate`.
         y: `[N]` integer labels, or `[N, classes]` probabilities; `None` where `x` is a dataset.
+        sample_weight: `[N]` weights of samples in losses, as of `fit`; accuracies count all alike.
+            `None`: losses do, too, or batches of a dataset hold weights.
         batch_size: Number of samples in memory at a time; a dataset has its own.
 
     Raises:
@@ -49,10 +51,13 @@ class HeldOutTargets(keras.callbacks.Callback):
 
     moves_targets = True  # What a model looks for among the callbacks of `fit`.
 
-    def __init__(self, x: Any, y: Any, batch_size: int = 500) -> None:
+    def __init__(
+        self, x: Any, y: Any, batch_size: int = 500, sample_weight: Any | None = None
+    ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
-        self.x, self.y, self.batch_size = x, y, int(batch_size)
+        self.data = {"x": x, "y": y, "sample_weight": sample_weight}
+        self.batch_size = int(batch_size)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that there is something to hold."""
@@ -62,13 +67,13 @@ class HeldOutTargets(keras.callbacks.Callback):
                 "`HeldOutTargets` needs a LexicographicModel with `targets`. Received: "
                 f"{self.model!r}."
             )
-        self.model.check_data(self.x, self.y)
+        self.model.check_data(**self.data)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures the ranks, and moves the model's estimates."""
         del epoch
         results = self.model.evaluate(
-            self.x, self.y, batch_size=self.batch_size, verbose=0, return_dict=True
+            **self.data, batch_size=self.batch_size, verbose=0, return_dict=True
         )
         measured = self.model.hold_targets_to(results)
         if logs is not None:

@@ -10,7 +10,7 @@ _DIAGNOSTIC: Final = (
     "memory_step_cosine@",
     "random_starts",
     "target@",
-    "distance@",
+    "violation@",
     "descent@",
 )
 """Beginnings of names that the history holds and the bar leaves out."""

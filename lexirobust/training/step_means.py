@@ -11,7 +11,7 @@ from lexirobust.training.targets import Target
 
 # The target, the estimate that is compared with it, by how much it is missed, and how fast the step
 # descends the rank, as a share of what it would alone: below 0 the rank is spent.
-_OF_TARGETS: Final = ("target", "estimate", "distance", "descent")
+_OF_TARGETS: Final = ("target", "estimate", "violation", "descent")
 
 
 class StepMeans(NamedMeans):
@@ -94,9 +94,9 @@ class StepMeans(NamedMeans):
         for rank, target in self._targets:
             assert result.targets is not None
             estimate = result.targets.estimates[rank]
-            distance = estimate - target.error
+            violation = estimate - target.error
             if target.accuracy is not None:
                 estimate = 1.0 - estimate
             goal = tf.constant(target.value, tf.float64)
-            values += [goal, estimate, distance, onestep.descent[rank]]
+            values += [goal, estimate, violation, onestep.descent[rank]]
         return values

@@ -404,7 +404,7 @@ def test_the_estimate_is_the_logged_loss_and_the_share_of_errors():
         assert logs["estimate@natural"] == pytest.approx(logs[f"{name}@natural"], abs=1e-6)
         assert logs["target@natural"] == pytest.approx([target.value] * 2)
         missed = abs(target.value - logs["estimate@natural"][-1])
-        assert logs["distance@natural"][-1] == pytest.approx(missed, abs=1e-6)
+        assert logs["violation@natural"][-1] == pytest.approx(missed, abs=1e-6)
 
 
 def test_an_accuracy_is_of_samples_whatever_they_weigh():
@@ -587,6 +587,20 @@ def test_held_out_losses_weigh_as_in_training():
     name = f"estimate@{both.name}"
     assert logs[name][-1] == pytest.approx(logs[name][0], rel=1e-3)
     assert logs[f"held_out@{both.name}"][-1] == pytest.approx(logs[name][0], rel=1e-3)
+
+
+def test_held_out_losses_weigh_samples_as_fit_does():
+    """The same data with the same weights say the same; without weights they would not."""
+    weights = np.linspace(0.0, 2.0, len(X), dtype=np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weights)).batch(20)
+    for given in ({"x": X, "y": Y, "sample_weight": weights}, {"x": batches, "y": None}):
+        model = model_of([Target(loss=0.1)], optimizer=keras.optimizers.SGD(0.0))
+        held_out = lr.callbacks.HeldOutTargets(**given)
+        logs = model.fit(X, Y, len(X), sample_weight=weights, verbose=0, callbacks=[held_out])
+        (trained,) = logs.history["loss@natural"]
+        assert logs.history["held_out@natural"] == pytest.approx([trained], rel=1e-5)
+        plain = model.evaluate(X, Y, verbose=0, return_dict=True)["loss@natural"]
+        assert abs(plain - trained) > 0.01 * trained
 
 
 @pytest.mark.parametrize("late", [0.3, -0.3])
