@@ -1006,10 +1006,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "checks: a loss function on probabilities passes",
-        "checks.py",
+        "loss_checks.py",
         "from_logits = True if parameter is None else parameter.default",
         "from_logits = True",
-        CHECKS,
+        ("tests/test_loss_checks.py",),
     ),
     Mutation(
         "files: written in place",

@@ -12,7 +12,7 @@ FLOORS = [
         *("version", "tensors", "atomic_files", "names", "graphs", "configs", "data_forms"),
         *("progress", "keras_internals", "warn"),
     ],
-    ["checks", "data_checks", "probabilities"],
+    ["checks", "data_checks", "loss_checks", "probabilities"],
     ["gem", "geometry"],
     ["attacks"],
     ["datasets", "interpretation", "pretrained", "serving"],

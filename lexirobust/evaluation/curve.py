@@ -12,6 +12,7 @@ from scipy import stats
 
 from lexirobust.atomic_files import write_whole
 from lexirobust.checks import check_number
+from lexirobust.evaluation.attack_settings import norm_of
 from lexirobust.evaluation.backup import check_alike
 from lexirobust.evaluation.flags import Flag
 from lexirobust.evaluation.outcomes import as_array, decode_rows, encode_row, number_or_none
@@ -113,7 +114,7 @@ class AccuracyCurve:
         `None` where attacks have different norms or none, where priors scale it, and where it is
         not known.
         """
-        norms = {_norm_of(attack) for attack in self.settings.get("attacks", [])}
+        norms = {norm_of(attack) for attack in self.settings.get("attacks", [])}
         known = len(norms) == 1 and norms <= set(balls.NORMS)
         return norms.pop() if known and self.settings.get("priors") is None else None
 
@@ -384,12 +385,6 @@ def _worse_shown(
         x_adv=chosen(first.x_adv, second.x_adv),
         decisions=chosen(first.decisions, second.decisions),
     )
-
-
-def _norm_of(attack: Mapping[str, Any]) -> str | None:
-    """Of an attack's settings, or of those of the attack inside it, as `WithinMagnitude` has it."""
-    config = attack.get("config", {})
-    return _norm_of(config["attack"]) if "attack" in config else config.get("norm")
 
 
 def _shortened(value: Any) -> str:

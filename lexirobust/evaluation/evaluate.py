@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import json
 import operator
 import os
 import pathlib
@@ -32,6 +31,7 @@ from lexirobust.attacks.staged_run import Found
 from lexirobust.checks import check_count, check_magnitudes, check_priors
 from lexirobust.data_checks import check_data, check_labels
 from lexirobust.data_forms import one_array
+from lexirobust.evaluation.attack_settings import describe
 from lexirobust.evaluation.backup import Backup, Digest
 from lexirobust.evaluation.batches import evaluation_batches
 from lexirobust.evaluation.curve import AccuracyCurve, ExampleInputs
@@ -40,8 +40,6 @@ from lexirobust.evaluation.fingerprints import digest_weights, few_logits
 from lexirobust.evaluation.flags import Flag, Probe, find_flags
 from lexirobust.evaluation.genuine import cell_points, check_own, inside_cells
 from lexirobust.evaluation.scale_flags import in_reach, infeasible, not_finite, of_another_scale
-from lexirobust.geometry.explored_region import ExploredRegion
-from lexirobust.geometry.voronoi_cells import VoronoiCells
 from lexirobust.tensors import classes_of
 from lexirobust.version import __version__
 
@@ -138,7 +136,7 @@ def evaluate_robustness(
     check_count("batch_size", batch_size)
     batches, count = evaluation_batches(x, y, int(batch_size), attacks[0].bounds)
     settings: dict[str, Any] = {
-        "attacks": [_describe(attack) for attack in attacks],
+        "attacks": [describe(attack) for attack in attacks],
         "genuine": None,
         "priors": None if priors is None else priors.tolist(),
         "classifier": digest_weights(classifier_of(classifier)),
@@ -371,33 +369,3 @@ def _flagged(
     flags.append(no_room or in_reach(largest, x.shape[1:], attacks))
     found = [flag for flag in flags if flag is not None]
     return dataclasses.replace(curve, flags=tuple(found))
-
-
-def _describe(attack: AnyAttack) -> dict[str, Any]:
-    """An attack's class and settings, as JSON holds them."""
-    config = attack.get_config()
-    try:
-        config = json.loads(json.dumps(config, default=_plain, allow_nan=False))
-    except ValueError as error:
-        raise ValueError(
-            "`attack` must have finite settings, as the curve is written with them. Received: "
-            f"{config!r}."
-        ) from error
-    return {"class_name": type(attack).__name__, "config": config}
-
-
-def _plain(value: Any) -> Any:
-    """Turns a setting into what JSON can hold; what nothing is known by is new each time."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Attack | MinimumNormAttack):
-        return _describe(value)
-    if not isinstance(value, ExploredRegion | VoronoiCells):
-        return repr(value)
-    held = {name: getattr(value, name, None) for name in ("points", "weights")}
-    digests = {
-        name: hashlib.sha256(np.asarray(array).tobytes()).hexdigest()[:16]
-        for name, array in held.items()
-        if array is not None
-    }
-    return {"class_name": type(value).__name__, "norm": value.norm, **digests}

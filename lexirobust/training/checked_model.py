@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.checks import check_count, check_mean
+from lexirobust.checks import check_count
 from lexirobust.data_forms import in_memory, only_input
+from lexirobust.loss_checks import check_mean
 from lexirobust.training.data import input_shape
 from lexirobust.training.data_gradients import DataGradients
 from lexirobust.training.objectives import Rank

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.checks import check_alphas, check_loss, check_mean
+from lexirobust.checks import check_alphas
 from lexirobust.data_forms import check_sizes, only_input
 from lexirobust.keras_internals import compiled_loss, leave_loss_out, loss_metric
+from lexirobust.loss_checks import check_loss, check_mean
 from lexirobust.training.augmentation import Augmentation, augmentation_of
 from lexirobust.training.checked_model import CheckedModel
 from lexirobust.training.data import DataFormat, input_shape, sized_inputs

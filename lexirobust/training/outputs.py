@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lexirobust.checks import is_of_classes
 from lexirobust.data_checks import Weighed, flat_sample_weight
 from lexirobust.keras_internals import CompileLoss, compute_output_spec, get_loss
+from lexirobust.loss_checks import is_of_classes
 from lexirobust.probabilities import is_of_labels, probability_layer
 from lexirobust.training.objectives import Objective, Output
 

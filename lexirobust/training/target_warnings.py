@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lexirobust.checks import is_of_classes
+from lexirobust.loss_checks import is_of_classes
 from lexirobust.training.state.target_estimates import TOLERANCE, TargetEstimates
 from lexirobust.warn import warn
 
