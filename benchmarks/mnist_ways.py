@@ -1,5 +1,6 @@
 """Ways to train the small network on MNIST, which several benchmarks ask questions of."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -11,7 +12,6 @@ import tqdm.keras
 from absl import flags
 
 import lexirobust as lr
-from lexirobust.atomic_files import write_whole
 
 WEIGHTS = flags.DEFINE_string("weights", "results/mnist_ways", "Where trained weights are kept.")
 
@@ -83,17 +83,14 @@ def trained(way: str, seed: int, x: np.ndarray, y: np.ndarray) -> keras.Model:
     classifier = shared.small_network()
     settings = f"{SAMPLES} samples, {EPOCHS} epochs, batch {BATCH}, rate {RATE}"
     kept = pathlib.Path(WEIGHTS.value, settings, f"{way}, {seed}.weights.h5")
-    if kept.exists():
-        classifier.load_weights(kept)
-        return classifier
     model = WAYS[way](classifier)
     steps = EPOCHS * -(-len(x) // BATCH)
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps)))
     bar = tqdm.keras.TqdmCallback(verbose=0, desc=f"{way}, seed {seed}")
-    model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[bar])
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(kept, classifier.save_weights)
-    return classifier
+    fit = functools.partial(
+        model.fit, x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[bar]
+    )
+    return shared.train_once(classifier, kept, fit)
 
 
 def classes_of(classifier: Callable[[tf.Tensor], tf.Tensor], x: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ COMMANDS = (
     "cross_check.py --norun --page=docs/attacks.md",
     "genuine.py --norun --page=docs/evaluation.md",
     "versions.py --page=docs/compatibility.md",
+    "paper_table.py --norun --page=docs/results.md --figure=docs/figures/paper_table.png",
     "claims.py --page=docs/results.md",
     "example_tables.py --page=docs/results.md",
     "optimizer_metric.py --norun --part=first,second --page=docs/guarantees.md",

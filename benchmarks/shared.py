@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -88,6 +88,25 @@ def normalized_network(shift: float = 0.0, turn: float = 0.0, dropout: float = 0
             layers.Dense(10),
         ]
     )
+
+
+def train_once(
+    classifier: keras.Model, path: pathlib.Path, train: Callable[[], object]
+) -> keras.Model:
+    """A classifier with the weights that were kept, or trained now.
+
+    Args:
+        classifier: What is trained.
+        path: Where its weights are kept.
+        train: Trains it.
+    """
+    if path.exists():
+        classifier.load_weights(path)
+        return classifier
+    train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, classifier.save_weights)
+    return classifier
 
 
 @dataclasses.dataclass(frozen=True, order=True)
