@@ -360,8 +360,8 @@ def papers_table() -> Claim:
 
 def papers_best() -> Claim:
     best = paper.TABLE["OLGRC"]
-    runs = runs_of("paper_table", way="OLSRC at natural loss 0.06")
-    plain = runs_of("paper_table", way="standard")
+    runs = runs_of("paper_table", way="OLSRC at natural loss 0.06", epochs=30)
+    plain = runs_of("paper_table", way="standard", epochs=30)
     likely = [paper.left_by(paper.likely_attack(plain[seed]), run) for seed, run in runs.items()]
     strong = [paper.left_by("margin, 5 starts", run) for run in runs.values()]
     clean = [natural(run) for run in runs.values()]

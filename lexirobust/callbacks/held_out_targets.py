@@ -23,9 +23,9 @@ class HeldOutTargets(keras.callbacks.Callback):
         x: `[N, ...]` inputs inside the attacks' bounds, or a `tf.data.Dataset` of
             `(inputs, labels)` batches, as of the model's `evaluate`.
         y: `[N]` integer labels, or `[N, classes]` probabilities; `None` where `x` is a dataset.
+        batch_size: Number of samples in memory at a time; a dataset has its own.
         sample_weight: `[N]` weights of samples in losses, as of `fit`; accuracies count all alike.
             `None`: losses do, too, or batches of a dataset hold weights.
-        batch_size: Number of samples in memory at a time; a dataset has its own.
 
     Raises:
         ValueError: If `batch_size` is no integer of at least 1; in `fit`, if the model has no
