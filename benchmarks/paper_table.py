@@ -188,22 +188,14 @@ def table(runs: Runs) -> list[list[str]]:
     """One row a way: means over seeds and their 95 % intervals, beside the paper's."""
     likely = {r["seed"]: paper.likely_attack(r) for r in runs if r["way"] == STANDARD}
     others = (ADAPTIVE, ADAPTIVE_IN_BOX, STRONG, STRONG_IN_BOX)
-    rows = [["way", "seeds", "passes", "natural", "steps as short as the paper's", *others]]
+    rows = [["way", "seeds", "passes", "natural", "an attack as weak as the paper's", *others]]
     for way, shares in paper.TABLE.items():
-        rows.append(
-            [
-                f"{way}, in the paper",
-                "",
-                "",
-                *(f"{100 * share:.2f}" for share in shares),
-                *["" for _ in others],
-            ]
-        )
+        percent = [f"{100 * share:.2f}" for share in shares]
+        rows.append([f"{way}, in the paper", "", "", *percent, *[""] * len(others)])
     for way, own in by_way(runs).items():
-        cells = [
-            [run["natural"] for run in own],
-            [paper.left_by(likely[r["seed"]], r) for r in own],
-        ]
+        natural = [run["natural"] for run in own]
+        weak = [paper.left_by(likely[run["seed"]], run) for run in own]
+        cells = [natural, weak]
         cells += [[paper.left_by(attack, run) for run in own] for attack in others]
         passes = own[0]["epochs"] * (1 if way == STANDARD else STEPS + 2)
         means = [str(shared.Mean.of([100 * value for value in cell])) for cell in cells]
