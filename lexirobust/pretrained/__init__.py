@@ -58,10 +58,10 @@ def card(name: str) -> dict[str, Any]:
         name: One of `names()`.
 
     Returns:
-        What it is trained on and for (`data`, `norm`, `magnitude`, `method`, `target`), the command
-        that trains and measures it anew, and what was measured on test images: `natural`, the share
-        of `tested` that is classified rightly, and `robust`, the share of the first `attacked` that
-        resists `attack` at `magnitude`, each from 0 to 1.
+        What it is trained on and for (`data`, `norm`, `magnitude`), how (`method`, `epochs`,
+        `target`), the command that trains and measures it anew, and what was measured on test
+        images: `natural`, the share of `tested` that is classified rightly, and `robust`, the share
+        of the first `attacked` that resists `attack` at `magnitude`, each from 0 to 1.
 
     Raises:
         ValueError: If there is none of that name.
